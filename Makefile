@@ -1,0 +1,76 @@
+# Thin entry points; `make` alone lists them. Everything is also a command line: kiln --help
+#
+# Settings are given as in  make model TARGET=grove-v2 DATA='my set/data.yaml'
+SETTINGS := TARGET TASK DATA WEIGHTS MODEL IMGSZ EPOCHS BATCH NAME EXECUTOR GPU QUANT RESIZE \
+  REGISTRY TRUST_WEIGHTS CONFIG
+
+.DEFAULT_GOAL := help
+.SUFFIXES:
+
+# Kiln reads them from its own variables. Their text is passed on as it stands: neither make nor
+# a shell looks into it. Variables of the same names in the environment are somebody else's.
+unexport $(SETTINGS)
+define take
+ifeq "$(origin $(1))" "command line"
+export KILN_$(1) := $$(value $(1))
+endif
+endef
+$(foreach setting,$(SETTINGS),$(eval $(call take,$(setting))))
+$(if $(filter 1,$(V)),$(eval export KILN_VERBOSE := 1))
+
+WORK := $(or $(KILN_HOME),.kiln)
+ifneq "$(words $(WORK))" "1"
+$(error KILN_HOME must not hold a space: $(WORK))
+endif
+KILN := $(WORK)/driver/bin/python -m kiln
+DEV := $(WORK)/dev/bin
+# An environment whose Python has gone from the host is made again.
+lost = $(if $(wildcard $(1)/bin/python),,lost)
+
+model: $(WORK)/driver/.complete  ## make the model file for TARGET
+	@$(KILN) build
+
+explain: $(WORK)/driver/.complete  ## say which steps `make model` would run, and why
+	@$(KILN) explain
+
+targets: $(WORK)/driver/.complete  ## list the boards
+	@$(KILN) targets
+
+doctor: $(WORK)/driver/.complete  ## check this host: engine, Python, GPU, disk, network
+	@$(KILN) doctor
+
+images: $(WORK)/driver/.complete  ## make the stage images of the docker executor now
+	@$(KILN) images
+
+clean: $(WORK)/driver/.complete  ## remove unfinished jobs and logs
+	@$(KILN) clean
+
+test: $(WORK)/dev/.complete  ## run all tests, those of the docker executor where an engine is
+	@$(DEV)/python -m pytest
+
+test-unit: $(WORK)/dev/.complete  ## run the unit tests alone
+	@$(DEV)/python -m pytest tests/unit
+
+check: $(WORK)/dev/.complete  ## lint, formatting and types
+	@$(DEV)/ruff check
+	@$(DEV)/ruff format --check
+	@$(DEV)/mypy
+
+pins: $(WORK)/dev/.complete  ## resolve every lock and base digest anew; shows what changed
+	@$(DEV)/python scripts/refresh_pins.py
+
+bench: $(WORK)/driver/.complete  ## time quantize against onnx2tf -oiqt on the same model
+	@$(WORK)/driver/bin/python scripts/bench_quantize.py
+
+help:
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' Makefile
+	@echo
+	@echo "Settings: $(SETTINGS); V=1 shows the steps' logs"
+
+$(WORK)/driver/.complete: kiln.lock pyproject.toml scripts/bootstrap.sh $(call lost,$(WORK)/driver)
+	@scripts/bootstrap.sh $(WORK)/driver kiln.lock
+
+$(WORK)/dev/.complete: dev.lock pyproject.toml scripts/bootstrap.sh $(call lost,$(WORK)/dev)
+	@scripts/bootstrap.sh $(WORK)/dev dev.lock
+
+.PHONY: model explain targets doctor images clean test test-unit check pins bench help lost

@@ -1,0 +1,210 @@
+"""argv and make variables to a request; the one handler of errors; exit codes."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from kiln import __version__
+from kiln.errors import Interrupted, KilnError, RequestError
+from kiln.request import BuildRequest, Flags, load_request
+from kiln.workplace import Workplace
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+ALL_TARGETS = "all"
+
+
+def _option(*names: str, **settings: Any) -> Callable[[Command], Command]:
+    """An option that a make variable of the same name may set: --imgsz and KILN_IMGSZ."""
+    long = next(name for name in names if name.startswith("--"))
+    variable = f"KILN_{long.split('/')[0].removeprefix('--').replace('-', '_').upper()}"
+    return click.option(*names, envvar=variable, show_envvar=False, default=None, **settings)
+
+
+_REQUEST_OPTIONS = (
+    _option("--target", metavar="NAME", help="The board; `kiln targets` lists them, `all` is all."),
+    _option("--task", type=click.Choice(["pose", "detect"]), help="What the model finds."),
+    _option("--data", metavar="PATH", help="data.yaml or its folder, a published name, or a URL."),
+    _option("--weights", metavar="FILE", help="Own .pt, a published name, or `scratch`."),
+    _option("--model", metavar="SIZE", help="Architecture if weights do not say: yolov8n."),
+    _option("--imgsz", type=int, metavar="PIXELS", help="Side of the square input picture."),
+    _option("--epochs", type=click.IntRange(min=0), help="0 takes the weights as they are."),
+    _option("--batch", type=click.IntRange(min=1), help="Pictures a training batch."),
+    _option("--name", metavar="NAME", help="Name of the result folder and files."),
+    _option("--executor", type=click.Choice(["auto", "docker", "local"]), help="Where steps run."),
+    _option("--gpu", type=click.Choice(["none", "auto", "required"]), help="GPU for training."),
+    _option(
+        "--quant",
+        "granularity",
+        type=click.Choice(["per-tensor", "per-channel"]),
+        help="Scales of the int8 weights.",
+    ),
+    _option(
+        "--resize",
+        type=click.Choice(["stretch", "letterbox"]),
+        help="How calibration pictures become square; the board stretches.",
+    ),
+    _option("--registry", metavar="PREFIX", help="Pull stage images from here, if they are there."),
+    _option(
+        "--trust-weights/--no-trust-weights",
+        help="Open a .pt that holds more than plain tensors: that runs its code.",
+    ),
+    _option(
+        "--config",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="Settings file; ./kiln.toml is taken if it is there.",
+    ),
+)
+
+
+def _request_options(command: Command) -> Command:
+    for option in reversed(_REQUEST_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="kiln")
+@click.option("--debug", is_flag=True, help="Show a traceback when something fails.")
+@click.option("-v", "--verbose", is_flag=True, envvar="KILN_VERBOSE", help="Show the steps' logs.")
+@click.pass_context
+def kiln(context: click.Context, debug: bool, verbose: bool) -> None:
+    """From a data set to the model file that a small board runs.
+
+    Settings come from built-in defaults, then kiln.toml, then flags.
+    """
+    context.obj = {"debug": debug, "verbose": verbose}
+
+
+@kiln.command()
+@_request_options
+@click.option("--json", "as_json", is_flag=True, help="Print build.json to stdout.")
+@click.pass_context
+def build(context: click.Context, /, as_json: bool, config: Path | None, **flags: Any) -> None:
+    """Make the model for a target, running only what is not made yet."""
+    from kiln.commands import build_targets
+
+    verbose = context.obj["verbose"]
+    build_targets(_requests(config, flags), _workplace(), as_json=as_json, verbose=verbose)
+
+
+@kiln.command()
+@_request_options
+@click.option("--json", "as_json", is_flag=True, help="Print a list of steps as JSON.")
+def explain(as_json: bool, config: Path | None, **flags: Any) -> None:
+    """Say for each step whether it would run, and why. Runs nothing."""
+    from kiln.commands import explain_targets
+
+    explain_targets(_requests(config, flags), _workplace(), as_json=as_json)
+
+
+@kiln.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the whole records as JSON.")
+def targets(as_json: bool) -> None:
+    """List the boards."""
+    from kiln.commands import list_targets
+
+    list_targets(_workplace(), as_json=as_json)
+
+
+@kiln.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def doctor(as_json: bool) -> None:
+    """Check the host: engine, Python, GPU, disk, network, store; say what to do."""
+    from kiln.commands import examine
+
+    if not examine(_workplace(), as_json=as_json):
+        sys.exit(1)
+
+
+@kiln.command()
+@_option("--registry", metavar="PREFIX", help="Pull images from here, if they are there.")
+def images(registry: str | None) -> None:
+    """Make the stage images of the docker executor now."""
+    from kiln.commands import make_images
+
+    make_images(_workplace(), registry)
+
+
+@kiln.command()
+@click.option("--store", is_flag=True, help="Also every finished step: builds start from nothing.")
+@click.option("--environments", is_flag=True, help="Also stage environments and images.")
+def clean(store: bool, environments: bool) -> None:
+    """Remove unfinished jobs and logs; results under build/ stay."""
+    from kiln.commands import clean_up
+
+    clean_up(_workplace(), store=store, environments=environments)
+
+
+def _requests(config: Path | None, flags: dict[str, Any]) -> list[BuildRequest]:
+    """One request, or one a target for `all`."""
+    from kiln.targets import target_names
+
+    default = Path("kiln.toml")
+    chosen = config or (default if default.is_file() else None)
+    request = load_request(Flags(**flags), chosen, Path.cwd())
+    if request.target != ALL_TARGETS:
+        return [request]
+    names = target_names(_workplace().root / "targets")
+    return [dataclasses.replace(request, target=name) for name in names]
+
+
+def _workplace() -> Workplace:
+    root = Path(__file__).resolve().parent.parent
+    home = Path(os.environ.get("KILN_HOME") or root / ".kiln").absolute()
+    return Workplace(root=root, home=home, results=Path.cwd() / "build")
+
+
+def main() -> NoReturn:
+    """Run the command line; every failure is one message and an exit code of its own."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        kiln(standalone_mode=False)
+    except click.exceptions.Exit as ended:
+        sys.exit(ended.exit_code)
+    except click.ClickException as error:
+        _fail(RequestError(error.format_message(), hint="kiln --help"))
+    except (KeyboardInterrupt, click.Abort):
+        _fail(
+            Interrupted(
+                "interrupted; nothing is left running",
+                hint="finished steps are kept: the same command goes on from there",
+            )
+        )
+    except KilnError as error:
+        _fail(error)
+    except BrokenPipeError:
+        # The reader of our output went away, as `head` does; there is nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except Exception as error:
+        _fail(
+            KilnError(
+                f"Kiln itself failed: {type(error).__name__}: {error}",
+                hint="run again with --debug and report what it prints",
+            )
+        )
+    sys.exit(0)
+
+
+def _fail(error: KilnError) -> NoReturn:
+    from kiln.console import Terminal
+
+    if "--debug" in sys.argv:
+        traceback.print_exc()
+    Terminal().error(error)
+    sys.exit(error.exit_code)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

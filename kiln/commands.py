@@ -1,0 +1,136 @@
+"""What the commands do, once argv is read."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from kiln.build import Build
+from kiln.console import Terminal
+from kiln.environments import ENVIRONMENT_NAMES, load_environment
+from kiln.errors import disk_errors
+from kiln.executors import Executor
+from kiln.executors.choose import choose_executor
+from kiln.plan import Plan, make_plan
+from kiln.request import BuildRequest
+from kiln.result import BuildResult
+from kiln.targets import load_target, target_names
+from kiln.workplace import Workplace
+
+
+def build_targets(
+    requests: Sequence[BuildRequest], place: Workplace, *, as_json: bool, verbose: bool
+) -> None:
+    """Plan every request before anything runs, then build them one after the other."""
+    terminal = Terminal(verbose=verbose)
+    plans = [_plan(request, place) for request in requests]
+    results: list[BuildResult] = []
+    executors: list[Executor] = []
+
+    def executor() -> Executor:
+        if not executors:
+            executors.append(_choose(requests[0], place, terminal))
+        return executors[0]
+
+    for note in dict.fromkeys(note for plan in plans for note in plan.notes):
+        terminal.say(note)
+    for plan in plans:
+        if len(plans) > 1:
+            terminal.say(f"target {plan.target.name}")
+        result = Build(plan, place, executor).run(terminal)
+        results.append(result)
+        if not as_json:
+            folder = place.results / plan.target.name / plan.name
+            terminal.build_done(result, _shown(folder))
+    if as_json:
+        documents = [result.document() for result in results]
+        terminal.json(documents[0] if len(documents) == 1 else documents)
+
+
+def explain_targets(requests: Sequence[BuildRequest], place: Workplace, *, as_json: bool) -> None:
+    """Say what would run."""
+    terminal = Terminal()
+    found = {}
+    for request in requests:
+        plan = _plan(request, place)
+        choose = functools.partial(_choose, request, place, terminal)
+        found[plan.target.name] = Build(plan, place, choose).explain()
+    if as_json:
+        terminal.json(
+            {name: [dataclasses.asdict(look) for look in looks] for name, looks in found.items()}
+        )
+        return
+    for name, looks in found.items():
+        if len(found) > 1:
+            terminal.say(f"target {name}")
+        terminal.outlooks(looks)
+
+
+def list_targets(place: Workplace, *, as_json: bool) -> None:
+    """Every board with its limits."""
+    folder = place.root / "targets"
+    targets = [load_target(folder, name) for name in target_names(folder)]
+    if as_json:
+        Terminal().json([dataclasses.asdict(target) for target in targets])
+    else:
+        Terminal().targets(targets)
+
+
+def examine(place: Workplace, *, as_json: bool) -> bool:
+    """Run doctor's checks; True if a build can run here."""
+    from kiln.doctor import examine_host
+
+    findings = examine_host(place)
+    terminal = Terminal()
+    if as_json:
+        terminal.json([dataclasses.asdict(finding) for finding in findings])
+    else:
+        terminal.findings(findings)
+    return all(finding.well for finding in findings)
+
+
+def make_images(place: Workplace, registry: str | None) -> None:
+    """Make what is missing of the three images."""
+    terminal = Terminal()
+    request = BuildRequest(executor="docker", registry=registry)
+    environments = [load_environment(place.root, name) for name in ENVIRONMENT_NAMES]
+    _choose(request, place, terminal).prepare(environments, terminal.say)
+
+
+def clean_up(place: Workplace, *, store: bool, environments: bool) -> None:
+    """Remove what can be made again, saying what went."""
+    terminal = Terminal()
+    folders = [place.home / "jobs", place.logs]
+    if store:
+        folders += [place.store, place.home / "descriptions"]
+    if environments:
+        folders.append(place.home / "envs")
+    for folder in folders:
+        if folder.exists():
+            size = _size(folder)
+            with disk_errors("remove files", folder):
+                shutil.rmtree(folder)
+            terminal.say(f"removed {_shown(folder)} ({size / 2**20:,.0f} MiB)")
+
+
+def _plan(request: BuildRequest, place: Workplace) -> Plan:
+    return make_plan(request, load_target(place.root / "targets", request.target))
+
+
+def _choose(request: BuildRequest, place: Workplace, terminal: Terminal) -> Executor:
+    return choose_executor(
+        request, root=place.root, home=place.home, variables=os.environ, say=terminal.say
+    )
+
+
+def _shown(path: Path) -> str:
+    """A path as short as it can be typed."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _size(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,182 @@
+"""Everything that Kiln prints: results on stdout, the rest on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from kiln.build import Outlook
+from kiln.doctor import Finding
+from kiln.errors import KilnError
+from kiln.plan import Step
+from kiln.progress import StepBar
+from kiln.result import BuildResult, Usage
+from kiln.store import Entry
+from kiln.targets import Target
+
+_STYLES: Mapping[str, str] = {"✓": "green", "✕": "red", "=": "dim", "!": "yellow", "▸": "bold"}
+
+
+class Terminal:
+    """The one place that writes to the terminal; also the observer of a build."""
+
+    def __init__(self, *, verbose: bool = False) -> None:
+        self._verbose = verbose
+        # A pipe has no width: lines stay whole for whoever reads them.
+        self._out = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
+        self._err = Console(
+            stderr=True, highlight=False, width=None if sys.stderr.isatty() else 1000
+        )
+        self._bar = StepBar(self._err)
+        self._started = 0.0
+
+    # Results
+
+    def json(self, value: object) -> None:
+        sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+    def build_done(self, result: BuildResult, folder: str) -> None:
+        """The end of a build: files, memory against the board, speed and accuracy."""
+        if result.did_nothing:
+            self.say("nothing to do: every step is already made from these inputs")
+        table = Table(box=None, pad_edge=False, title_justify="left", show_header=False)
+        table.add_column(overflow="fold")
+        table.add_column(justify="right", no_wrap=True)
+        for name, (_sha256, size) in result.files.items():
+            table.add_row(escape(f"{folder}/{name}"), _kib(size / 1024))
+        self._out.print(table)
+        for line in _figures(result):
+            self._out.print(line)
+
+    def outlooks(self, outlooks: Sequence[Outlook]) -> None:
+        table = Table(box=None, pad_edge=False)
+        for title in ("step", "would run", "why"):
+            table.add_column(title, overflow="fold")
+        for look in outlooks:
+            table.add_row(look.step, "yes" if look.runs else "no", escape(look.why or "made"))
+        self._out.print(table)
+
+    def targets(self, targets: Sequence[Target]) -> None:
+        table = Table(box=None, pad_edge=False)
+        for title in ("target", "board", "tasks", "NPU", "arena KiB", "model room KiB"):
+            table.add_column(title, overflow="fold")
+        for target in targets:
+            table.add_row(
+                target.name,
+                target.title,
+                ", ".join(target.tasks),
+                target.vela.accelerator if target.vela else "none",
+                str(target.firmware.arena_kib),
+                str(target.flash.model_bytes // 1024),
+            )
+        self._out.print(table)
+
+    def findings(self, findings: Sequence[Finding]) -> None:
+        """What doctor found."""
+        for finding in findings:
+            self._mark("✓" if finding.well else "✕", f"{finding.name}: {finding.found}", out=True)
+            if finding.advice:
+                self._out.print(f"  {escape(finding.advice)}")
+
+    # Errors
+
+    def error(self, error: KilnError) -> None:
+        self._bar.stop()
+        self._mark("✕", error.message)
+        if error.hint:
+            self._err.print(f"  {escape(error.hint)}")
+        if error.log is not None:
+            self._err.print(f"  log: {escape(str(error.log))}")
+
+    # A build, live
+
+    def say(self, message: str, /) -> None:
+        self._mark("▸", message)
+
+    def step_reused(self, step: Step) -> None:
+        self._mark("=", f"{step.title} (already made)")
+
+    def step_started(self, step: Step, why: str) -> None:
+        self._started = time.monotonic()
+        self._bar.start(step.title)
+        if not self._bar.live:
+            self._mark("▸", f"{step.title}: {why}")
+
+    def step_event(self, event: Mapping[str, Any]) -> None:
+        match event["event"]:
+            case "progress":
+                self._bar.advance(event["done"], event["total"], event["unit"])
+            case "metric" if event["name"] in ("pose/map50", "box/map50"):
+                self._bar.note(f"{event['name']} {event['value']:.3f}")
+            case "warning":
+                self._warning(event["message"], event.get("hint", ""))
+
+    def step_log(self, step: Step, line: str) -> None:
+        if self._verbose:
+            self._err.print(f"[dim]{step.name}:[/] {escape(line)}")
+
+    def step_finished(self, step: Step, entry: Entry) -> None:
+        self._bar.stop()
+        self._mark("✓", f"{step.title}  {_seconds(entry.seconds)}")
+
+    def step_failed(self, step: Step) -> None:
+        self._bar.stop()
+        self._mark("✕", f"{step.title}  {_seconds(time.monotonic() - self._started)}")
+
+    def tail(self, lines: Sequence[str]) -> None:
+        """The last lines of a step that failed."""
+        for line in lines:
+            self._err.print(f"[dim]  │ {escape(line)}[/]")
+
+    def _warning(self, message: str, hint: str) -> None:
+        self._mark("!", message + (f" ({hint})" if hint else ""))
+
+    def _mark(self, sign: str, message: str, *, out: bool = False) -> None:
+        console = self._out if out else self._err
+        console.print(f"[{_STYLES[sign]}]{sign}[/] {escape(message)}")
+
+
+def _figures(result: BuildResult) -> list[str]:
+    numbers = result.numbers
+    lines = [_usage("flash", numbers.flash)]
+    if numbers.sram is not None:
+        lines.append(_usage("SRAM", numbers.sram))
+    if numbers.estimated_ms is not None:
+        lines.append(
+            f"speed     {numbers.estimated_ms:.1f} ms estimated by {numbers.estimator} "
+            f"({numbers.cycles:,} cycles)"
+        )
+    on_cpu = sum(numbers.operators.get("cpu", {}).values())
+    on_npu = sum(numbers.operators.get("npu", {}).values())
+    lines.append(f"operators {on_npu} on the NPU, {on_cpu} on the CPU")
+    if numbers.accuracy:
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in numbers.accuracy.items())
+        lines.append(f"accuracy  {shown} (trained weights, before quantisation)")
+    else:
+        lines.append("accuracy  not measured: nothing was trained")
+    return lines
+
+
+def _usage(name: str, usage: Usage) -> str:
+    share = usage.used_kib / usage.limit_kib
+    colour = "green" if usage.fits else "bold red"
+    return (
+        f"{name:<9} [{colour}]{_kib(usage.used_kib)}[/] of {_kib(usage.limit_kib)} "
+        f"({share:.0%}, {usage.source})"
+    )
+
+
+def _kib(kib: float) -> str:
+    return f"{kib:,.1f} KiB"
+
+
+def _seconds(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}m{rest:02}s" if minutes else f"{seconds:.1f}s"

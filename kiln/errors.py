@@ -1,0 +1,137 @@
+"""The error tree: each class builds its own sentence and has its own exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import errno
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import ClassVar
+
+
+class KilnError(Exception):
+    """What failed and why; ``hint`` says what to do; ``log`` is where the whole story is."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str = "", log: Path | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.log = log
+
+
+class RequestError(KilnError):
+    """A flag, a make variable or a line of kiln.toml cannot be taken as it stands."""
+
+    exit_code = 2
+
+
+class UnknownName(RequestError):
+    """A name that is none of the known ones; names the nearest."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, where: str = "") -> None:
+        names = sorted(known)
+        nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        guess = f"did you mean {nearest[0]!r}? " if nearest else ""
+        place = f" in {where}" if where else ""
+        super().__init__(
+            f"unknown {kind} {name!r}{place}", hint=f"{guess}known: {', '.join(names)}"
+        )
+
+
+class DataError(KilnError):
+    """The data set is missing or broken."""
+
+    exit_code = 3
+
+
+class WeightsError(KilnError):
+    """The weights cannot be read or are of another task."""
+
+    exit_code = 4
+
+
+class EnvironmentBroken(KilnError):
+    """A stage environment or image cannot be made."""
+
+    exit_code = 5
+
+
+class EngineError(KilnError):
+    """The container engine cannot be reached, went away or refused."""
+
+    exit_code = 6
+
+
+class StepCrashed(KilnError):
+    """A step ended in a way that it did not foresee."""
+
+    exit_code = 7
+
+
+class OutOfMemory(KilnError):
+    """A step was killed for memory."""
+
+    exit_code = 8
+
+
+class DiskFull(KilnError):
+    """No room was left."""
+
+    exit_code = 9
+
+
+class NetworkError(KilnError):
+    """Something named must be fetched and cannot be."""
+
+    exit_code = 10
+
+
+class StepTimeout(KilnError):
+    """A step ran past its limit."""
+
+    exit_code = 11
+
+
+class StoreError(KilnError):
+    """The store cannot be read or written."""
+
+    exit_code = 12
+
+
+class ModelError(KilnError):
+    """The model cannot be converted or compiled, or the firmware would not take it."""
+
+    exit_code = 13
+
+
+class DeviceError(KilnError):
+    """A GPU was asked for and is not there."""
+
+    exit_code = 14
+
+
+class Interrupted(KilnError):
+    """Ctrl-C or SIGTERM."""
+
+    exit_code = 130
+
+
+@contextlib.contextmanager
+def disk_errors(doing: str, place: Path) -> Iterator[None]:
+    """Turn an OSError into DiskFull or StoreError: what was being done, where, what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(
+                f"cannot {doing}: no space is left on the disk of {place}",
+                hint="free some (kiln clean, docker system prune) and run again; "
+                "finished steps are kept",
+            ) from error
+        raise StoreError(
+            f"cannot {doing} in {place}: {error.strerror or error}",
+            hint="check that the folder is yours to write",
+        ) from error

@@ -1,0 +1,90 @@
+"""Which of the user's variables an installer sees: his index, proxies and certificates, no more."""
+
+from __future__ import annotations
+
+import configparser
+from collections.abc import Mapping
+from pathlib import Path
+
+_KEPT = (
+    *("PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "NETRC", "GIT_SSL_CAINFO"),
+    *("UV_CACHE_DIR", "UV_CONFIG_FILE", "UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL"),
+    *("UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_KEYRING_PROVIDER", "UV_INSECURE_HOST"),
+    *("UV_HTTP_TIMEOUT", "UV_NATIVE_TLS", "UV_SYSTEM_CERTS", "UV_OFFLINE"),
+    *("UV_PYTHON_INSTALL_DIR", "UV_PYTHON_INSTALL_MIRROR", "UV_CONCURRENT_DOWNLOADS"),
+)
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+
+#: What pip calls a setting, what uv calls it, and what separates uv's several values.
+_PIP = (
+    ("index-url", ("UV_DEFAULT_INDEX", "UV_INDEX_URL"), " "),
+    ("extra-index-url", ("UV_INDEX", "UV_EXTRA_INDEX_URL"), " "),
+    ("find-links", ("UV_FIND_LINKS",), ","),
+    ("cert", ("SSL_CERT_FILE",), " "),
+    ("trusted-host", ("UV_INSECURE_HOST",), " "),
+)
+
+
+def proxies(environ: Mapping[str, str]) -> dict[str, str]:
+    """The proxy variables that are set, in both spellings."""
+    names = [*PROXIES, *(name.lower() for name in PROXIES)]
+    return {name: environ[name] for name in names if name in environ}
+
+
+def installer_variables(environ: Mapping[str, str], home: Path) -> dict[str, str]:
+    """The variables to run uv under.
+
+    uv reads none of pip's settings, and people behind a company mirror have only those; uv's own
+    go first. What else is set for uv (constraints, targets, an active environment) is left out:
+    the locks alone decide.
+    """
+    kept = {name: environ[name] for name in _KEPT if name in environ}
+    kept |= {
+        name: value
+        for name, value in environ.items()
+        if name.startswith("UV_INDEX_") and name.endswith(("_USERNAME", "_PASSWORD"))
+    }
+    kept |= proxies(environ)
+    from_pip = _pip_settings(environ)
+    for setting, names, separator in _PIP:
+        if setting in from_pip and not any(name in kept for name in names):
+            kept[names[0]] = separator.join(from_pip[setting].split())
+    if "UV_CACHE_DIR" not in kept and not _shares_disk(environ, home):
+        # uv links packages out of its cache; over a disk's border it would copy them.
+        kept["UV_CACHE_DIR"] = str(home / "uv-cache")
+    return kept
+
+
+def _shares_disk(environ: Mapping[str, str], home: Path) -> bool:
+    """Whether uv's usual cache, which other checkouts share, lies on the disk of ``home``."""
+    user = Path(environ.get("HOME", "/nonexistent"))
+    cache = Path(environ.get("XDG_CACHE_HOME") or user / ".cache")
+    try:
+        return (cache if cache.exists() else user).stat().st_dev == home.stat().st_dev
+    except OSError:
+        return False
+
+
+def _pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """pip's own settings: its files, the later the stronger, then its variables."""
+    user = Path(environ.get("HOME", "/nonexistent"))
+    config = Path(environ.get("XDG_CONFIG_HOME") or user / ".config")
+    paths = [Path("/etc/pip.conf"), user / ".pip" / "pip.conf", config / "pip" / "pip.conf"]
+    if environ.get("PIP_CONFIG_FILE"):
+        paths.append(Path(environ["PIP_CONFIG_FILE"]))
+    parser = configparser.RawConfigParser(strict=False)
+    try:
+        parser.read(paths, encoding="utf-8")
+    except (configparser.Error, UnicodeError):
+        parser.clear()
+    settings: dict[str, str] = {}
+    for section in ("global", "install"):
+        if parser.has_section(section):
+            settings |= dict(parser.items(section))
+    variables = {
+        name.removeprefix("PIP_").lower().replace("_", "-"): value
+        for name, value in environ.items()
+        if name.startswith("PIP_")
+    }
+    return settings | variables

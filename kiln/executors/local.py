@@ -1,0 +1,219 @@
+"""Runs steps as processes of this host, in environments made from the same locks.
+
+A step gets a job folder of links to its inputs, a bare set of variables and a process group of
+its own. That is all there is to keep it in: the network is not closed to it, and memory is not
+limited; the docker executor does both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Literal
+
+from kiln import process
+from kiln.environments import Environment
+from kiln.errors import EnvironmentBroken, StepTimeout
+from kiln.executors import STEP_VARIABLES, Listener, Say, StepExit, StepRun, job_document
+from kiln.executors.events import EventReader
+from kiln.executors.installer import proxies
+from kiln.executors.virtualenvs import Interpreter, VirtualEnvironments
+from kiln.tree import Tree, canonical_json
+from stages.contract import EXIT_FAILED, EXIT_OK
+
+_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
+_GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
+_CLAIM = ".claim"
+_OOM_COUNTER = Path("/proc/vmstat")
+_SIGNAL_BASE = 128
+
+
+class LocalExecutor:
+    """``root`` is the checkout that holds ``stages``; environments and jobs lie in ``home``."""
+
+    name: Literal["docker", "local"] = "local"
+
+    def __init__(self, *, root: Path, home: Path, logs: Path) -> None:
+        self._root = root.resolve()
+        self._home = home.absolute()
+        self._environments = VirtualEnvironments(home=self._home, logs=logs)
+
+    def prepare(self, environments: Sequence[Environment], say: Say) -> None:
+        """Make what is missing of these; raises EnvironmentBroken, DiskFull."""
+        for environment in environments:
+            self._environments.make(environment, say)
+
+    def python(self, environment: Environment) -> Path:
+        """The interpreter of an environment; raises EnvironmentBroken if it is not whole."""
+        return self._interpreter(environment).path
+
+    def run(self, run: StepRun, listener: Listener) -> StepExit:
+        """Run one step; see ``Executor.run``."""
+        interpreter = self._interpreter(run.environment)
+        folder = self._home / "jobs" / run.key
+        finished = False
+        failing = f"step {run.step} cannot be run"
+        with process.os_errors(failing), _claimed(folder, listener) as claim:
+            try:
+                _fill(folder, run)
+                code, oom_killed = self._start(run, interpreter, folder, listener, claim)
+                if code == EXIT_OK:
+                    _move(folder / "out", run.out)
+                    finished = True
+            finally:
+                _clear(folder, keep_state=run.resumable and not finished)
+        return StepExit(code=code, oom_killed=oom_killed, facts=interpreter.facts)
+
+    def _interpreter(self, environment: Environment) -> Interpreter:
+        found = self._environments.find(environment)
+        if found is None:
+            raise EnvironmentBroken(
+                f"the {environment.name} environment is not there or was changed by hand",
+                hint="run the same command again: it is made anew",
+            )
+        return found
+
+    def _start(
+        self,
+        run: StepRun,
+        interpreter: Interpreter,
+        folder: Path,
+        listener: Listener,
+        claim: IO[str],
+    ) -> tuple[int, bool]:
+        """The step's exit status, as a shell would say it, and whether memory ran out."""
+        reader = EventReader()
+
+        def hear(chunk: bytes) -> None:
+            for event in reader.feed(chunk):
+                listener.event(event)
+
+        killed_before = _oom_kills()
+        try:
+            code = process.run(
+                [interpreter.path, "-m", run.module, folder],
+                env=self._variables(run, interpreter.path, folder, os.environ),
+                cwd=folder,
+                on_stdout=hear,
+                on_stderr=listener.log,
+                timeout_s=run.limits.timeout_s,
+                # Should this driver be killed, the next one waits for the step it left behind.
+                inherit=[claim.fileno()],
+            )
+        except process.TimedOut as error:
+            raise StepTimeout(
+                f"step {run.step} ran past its limit of {run.limits.timeout_s:g} s",
+                hint="it was stopped; run the same command again to try once more",
+            ) from error
+        # The kernel may have taken a worker of the step and left the step to fail over it.
+        oom_killed = code not in (EXIT_OK, EXIT_FAILED) and _oom_kills() > killed_before
+        return (code if code >= 0 else _SIGNAL_BASE - code), oom_killed
+
+    def _variables(
+        self, run: StepRun, python: Path, folder: Path, environ: Mapping[str, str]
+    ) -> dict[str, str]:
+        """All that the step sees; of the user's own only what it cannot do without."""
+        kept: dict[str, str] = {}
+        if run.network:
+            kept |= proxies(environ)
+            kept |= {name: environ[name] for name in _CERTIFICATES if name in environ}
+        if run.gpu == "none":
+            kept["CUDA_VISIBLE_DEVICES"] = ""
+        else:
+            kept |= {name: environ[name] for name in _GPU_VARIABLES if name in environ}
+        return {
+            **STEP_VARIABLES,
+            **kept,
+            "PATH": os.pathsep.join([str(python.parent), os.defpath]),
+            "HOME": str(folder / "tmp"),
+            "TMPDIR": str(folder / "tmp"),
+            "PYTHONPATH": str(self._root),
+            "PYTHONSAFEPATH": "1",
+            # Beside the packages, for a step leaves nothing in the user's checkout.
+            "PYTHONPYCACHEPREFIX": str(python.parent.parent / "pycache"),
+        }
+
+
+def _fill(folder: Path, run: StepRun) -> None:
+    """Lay the job folder out; what an interrupted attempt left goes, but for its state."""
+    _clear(folder, keep_state=run.resumable)
+    for name in ("in", "out", "tmp"):
+        (folder / name).mkdir()
+    (folder / "state").mkdir(exist_ok=True)
+    (folder / "job.json").write_bytes(canonical_json(job_document(run)))
+    for name, tree in run.inputs.items():
+        _link(tree, folder / "in" / name)
+
+
+def _link(tree: Tree, target: Path) -> None:
+    """Show a tree at ``target``: real folders of links to its files.
+
+    Libraries write beside what they read (label caches); this way it stays in the job folder.
+    """
+    if not tree.is_file:
+        target.mkdir()
+    for name, file in tree.files.items():
+        link = target / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(file.path.absolute())
+
+
+def _move(source: Path, target: Path) -> None:
+    for path in source.iterdir():
+        shutil.move(path, target / path.name)
+
+
+def _clear(folder: Path, *, keep_state: bool) -> None:
+    """Empty a job folder, but for the claim on it and what a later attempt may go on from."""
+    for path in folder.iterdir():
+        if path.name == _CLAIM or (keep_state and path.name == "state" and any(path.iterdir())):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+@contextlib.contextmanager
+def _claimed(folder: Path, listener: Listener) -> Iterator[IO[str]]:
+    """Hold a job folder, made if need be, against other drivers; take it away if left empty."""
+    with _claim(folder, listener) as claim:
+        try:
+            yield claim
+        finally:
+            if [path.name for path in folder.iterdir()] == [_CLAIM]:
+                (folder / _CLAIM).unlink()
+                folder.rmdir()
+
+
+def _claim(folder: Path, listener: Listener) -> IO[str]:
+    claim = folder / _CLAIM
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        # The driver that held the folder last may take it away between any two lines here.
+        try:
+            stream = claim.open("w")
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            listener.log("another Kiln runs this very step: waiting for it")
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(claim.stat(), os.fstat(stream.fileno())):
+                return stream
+        stream.close()
+
+
+def _oom_kills() -> int:
+    """How many processes the kernel has killed for memory since it started; 0 if it won't say."""
+    with contextlib.suppress(OSError):
+        for line in _OOM_COUNTER.read_text(encoding="ascii").splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0

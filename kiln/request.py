@@ -1,0 +1,237 @@
+"""What the user asks for: defaults < kiln.toml < flags, resolved here and nowhere else."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from kiln.errors import RequestError, WeightsError
+from kiln.records import read_record, read_toml
+
+Task = Literal["pose", "detect"]
+ExecutorName = Literal["auto", "docker", "local"]
+Granularity = Literal["per-tensor", "per-channel"]
+Resize = Literal["stretch", "letterbox"]
+GpuChoice = Literal["none", "auto", "required"]
+
+#: Without EPOCHS, for a data set of the user's own.
+DEFAULT_EPOCHS = 100
+MAX_IMGSZ = 1280
+
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+_MODEL = re.compile(r"^yolov8[nsmlx]$")
+_PUBLISHED_MODEL = re.compile(r"^yolov8[nsmlx](?=[-.])")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """The ``[train]`` table; ``overrides`` are ultralytics' own training arguments."""
+
+    epochs: int | None = None
+    batch: int = 16
+    seed: int = 0
+    gpu: GpuChoice = "auto"
+    overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CalibrationSettings:
+    """The ``[calibration]`` table: how many pictures set the int8 ranges, and how prepared."""
+
+    images: int = 100
+    resize: Resize | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """The ``[evaluation]`` table."""
+
+    images: int = 200
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QuantizeSettings:
+    """The ``[quantize]`` table."""
+
+    granularity: Granularity = "per-tensor"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LimitSettings:
+    """The ``[limits]`` table: what one step may use."""
+
+    memory_mib: int | None = None
+    timeout_s: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BuildRequest:
+    """A whole request. Paths are absolute; None means that Kiln chooses."""
+
+    target: str = "grove-v2"
+    task: Task = "pose"
+    data: str | None = None
+    weights: str | None = None
+    model: str | None = None
+    imgsz: int | None = None
+    name: str | None = None
+    executor: ExecutorName = "auto"
+    registry: str | None = None
+    trust_weights: bool = False
+    train: TrainSettings = TrainSettings()
+    calibration: CalibrationSettings = CalibrationSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    quantize: QuantizeSettings = QuantizeSettings()
+    limits: LimitSettings = LimitSettings()
+
+    @property
+    def weights_file(self) -> Path | None:
+        """The user's own weights, or None if they are named, absent or from scratch."""
+        if (
+            self.weights is None
+            or self.weights == "scratch"
+            or not Path(self.weights).is_absolute()
+        ):
+            return None
+        return Path(self.weights)
+
+    @property
+    def architecture(self) -> str:
+        """MODEL, else what published weights are called after, else the size for a board."""
+        published = _PUBLISHED_MODEL.match(self.weights or "")
+        return self.model or (published.group() if published else "yolov8n")
+
+    @property
+    def trains(self) -> bool:
+        """Own weights are finished unless EPOCHS asks for more; all others are trained."""
+        if self.train.epochs is not None:
+            return self.train.epochs > 0
+        return self.weights_file is None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Flags:
+    """What came from the command line; None where the flag was not given."""
+
+    target: str | None = None
+    task: Task | None = None
+    data: str | None = None
+    weights: str | None = None
+    model: str | None = None
+    imgsz: int | None = None
+    name: str | None = None
+    executor: ExecutorName | None = None
+    registry: str | None = None
+    trust_weights: bool | None = None
+    epochs: int | None = None
+    batch: int | None = None
+    gpu: GpuChoice | None = None
+    granularity: Granularity | None = None
+    resize: Resize | None = None
+
+
+_FLAG_TABLES: Mapping[str, str] = {
+    "epochs": "train",
+    "batch": "train",
+    "gpu": "train",
+    "granularity": "quantize",
+    "resize": "calibration",
+}
+
+
+def load_request(flags: Flags, config: Path | None, folder: Path) -> BuildRequest:
+    """Resolve defaults < ``config`` < ``flags``; relative paths are the file's or ``folder``'s.
+
+    Raises RequestError for what no target could take and WeightsError for a missing file.
+    """
+    table = _read_config(config)
+    if config is not None:
+        _anchor(table, config.resolve().parent)
+    for name, value in dataclasses.asdict(flags).items():
+        if value is not None:
+            owner = table.setdefault(_FLAG_TABLES[name], {}) if name in _FLAG_TABLES else table
+            owner[name] = value
+    _anchor(table, folder)
+    request = read_record(BuildRequest, table, str(config.name) if config else "the request")
+    _validate(request)
+    return request
+
+
+def _read_config(config: Path | None) -> dict[str, Any]:
+    """Read kiln.toml, moving what ``[train]`` holds beyond Kiln's own keys to ``overrides``."""
+    if config is None:
+        return {}
+    table = read_toml(config)
+    train = table.get("train", {})
+    if isinstance(train, dict):
+        own = {field.name for field in dataclasses.fields(TrainSettings)} - {"overrides"}
+        overrides = {key: value for key, value in train.items() if key not in own}
+        table["train"] = {key: value for key, value in train.items() if key in own}
+        if overrides:
+            table["train"]["overrides"] = overrides
+    return table
+
+
+def _anchor(table: dict[str, Any], folder: Path) -> None:
+    """Make paths absolute. A name that is no file is a published data set or weights."""
+    data = table.get("data")
+    if isinstance(data, str) and data and not _is_url(data):
+        path = folder / Path(data).expanduser()
+        if path.exists() or not _looks_published(data, ".yaml"):
+            table["data"] = str(path)
+    weights = table.get("weights")
+    if isinstance(weights, str) and weights != "scratch" and not _is_url(weights):
+        path = folder / Path(weights).expanduser()
+        if path.exists() or not _looks_published(weights, ".pt"):
+            table["weights"] = str(path)
+
+
+def _is_url(text: str) -> bool:
+    return text.startswith(("http://", "https://"))
+
+
+def _looks_published(text: str, suffix: str) -> bool:
+    return "/" not in text and text.endswith(suffix)
+
+
+def _validate(request: BuildRequest) -> None:
+    if request.name is not None and not _NAME.match(request.name):
+        raise RequestError(
+            f"NAME={request.name!r} cannot name files",
+            hint="use letters, digits, dots, dashes and underscores",
+        )
+    if request.model is not None and not _MODEL.match(request.model):
+        raise RequestError(
+            f"MODEL={request.model!r} is not a YOLOv8 size",
+            hint="one of yolov8n, yolov8s, yolov8m, yolov8l, yolov8x; a board takes yolov8n",
+        )
+    if request.imgsz is not None and not 0 < request.imgsz <= MAX_IMGSZ:
+        raise RequestError(
+            f"IMGSZ={request.imgsz} is out of range", hint=f"use 32 to {MAX_IMGSZ}; 192 is usual"
+        )
+    counts = {
+        "train.epochs": (request.train.epochs, 0),
+        "train.batch": (request.train.batch, 1),
+        "train.seed": (request.train.seed, 0),
+        "calibration.images": (request.calibration.images, 1),
+        "evaluation.images": (request.evaluation.images, 1),
+        "limits.memory_mib": (request.limits.memory_mib, 1),
+        "limits.timeout_s": (request.limits.timeout_s, 1),
+    }
+    for name, (value, least) in counts.items():
+        if value is not None and value < least:
+            raise RequestError(f"{name} is {value}", hint=f"it must be at least {least}")
+    weights = request.weights_file
+    if weights is not None and not weights.is_file():
+        raise WeightsError(
+            f"the weights {weights} do not exist",
+            hint="pass a .pt file, WEIGHTS=yolov8n-pose.pt to fetch it, or WEIGHTS=scratch",
+        )
+    if request.weights in (None, "scratch") and not request.trains:
+        raise RequestError(
+            "EPOCHS=0 without weights is an untrained network",
+            hint="pass WEIGHTS=, or leave EPOCHS out",
+        )

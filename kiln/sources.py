@@ -1,0 +1,58 @@
+"""Which code decides a step's bytes: its module and every ``stages`` module that it imports."""
+
+from __future__ import annotations
+
+import ast
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+from kiln.tree import digest_of, hash_file
+
+
+def sources_digest(root: Path, module: str) -> str:
+    """Digest of a step's own code, so that a change of one step leaves the others' results."""
+    return digest_of({name: _digest(_path(root, name)) for name in sorted(_closure(root, module))})
+
+
+def _closure(root: Path, module: str) -> set[str]:
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting.extend(_imports(_path(root, name)))
+    return found
+
+
+def _path(root: Path, module: str) -> Path:
+    return root.joinpath(*module.split(".")).with_suffix(".py")
+
+
+@functools.cache
+def _digest(path: Path) -> str:
+    return hash_file(path)
+
+
+@functools.cache
+def _imports(path: Path) -> tuple[str, ...]:
+    """Modules of ``stages`` that a file names in its import statements, at any depth."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    root = path.parents[len(_parts(path)) - 1]
+    return tuple(name for name in _named(tree) if _path(root, name).is_file())
+
+
+def _parts(path: Path) -> tuple[str, ...]:
+    """The path's parts from ``stages`` on."""
+    start = len(path.parts) - 1 - path.parts[::-1].index("stages")
+    return path.parts[start:]
+
+
+def _named(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("stages."))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("stages"):
+            yield str(node.module)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)

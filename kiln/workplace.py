@@ -1,0 +1,26 @@
+"""The folders of a build."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Workplace:
+    """Where definitions, private state and results lie."""
+
+    root: Path
+    home: Path
+    results: Path
+
+    @property
+    def store(self) -> Path:
+        return self.home / "store"
+
+    @property
+    def logs(self) -> Path:
+        return self.home / "logs"
+
+    def log_of(self, step: str, key: str) -> Path:
+        return self.logs / f"{step}-{key[:12]}.log"

@@ -1,0 +1,1 @@
+"""The steps of a build, each run inside its own environment."""

@@ -1,0 +1,177 @@
+"""The contract between the driver and a step; standard library only.
+
+A step is a module ``stages.<environment>.<name>`` run as ``python -m`` with a job folder::
+
+    job.json   {"contract": 1, "step": ..., "params": {...}}
+    in/        inputs, read-only: files or folders, named by the plan
+    out/       empty at the start; what the step gives
+    state/     unfinished work that a later attempt at the same job may go on from
+
+It prints one JSON event a line on stdout and its log on stderr. Everything that a library prints
+to stdout is sent to stderr, so stdout carries events only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+import resource
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal, NoReturn, TextIO
+
+CONTRACT_VERSION = 1
+
+EXIT_OK = 0
+EXIT_INTERNAL = 1
+EXIT_FAILED = 3
+EXIT_TERMINATED = 143
+
+FailureKind = Literal[
+    "data", "weights", "network", "disk", "memory", "model", "device", "request", "internal"
+]
+Result = Mapping[str, Any]
+
+
+class StepFailed(Exception):
+    """A failure that the user can act on: what failed and why, and what to do about it."""
+
+    def __init__(self, kind: FailureKind, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.hint = hint
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived; raised so that ``finally`` blocks run."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """One job folder, opened."""
+
+    step: str
+    params: Mapping[str, Any]
+    folder: Path
+
+    @property
+    def inputs(self) -> Path:
+        return self.folder / "in"
+
+    @property
+    def out(self) -> Path:
+        return self.folder / "out"
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state"
+
+
+class Events:
+    """Writes events, one JSON object a line, flushed at once."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def emit(self, event: str, **fields: object) -> None:
+        line = json.dumps({"event": event, **fields}, separators=(",", ":"), allow_nan=False)
+        self._stream.write(line + "\n")
+        self._stream.flush()
+
+    def progress(self, done: float, total: float, unit: str) -> None:
+        """Report that ``done`` of ``total`` units are finished."""
+        self.emit("progress", done=done, total=total, unit=unit)
+
+    def metric(self, name: str, value: float, *, at: int | None = None) -> None:
+        """Report a figure; ``at`` is the epoch it belongs to, if any."""
+        self.emit("metric", name=name, value=value, at=at)
+
+    def warning(self, message: str, *, hint: str = "") -> None:
+        self.emit("warning", message=message, hint=hint)
+
+    def problem(self, path: str, message: str, *, line: int | None = None) -> None:
+        """Report one fault of the user's data: file (relative to the data set), line, what."""
+        self.emit("problem", path=path, line=line, message=message)
+
+
+def open_job(folder: Path) -> Job:
+    """Read ``job.json``; raises StepFailed if the folder does not hold a job of this contract."""
+    try:
+        document = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StepFailed("request", f"{folder}/job.json cannot be read: {error}") from error
+    if document.get("contract") != CONTRACT_VERSION:
+        raise StepFailed(
+            "request",
+            f"job.json is of contract {document.get('contract')}, this step of {CONTRACT_VERSION}",
+            hint="use the image that belongs to this version of Kiln: make images",
+        )
+    job = Job(step=document["step"], params=document["params"], folder=folder)
+    job.out.mkdir(exist_ok=True)
+    job.state.mkdir(exist_ok=True)
+    return job
+
+
+def main(run: Callable[[Job, Events], Result]) -> NoReturn:
+    """Run a step on the job folder named by argv (default: the working directory) and exit."""
+    events = Events(_claim_stdout())
+    signal.signal(signal.SIGTERM, _terminate)
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".").resolve()
+    sys.exit(_run(run, folder, events))
+
+
+def _run(run: Callable[[Job, Events], Result], folder: Path, events: Events) -> int:
+    started = time.monotonic()
+    try:
+        job = open_job(folder)
+        events.emit("started", step=job.step)
+        result = run(job, events)
+    except StepFailed as error:
+        _report_failure(events, error.kind, error.message, error.hint)
+        return EXIT_FAILED
+    except (Terminated, KeyboardInterrupt):
+        return EXIT_TERMINATED
+    except Exception as error:
+        traceback.print_exc()
+        _report_failure(events, _kind_of(error), f"{type(error).__name__}: {error}", "")
+        return EXIT_INTERNAL
+    events.emit(
+        "finished",
+        seconds=round(time.monotonic() - started, 3),
+        peak_memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        result=result,
+    )
+    return EXIT_OK
+
+
+def _report_failure(events: Events, kind: str, message: str, hint: str) -> None:
+    events.emit("failed", kind=kind, message=message, hint=hint)
+
+
+def _kind_of(error: Exception) -> FailureKind:
+    """Tell the two faults of the host that any library may raise from all others."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "disk"
+    if isinstance(error, MemoryError):
+        return "memory"
+    return "internal"
+
+
+def _claim_stdout() -> TextIO:
+    """Keep the real stdout for events and point descriptor 1 at stderr, for C code and children."""
+    private = os.dup(1)
+    os.set_inheritable(private, False)
+    os.dup2(2, 1)
+    return os.fdopen(private, "w", encoding="utf-8", newline="\n")
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    raise Terminated

@@ -1,0 +1,1 @@
+"""Steps of the export environment (tensorflow, onnx2tf)."""

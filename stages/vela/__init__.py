@@ -1,0 +1,1 @@
+"""Steps of the vela environment (Arm's Ethos-U compiler)."""

@@ -1,0 +1,297 @@
+"""The loop and the store: what runs, what is reused, and what a failure leaves behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from kiln.build import Build
+from kiln.environments import Environment
+from kiln.errors import DataError, KilnError, OutOfMemory, StepCrashed
+from kiln.executors import Listener, Say, StepExit, StepRun
+from kiln.plan import Step, make_plan
+from kiln.request import BuildRequest, QuantizeSettings
+from kiln.store import Entry
+from kiln.targets import load_target
+from kiln.workplace import Workplace
+
+ROOT = Path(__file__).resolve().parents[2]
+
+OUTPUTS: Mapping[str, Sequence[str]] = {
+    "demo": ["data/data.yaml", "data/images/train/a.png"],
+    "check": ["dataset.json"],
+    "train": ["weights.safetensors", "curves.csv"],
+    "import": ["weights.safetensors"],
+    "onnx": ["model.onnx", "calibration.npy", "evaluation/truth.json"],
+    "quantize": ["float32.tflite", "int8.tflite"],
+    "compile": ["vela.tflite"],
+}
+RESULTS: Mapping[str, Mapping[str, Any]] = {
+    "check": {"nc": 1},
+    "train": {"metrics": {"pose/map50": 0.8}},
+    "quantize": {"operators": {"CONV_2D": 3}},
+    "compile": {
+        "sram_kib": 292.9,
+        "flash_kib": 2245.0,
+        "cycles": 27_000_000,
+        "inference_ms": 67.8,
+        "estimator": "Vela 4.5.0",
+        "operators": {"npu": {"CONV_2D": 3}, "cpu": {}},
+    },
+}
+
+
+class ScriptedExecutor:
+    """Writes each step's outputs; the bytes follow from its inputs, as those of real steps do."""
+
+    name: Literal["docker", "local"] = "local"
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+        self.prepared: list[str] = []
+        self.fail: dict[str, Callable[[StepRun, Listener], StepExit]] = {}
+        self.constant: set[str] = set()
+
+    def prepare(self, environments: Sequence[Environment], say: Say) -> None:
+        self.prepared += [environment.name for environment in environments]
+        say("preparing")
+
+    def run(self, run: StepRun, listener: Listener) -> StepExit:
+        self.ran.append(run.step)
+        if run.step in self.fail:
+            return self.fail[run.step](run, listener)
+        taken = "" if run.step in self.constant else _taken(run)
+        for name in OUTPUTS[run.step]:
+            path = run.out / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{run.step} {name} {taken}", encoding="utf-8")
+        listener.log("working")
+        listener.event({"event": "finished", "result": RESULTS.get(run.step, {})})
+        return StepExit(code=0)
+
+
+def _taken(run: StepRun) -> str:
+    inputs = {name: tree.digest for name, tree in run.inputs.items()}
+    return json.dumps([dict(run.params), inputs], sort_keys=True)
+
+
+class Record:
+    """An observer that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.reused: list[str] = []
+        self.why: dict[str, str] = {}
+
+    def say(self, message: str, /) -> None:
+        self.said.append(message)
+
+    def step_reused(self, step: Step) -> None:
+        self.reused.append(step.name)
+
+    def step_started(self, step: Step, why: str) -> None:
+        self.why[step.name] = why
+
+    def step_event(self, event: Mapping[str, Any]) -> None: ...
+
+    def step_log(self, step: Step, line: str) -> None: ...
+
+    def step_finished(self, step: Step, entry: Entry) -> None: ...
+
+    def step_failed(self, step: Step) -> None: ...
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Workplace:
+    return Workplace(root=ROOT, home=tmp_path / "home", results=tmp_path / "build")
+
+
+def _build(
+    place: Workplace, executor: ScriptedExecutor, *, target: str = "grove-v2", **request: Any
+) -> Build:
+    plan = make_plan(BuildRequest(**request), load_target(ROOT / "targets", target))
+    return Build(plan, place, lambda: executor)
+
+
+ALL_STEPS = ["demo", "check", "train", "onnx", "quantize", "compile"]
+
+
+def test_the_second_build_runs_nothing_and_gives_the_same_files(place: Workplace) -> None:
+    executor = ScriptedExecutor()
+    first = _build(place, executor).run(Record())
+    assert executor.ran == ALL_STEPS
+    second_executor, record = ScriptedExecutor(), Record()
+    second = _build(place, second_executor).run(record)
+    assert second_executor.ran == second_executor.prepared == []
+    assert record.reused == ALL_STEPS
+    assert second.did_nothing
+    assert not first.did_nothing
+    assert second.document() == first.document()
+
+
+def test_the_result_folder_holds_the_models_their_sums_and_the_recipe(place: Workplace) -> None:
+    result = _build(place, ScriptedExecutor(), name="dog").run(Record())
+    folder = place.results / "grove-v2" / "dog"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "SHA256SUMS",
+        "build.json",
+        "dog.onnx",
+        "dog.safetensors",
+        "dog_float32.tflite",
+        "dog_full_integer_quant.tflite",
+        "dog_full_integer_quant_vela.tflite",
+    ]
+    document = json.loads((folder / "build.json").read_text())
+    assert document["numbers"]["sram"]["used_kib"] == 292.9
+    assert document["numbers"]["sram"]["limit_kib"] == 1110
+    assert document["numbers"]["accuracy"] == {"pose/map50": 0.8}
+    assert result.numbers.sram is not None
+    assert result.numbers.sram.fits
+
+
+def test_another_target_reuses_all_it_can(place: Workplace) -> None:
+    _build(place, ScriptedExecutor()).run(Record())
+    executor = ScriptedExecutor()
+    _build(place, executor, target="xiao-esp32s3").run(Record())
+    assert executor.ran == []
+
+
+def test_a_changed_setting_runs_its_step_and_what_follows(place: Workplace) -> None:
+    _build(place, ScriptedExecutor()).run(Record())
+    executor, record = ScriptedExecutor(), Record()
+    quantize = QuantizeSettings(granularity="per-channel")
+    _build(place, executor, quantize=quantize).run(record)
+    assert executor.ran == ["quantize", "compile"]
+    assert executor.prepared == ["export", "vela"]
+    assert record.why["quantize"] == "per_channel changed from false to true"
+
+
+def test_a_step_that_gives_the_same_bytes_spares_what_follows(place: Workplace) -> None:
+    first = ScriptedExecutor()
+    first.constant = {"quantize"}
+    _build(place, first).run(Record())
+    second = ScriptedExecutor()
+    second.constant = {"quantize"}
+    quantize = QuantizeSettings(granularity="per-channel")
+    _build(place, second, quantize=quantize).run(Record())
+    assert second.ran == ["quantize"]
+
+
+def test_a_failure_keeps_what_was_finished(place: Workplace) -> None:
+    executor = ScriptedExecutor()
+    executor.fail["quantize"] = lambda _run, _listener: StepExit(code=1)
+    with pytest.raises(StepCrashed, match="quantize ended with code 1"):
+        _build(place, executor).run(Record())
+    again = ScriptedExecutor()
+    _build(place, again).run(Record())
+    assert again.ran == ["quantize", "compile"]
+
+
+def test_half_written_outputs_of_a_failed_step_are_never_taken(place: Workplace) -> None:
+    executor = ScriptedExecutor()
+
+    def half(run: StepRun, _listener: Listener) -> StepExit:
+        (run.out / "weights.safetensors").write_text("half")
+        raise KeyboardInterrupt
+
+    executor.fail["train"] = half
+    with pytest.raises(KeyboardInterrupt):
+        _build(place, executor).run(Record())
+    assert list((place.store / "tmp").iterdir()) == []
+    again = ScriptedExecutor()
+    _build(place, again).run(Record())
+    assert "train" in again.ran
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "entry"])
+def test_a_damaged_entry_is_said_and_made_again(place: Workplace, damage: str) -> None:
+    result = _build(place, ScriptedExecutor()).run(Record())
+    key = next(step.key for step in result.steps if step.name == "quantize")
+    folder = place.store / "entries" / key
+    model = folder / "out" / "int8.tflite"
+    content = model.read_bytes()
+    match damage:
+        case "flip":
+            model.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+        case "truncate":
+            model.write_bytes(content[:-1])
+        case "remove":
+            model.unlink()
+        case "entry":
+            (folder / "entry.json").write_text("{}")
+    executor, record = ScriptedExecutor(), Record()
+    again = _build(place, executor).run(record)
+    assert executor.ran == ["quantize"]
+    assert any("damaged" in said for said in record.said)
+    assert again.files == result.files
+
+
+def test_a_result_file_that_was_changed_is_laid_out_again(place: Workplace) -> None:
+    result = _build(place, ScriptedExecutor(), name="dog").run(Record())
+    model = place.results / "grove-v2/dog/dog.onnx"
+    model.write_text("mine")
+    _build(place, ScriptedExecutor(), name="dog").run(Record())
+    assert model.stat().st_size == result.files["dog.onnx"][1]
+
+
+def test_explain_says_why_and_changes_nothing(place: Workplace) -> None:
+    before = _build(place, ScriptedExecutor()).explain()
+    assert [look.runs for look in before] == [True] * 6
+    assert before[0].why == "it has not run before"
+    assert before[2].why == "needs what demo gives, which would run"
+    assert not place.store.exists()
+    _build(place, ScriptedExecutor()).run(Record())
+    after = _build(place, ScriptedExecutor(), imgsz=256).explain()
+    assert [look.step for look in after if look.runs] == ["train", "onnx", "quantize", "compile"]
+    assert after[2].why == "imgsz changed from 192 to 256"
+
+
+def _fails_with(kind: str, **fields: Any) -> Callable[[StepRun, Listener], StepExit]:
+    def fail(_run: StepRun, listener: Listener) -> StepExit:
+        for number in range(23):
+            listener.event(
+                {"event": "problem", "path": "labels/a.txt", "line": number, "message": "bad"}
+            )
+        listener.event({"event": "failed", "kind": kind, **fields})
+        return StepExit(code=3)
+
+    return fail
+
+
+def test_faults_of_the_data_are_listed_with_file_and_line(place: Workplace) -> None:
+    executor = ScriptedExecutor()
+    executor.fail["check"] = _fails_with("data", message="23 faults", hint="mend them")
+    with pytest.raises(DataError) as error:
+        _build(place, executor).run(Record())
+    lines = error.value.message.splitlines()
+    assert lines[0] == "23 faults"
+    assert lines[2] == "  labels/a.txt:1: bad"
+    assert lines[-1] == "  … and 13 more"
+    assert error.value.log is not None
+    assert error.value.log.is_file()
+
+
+def test_a_step_killed_for_memory_says_what_to_do(place: Workplace) -> None:
+    executor = ScriptedExecutor()
+    executor.fail["train"] = lambda _run, _listener: StepExit(code=137, oom_killed=True)
+    with pytest.raises(OutOfMemory) as error:
+        _build(place, executor).run(Record())
+    assert "BATCH" in error.value.hint
+
+
+def test_two_classes_for_pose_stop_before_training(place: Workplace) -> None:
+    executor = ScriptedExecutor()
+
+    def two(run: StepRun, listener: Listener) -> StepExit:
+        (run.out / "dataset.json").write_text("{}")
+        listener.event({"event": "finished", "result": {"nc": 2}})
+        return StepExit(code=0)
+
+    executor.fail["check"] = two
+    with pytest.raises(KilnError, match="2 classes for pose"):
+        _build(place, executor).run(Record())
+    assert "train" not in executor.ran

@@ -1,0 +1,108 @@
+"""Which steps a request becomes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kiln.errors import ModelError, RequestError, UnknownName
+from kiln.plan import FromHost, FromStep, make_plan
+from kiln.request import BuildRequest, TrainSettings
+from kiln.targets import load_target, target_names
+
+ROOT = Path(__file__).resolve().parents[2]
+TARGETS = ROOT / "targets"
+
+
+def _names(request: BuildRequest, target: str = "grove-v2") -> list[str]:
+    return [step.name for step in make_plan(request, load_target(TARGETS, target)).steps]
+
+
+def test_demo_build_runs_start_to_finish() -> None:
+    steps = ["demo", "check", "train", "onnx", "quantize", "compile"]
+    assert _names(BuildRequest()) == steps
+
+
+def test_a_board_without_an_npu_has_no_compile_step() -> None:
+    assert "compile" not in _names(BuildRequest(), "xiao-esp32s3")
+
+
+def test_own_weights_skip_training() -> None:
+    request = BuildRequest(weights="/w/best.pt", data="/d/data.yaml")
+    plan = make_plan(request, load_target(TARGETS, "grove-v2"))
+    assert [step.name for step in plan.steps] == ["check", "import", "onnx", "quantize", "compile"]
+    onnx = plan.steps[2]
+    assert onnx.inputs["weights.safetensors"] == FromStep(
+        step="import", path="weights.safetensors"
+    )
+    assert onnx.inputs["data"] == FromHost(source="data")
+    assert plan.name == "best-192"
+
+
+def test_named_weights_and_data_are_fetched_by_the_only_steps_with_a_network() -> None:
+    request = BuildRequest(weights="yolov8n-pose.pt", data="coco8-pose.yaml")
+    plan = make_plan(request, load_target(TARGETS, "grove-v2"))
+    assert [s.name for s in plan.steps if s.network] == ["fetch-data", "fetch-weights"]
+    assert plan.name == "yolov8n-pose-coco8-pose-192"
+
+
+def test_only_training_asks_for_a_gpu_and_may_resume() -> None:
+    plan = make_plan(BuildRequest(), load_target(TARGETS, "grove-v2"))
+    assert [s.name for s in plan.steps if s.gpu != "none"] == ["train"]
+    assert [s.name for s in plan.steps if s.resumable] == ["train"]
+
+
+def test_changing_the_target_changes_no_step_before_compile() -> None:
+    grove = make_plan(BuildRequest(), load_target(TARGETS, "grove-v2"))
+    xiao = make_plan(BuildRequest(), load_target(TARGETS, "xiao-esp32s3"))
+    assert grove.steps[: len(xiao.steps)] == xiao.steps
+
+
+def test_training_arguments_of_the_user_win_over_the_demo_s() -> None:
+    request = BuildRequest(train=TrainSettings(epochs=2, overrides={"lr0": 0.5}))
+    plan = make_plan(request, load_target(TARGETS, "grove-v2"))
+    train = next(step for step in plan.steps if step.name == "train")
+    assert train.params["epochs"] == 2
+    assert train.params["overrides"]["lr0"] == 0.5
+
+
+@pytest.mark.parametrize("imgsz", [31, 100, 193, 16])
+def test_image_size_must_be_one_that_the_firmware_fills(imgsz: int) -> None:
+    with pytest.raises(RequestError, match="multiples of 32") as error:
+        make_plan(BuildRequest(imgsz=imgsz), load_target(TARGETS, "grove-v2"))
+    assert "use IMGSZ=" in error.value.hint
+
+
+@pytest.mark.parametrize(("task", "count"), [("pose", 2), ("detect", 64)])
+@pytest.mark.parametrize("name", ["grove-v2", "xiao-esp32s3"])
+def test_class_counts_that_the_firmware_mixes_up(name: str, task: str, count: int) -> None:
+    with pytest.raises(ModelError, match="would not be understood") as error:
+        load_target(TARGETS, name).check_classes(task, count)  # type: ignore[arg-type]
+    assert error.value.hint
+    load_target(TARGETS, name).check_classes("detect", 80)
+
+
+def test_every_shipped_target_loads() -> None:
+    for name in target_names(TARGETS):
+        target = load_target(TARGETS, name)
+        assert target.firmware.operators
+        assert target.flash.model_bytes > 0
+
+
+def test_unknown_target_names_the_nearest() -> None:
+    with pytest.raises(UnknownName, match="unknown target 'grove-v3'") as error:
+        load_target(TARGETS, "grove-v3")
+    assert "did you mean 'grove-v2'?" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ("/home/x/my people; rm -rf/data.yaml", "yolov8n-pose-my-people--rm--rf-192"),
+        ("/sets/coco8-pose.yaml", "yolov8n-pose-coco8-pose-192"),
+        ("https://example.org/sets/dogs.zip", "yolov8n-pose-dogs-192"),
+    ],
+)
+def test_names_are_safe_for_files_and_shells(data: str, expected: str) -> None:
+    assert make_plan(BuildRequest(data=data), load_target(TARGETS, "grove-v2")).name == expected
