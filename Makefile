@@ -25,7 +25,7 @@ endif
 KILN := $(WORK)/driver/bin/python -m kiln
 DEV := $(WORK)/dev/bin
 # An environment whose Python has gone from the host is made again.
-lost = $(if $(wildcard $(1)/bin/python),,lost)
+lost = $(if $(realpath $(1)/bin/python),,lost)
 
 model: $(WORK)/driver/.complete  ## make the model file for TARGET
 	@$(KILN) build

@@ -61,6 +61,7 @@ class VelaSettings:
     memory_mode: str
     optimise: Literal["Performance", "Size"]
     ini: Mapping[str, Mapping[str, str]]
+    arguments: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,20 +1,25 @@
-"""Which of the user's variables an installer sees: his index, proxies and certificates, no more."""
+"""Runs uv under the user's index, proxies and certificates, and no other setting of his."""
 
 from __future__ import annotations
 
 import configparser
+import re
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
+from kiln import process
+from kiln.errors import EnvironmentBroken
+
 _KEPT = (
     *("PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"),
-    *("SSL_CERT_FILE", "SSL_CERT_DIR", "NETRC", "GIT_SSL_CAINFO"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "NETRC"),
     *("UV_CACHE_DIR", "UV_CONFIG_FILE", "UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL"),
     *("UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_KEYRING_PROVIDER", "UV_INSECURE_HOST"),
     *("UV_HTTP_TIMEOUT", "UV_NATIVE_TLS", "UV_SYSTEM_CERTS", "UV_OFFLINE"),
     *("UV_PYTHON_INSTALL_DIR", "UV_PYTHON_INSTALL_MIRROR", "UV_CONCURRENT_DOWNLOADS"),
 )
-PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
 #: What pip calls a setting, what uv calls it, and what separates uv's several values.
 _PIP = (
@@ -25,10 +30,100 @@ _PIP = (
     ("trusted-host", ("UV_INSECURE_HOST",), " "),
 )
 
+#: A working directory in which no project's settings apply.
+_NOWHERE = Path("/")
+_LAST_LINES = 15
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+_DISK_FULL = "no space left"
+_HINTS = (
+    (_DISK_FULL, "make room, or set KILN_HOME to a folder on a larger disk"),
+    ("hash mismatch", "a package differs from the lock: try another index, or run make pins"),
+    (
+        "certificate|unknownissuer",
+        "behind a proxy that inspects TLS, set SSL_CERT_FILE to its CA bundle",
+    ),
+    (
+        "dns|connect|timed? ?out|failed to fetch|request failed|error sending",
+        "check the network, or set HTTPS_PROXY or UV_DEFAULT_INDEX; what has arrived is kept",
+    ),
+    (
+        "no solution found|not found in the package registry|no matching|cannot be used",
+        "the package index lacks a pinned version: check UV_DEFAULT_INDEX and pip's index-url",
+    ),
+)
+
+
+class UvFailed(Exception):
+    """uv ended badly; the text has what it said last, without credentials."""
+
+    def __init__(self, code: int, last_lines: str) -> None:
+        super().__init__(f"uv ended with {code}\n{last_lines}")
+        self.last_lines = last_lines
+
+    @property
+    def disk_full(self) -> bool:
+        return _DISK_FULL in self.last_lines.lower()
+
+    @property
+    def hint(self) -> str:
+        for pattern, hint in _HINTS:
+            if re.search(pattern, self.last_lines, re.IGNORECASE):
+                return hint
+        return ""
+
+
+def run_uv(
+    *arguments: str | Path, variables: Mapping[str, str], log: Path, cwd: Path = _NOWHERE
+) -> None:
+    """Run uv and add what it says to ``log``; raises UvFailed."""
+    last: deque[str] = deque(maxlen=_LAST_LINES)
+    with log.open("a", encoding="utf-8") as stream:
+
+        def keep(line: str) -> None:
+            clean = _CREDENTIALS.sub("***@", line)
+            last.append(f"  {clean}")
+            stream.write(clean + "\n")
+
+        code = process.run(
+            [_uv_binary(), *arguments],
+            env=variables,
+            cwd=cwd,
+            on_stdout=lambda _chunk: None,
+            on_stderr=keep,
+        )
+    if code != 0:
+        raise UvFailed(code, "\n".join(last))
+
+
+def ask_uv(*arguments: str | Path, variables: Mapping[str, str]) -> str | None:
+    """What uv prints, or None if it fails."""
+    output: list[bytes] = []
+    code = process.run(
+        [_uv_binary(), *arguments],
+        env=variables,
+        cwd=_NOWHERE,
+        on_stdout=output.append,
+        on_stderr=lambda _line: None,
+    )
+    return b"".join(output).decode().strip() if code == 0 else None
+
+
+def _uv_binary() -> str:
+    # Imported here: a build that finds everything in the store starts no installer.
+    import uv
+
+    try:
+        return uv.find_uv_bin()
+    except FileNotFoundError as error:
+        raise EnvironmentBroken(
+            "the driver's own environment has lost its uv",
+            hint="make it again: remove .kiln/driver and run make model",
+        ) from error
+
 
 def proxies(environ: Mapping[str, str]) -> dict[str, str]:
     """The proxy variables that are set, in both spellings."""
-    names = [*PROXIES, *(name.lower() for name in PROXIES)]
+    names = [*_PROXIES, *(name.lower() for name in _PROXIES)]
     return {name: environ[name] for name in names if name in environ}
 
 

@@ -78,7 +78,7 @@ def check_architecture(table: Mapping[str, Any], *, task: str, nc: int) -> None:
         check_keypoints(table.get("kpt_shape"))
 
 
-def check_keypoints(shape: Any) -> None:
+def check_keypoints(shape: object) -> None:
     """Raise StepFailed("model") unless each keypoint is x, y and visibility."""
     if not isinstance(shape, (list, tuple)) or len(shape) != 2 or shape[1] != KEYPOINT_VALUES:
         raise StepFailed(

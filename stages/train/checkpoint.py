@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import stages.train.quiet  # noqa: F401  # isort: split - before ultralytics is imported
+import stages.train.quiet  # noqa: F401 - before anything of ultralytics
 
+# isort: split
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
 from ultralytics.nn.tasks import DetectionModel, PoseModel
 
 from stages.contract import StepFailed
@@ -58,7 +58,7 @@ class Meta:
         return f"yolov8{self.model.get('scale', '')}{suffix}"
 
 
-def save(path: Path, model: nn.Module, *, imgsz: int | None = None) -> Meta:
+def save(path: Path, model: DetectionModel, *, imgsz: int | None = None) -> Meta:
     """Write an unfused ultralytics model; says what it is.
 
     Raises StepFailed("weights") if its architecture is none that Kiln can export.
@@ -72,10 +72,10 @@ def save(path: Path, model: nn.Module, *, imgsz: int | None = None) -> Meta:
     return meta
 
 
-def describe(model: Any, *, imgsz: int | None = None) -> Meta:
+def describe(model: DetectionModel, *, imgsz: int | None = None) -> Meta:
     """Read off an ultralytics model what it is; raises StepFailed as ``save`` does."""
     table = canonical_architecture(model.yaml)
-    names = dict(model.names)
+    names = model.names if isinstance(model.names, dict) else dict(enumerate(model.names))
     meta = Meta(
         task="pose" if isinstance(model, PoseModel) else "detect",
         model=table,
@@ -88,7 +88,7 @@ def describe(model: Any, *, imgsz: int | None = None) -> Meta:
     return meta
 
 
-def load(path: Path) -> tuple[nn.Module, Meta]:
+def load(path: Path) -> tuple[DetectionModel, Meta]:
     """Build the network of a weights file, in eval mode on the CPU.
 
     Raises StepFailed("weights") if the file is damaged, not ours, or its tensors do not fit.
@@ -107,7 +107,7 @@ def load(path: Path) -> tuple[nn.Module, Meta]:
     return model.eval(), meta
 
 
-def build(meta: Meta) -> nn.Module:
+def build(meta: Meta) -> DetectionModel:
     """A network with fresh weights, names and strides set as after a training; eval mode."""
     table = json.loads(json.dumps(dict(meta.model)))  # ultralytics changes the table it is given
     model = (PoseModel if meta.task == "pose" else DetectionModel)(table, verbose=False)
@@ -161,7 +161,7 @@ def _from_json(text: str) -> Meta:
     )
 
 
-def _pair(value: Any) -> tuple[int, int] | None:
+def _pair(value: Sequence[int] | None) -> tuple[int, int] | None:
     if value is None:
         return None
     first, second = value

@@ -1,0 +1,157 @@
+"""The exported network: what its ONNX file promises, and the same network in TensorFlow."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx2tf
+import onnxruntime
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from stages.contract import StepFailed
+
+#: onnx2tf compares layer by layer on this file and downloads it if it is not in the working folder.
+SAMPLE_FILE = "calibration_image_sample_data_20x128x128x3_float32.npy"
+SAMPLE_COUNT, SAMPLE_SIZE = 20, 128
+
+#: Largest difference between an ONNX output and TensorFlow's, in parts of the output's range.
+TOLERANCE = 1e-3
+
+Shape = tuple[int, ...]
+Images = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Network:
+    """Names and shapes at the two ends of an ONNX file: input [1,C,H,W], outputs in order."""
+
+    path: Path
+    input_name: str
+    input_shape: Shape
+    outputs: tuple[tuple[str, Shape], ...]
+
+    @property
+    def image_shape(self) -> Shape:
+        """(H, W, C) of the one image that the network takes."""
+        _, channels, height, width = self.input_shape
+        return height, width, channels
+
+
+def open_network(path: Path) -> Network:
+    """Read the two ends of an ONNX file; raises StepFailed if it is none or takes no image."""
+    try:
+        graph = onnx.load(str(path)).graph
+    except (DecodeError, OSError) as error:
+        raise StepFailed("model", f"{path.name} cannot be read as ONNX: {error}") from error
+    inputs = [(value.name, _shape_of(value)) for value in graph.input]
+    outputs = tuple((value.name, _shape_of(value)) for value in graph.output)
+    if len(inputs) != 1 or len(inputs[0][1]) != 4 or any(0 in shape for _, shape in outputs):
+        raise StepFailed(
+            "model",
+            f"{path.name} must have one input of shape [1,C,H,W] and outputs of fixed shape",
+            hint="export it with the step `onnx`",
+        )
+    return Network(path=path, input_name=inputs[0][0], input_shape=inputs[0][1], outputs=outputs)
+
+
+def rebuild(network: Network, images: Images) -> tf.keras.Model:
+    """Build the network as a Keras model that takes float32 [1,H,W,C]; raises StepFailed.
+
+    onnx2tf rewrites its input file and leaves others beside it, so it works on a copy.
+    """
+    chatter = io.StringIO()
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        shutil.copyfile(network.path, "model.onnx")
+        np.save(SAMPLE_FILE, _samples(images))
+        try:
+            with contextlib.redirect_stdout(chatter):
+                return onnx2tf.convert(
+                    input_onnx_file_path="model.onnx",
+                    disable_model_save=True,
+                    not_use_onnxsim=True,
+                    non_verbose=True,
+                )
+        except SystemExit as error:
+            raise StepFailed(
+                "model", f"onnx2tf cannot convert the network: {_reason(chatter.getvalue())}"
+            ) from error
+        finally:
+            sys.stderr.write(chatter.getvalue())
+
+
+def check_agreement(network: Network, float_model: bytes, image: Floats) -> None:
+    """Hold the float TFLite model to the ONNX file on one image [1,H,W,C]; raises StepFailed."""
+    session = onnxruntime.InferenceSession(str(network.path), providers=["CPUExecutionProvider"])
+    wanted = session.run(None, {network.input_name: image.transpose(0, 3, 1, 2)})
+    found = infer(float_model, [image])[0]
+    for (name, shape), want, have in zip(network.outputs, wanted, found, strict=True):
+        if have.shape != shape:
+            raise StepFailed(
+                "model", f"output {name} has the shape {have.shape} in TensorFlow, not {shape}"
+            )
+        difference = float(np.abs(want - have).max())
+        if difference > TOLERANCE * max(1.0, float(np.ptp(want))):
+            raise StepFailed(
+                "model",
+                f"output {name} differs by {difference:.3g} between ONNX and TensorFlow",
+                hint="onnx2tf has mistaken a layer; report the model's architecture",
+            )
+
+
+def infer(model: bytes, images: Sequence[NDArray[Any]]) -> list[list[NDArray[Any]]]:
+    """Run a TFLite model on images [1,H,W,C] of its input's dtype; gives raw outputs per image."""
+    interpreter = tf.lite.Interpreter(model_content=model, num_threads=1)
+    interpreter.allocate_tensors()
+    source = interpreter.get_input_details()[0]["index"]
+    results = [output["index"] for output in interpreter.get_output_details()]
+    answers = []
+    for image in images:
+        interpreter.set_tensor(source, image)
+        interpreter.invoke()
+        answers.append([interpreter.get_tensor(index) for index in results])
+    return answers
+
+
+def as_float(images: Images) -> Floats:
+    """Pixels as the network takes them: 0..1."""
+    return images.astype(np.float32) / np.float32(255)
+
+
+def _shape_of(value: onnx.ValueInfoProto) -> Shape:
+    """The shape of an ONNX input or output; 0 where a size is not fixed."""
+    return tuple(size.dim_value for size in value.type.tensor_type.shape.dim)
+
+
+def _samples(images: Images) -> Floats:
+    """[20,128,128,3] float32 in 0..1 cut from the calibration images by nearest neighbour."""
+    count, height, width, _ = images.shape
+    rows = np.arange(SAMPLE_SIZE) * height // SAMPLE_SIZE
+    columns = np.arange(SAMPLE_SIZE) * width // SAMPLE_SIZE
+    chosen = images[np.arange(SAMPLE_COUNT) % count][:, rows][:, :, columns]
+    colours = np.broadcast_to(chosen, (*chosen.shape[:3], 3))
+    return as_float(colours)
+
+
+def _reason(chatter: str) -> str:
+    """The telling line of onnx2tf's error report: the exception, and the layer that it met."""
+    plain = re.sub(r"\x1b\[\d+m", "", chatter)
+    layer = re.search(r"^ERROR: onnx_op_name: (.+)$", plain, re.MULTILINE)
+    raised = re.findall(
+        r"^(?:ERROR: (?!The trace)|\w+(?:Error|Exception): ).+$", plain, re.MULTILINE
+    )
+    cause = raised[0].removeprefix("ERROR: ") if raised else "it gave no reason; see the log"
+    return f"{cause} (at {layer[1]})" if layer else cause

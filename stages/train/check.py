@@ -1,0 +1,207 @@
+"""Judges a data set before anything is trained on it: every fault with file and line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, TypeGuard
+
+import yaml
+
+from stages.contract import Events, Job, StepFailed, main
+from stages.train.images import fault_of_image, list_images
+from stages.train.labels import Form, LabelFile, read_labels
+
+SPLITS = ("train", "val")
+#: More are counted, but nobody reads them.
+MAX_PROBLEMS = 1000
+_PROGRESS_EVERY = 200
+#: The firmware tells boxes from scores by their width, and a box is 64 wide.
+_REFUSED_CLASSES = 64
+_KEYPOINT_NUMBERS = 3
+
+
+class Findings:
+    """Sends faults out as they are found, and counts them."""
+
+    def __init__(self, events: Events) -> None:
+        self._events = events
+        self.count = 0
+
+    def add(self, path: str, message: str, *, line: int | None = None) -> None:
+        self.count += 1
+        if self.count <= MAX_PROBLEMS:
+            self._events.problem(path, message, line=line)
+
+    def stop_if_any(self) -> None:
+        if not self.count:
+            return
+        faults = "1 fault" if self.count == 1 else f"{self.count} faults"
+        raise StepFailed(
+            "data", f"the data set has {faults}", hint="correct them and run the same command again"
+        )
+
+
+def run(job: Job, events: Events) -> dict[str, Any]:
+    """Write dataset.json; raises StepFailed("data") if anything is wrong."""
+    data = job.inputs / "data"
+    findings = Findings(events)
+    table = _read_description(data / "data.yaml")
+    form = _form(table, job.params["task"], findings)
+    findings.stop_if_any()  # against a wrong description every label would be wrong
+    counts = {split: _check_split(data, split, form, findings, events) for split in SPLITS}
+    findings.stop_if_any()
+    if form.task == "pose" and not table.get("flip_idx"):
+        events.warning(
+            "data.yaml has no flip_idx: the trainer will not mirror pictures",
+            hint="list for each keypoint the one that it becomes in a mirror",
+        )
+    summary = {
+        "task": form.task,
+        "nc": form.nc,
+        "names": list(form.names),
+        "kpt_shape": list(form.kpt_shape) if form.task == "pose" and form.kpt_shape else None,
+        "flip_idx": table.get("flip_idx") if form.task == "pose" else None,
+        "images": {split: images for split, (images, _objects) in counts.items()},
+        "objects": {split: objects for split, (_images, objects) in counts.items()},
+    }
+    text = json.dumps(summary, sort_keys=True, ensure_ascii=False, indent=1) + "\n"
+    (job.out / "dataset.json").write_text(text, encoding="utf-8")
+    return {**summary, "versions": {"pillow": version("pillow")}}
+
+
+def _check_split(
+    data: Path, split: str, form: Form, findings: Findings, events: Events
+) -> tuple[int, int]:
+    """Judge the pictures and labels of one split; the counts of pictures and of objects."""
+    images = list_images(data / "images" / split)
+    if not images:
+        findings.add(f"images/{split}", "holds no pictures")
+    objects = 0
+    repeated: list[str] = []
+    with ThreadPoolExecutor() as pool:  # decoding is C code that lets other threads run
+        for number, (image, fault) in enumerate(
+            zip(images, pool.map(fault_of_image, images), strict=True), start=1
+        ):
+            if fault:
+                findings.add(image.relative_to(data).as_posix(), fault)
+            label = _label_of(data, split, image)
+            name = label.relative_to(data).as_posix()
+            read = read_labels(label, form) if label.is_file() else LabelFile()
+            for line, message in read.faults:
+                findings.add(name, message, line=line)
+            objects += read.objects
+            repeated += [name] * bool(read.repeated)
+            if number % _PROGRESS_EVERY == 0 or number == len(images):
+                events.progress(number, len(images), f"{split} pictures")
+    if images and not objects:
+        _nothing_labelled(split, findings, events)
+    _warn(events, repeated, "label files say a line twice; the trainer drops the second")
+    _warn(events, _orphans(data, split, images), "label files have no picture")
+    return len(images), objects
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    try:
+        table = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise StepFailed("data", f"data.yaml cannot be read: {error}") from error
+    names = table.get("names") if isinstance(table, dict) else None
+    if not isinstance(names, dict) or sorted(names) != list(range(len(names))) or not names:
+        raise StepFailed(
+            "data",
+            "names of data.yaml must number the classes from 0 without a gap",
+            hint="names: {0: person}",
+        )
+    return table
+
+
+def _form(table: Mapping[str, Any], task: Literal["pose", "detect"], findings: Findings) -> Form:
+    """What the labels have to look like; faults of data.yaml itself go to ``findings``."""
+    names = tuple(str(name) for _number, name in sorted(table["names"].items()))
+    for fault in _faults_of_classes(task, len(names)):
+        findings.add("data.yaml", fault)
+    shape = table.get("kpt_shape")
+    faults = list(_faults_of_keypoints(table, shape)) if task == "pose" else []
+    for fault in faults:
+        findings.add("data.yaml", fault)
+    pair = (int(shape[0]), int(shape[1])) if _is_shape(shape) else None
+    return Form(task=task, names=names, kpt_shape=pair)
+
+
+def _faults_of_classes(task: str, nc: int) -> Iterator[str]:
+    if task == "pose" and nc > 1:
+        yield (
+            f"names {nc} classes, but the firmware reads pose models of one class only: "
+            "merge them into one, or use TASK=detect"
+        )
+    if task == "detect" and nc == _REFUSED_CLASSES:
+        yield (
+            f"names {nc} classes, whose scores the firmware cannot tell from a box: "
+            "add or remove one class"
+        )
+
+
+def _faults_of_keypoints(table: Mapping[str, Any], shape: object) -> Iterator[str]:
+    if shape is None:
+        yield "has no kpt_shape, which TASK=pose needs: kpt_shape: [17, 3], or use TASK=detect"
+        return
+    if not _is_shape(shape):
+        yield f"kpt_shape is {shape!r}, not [keypoints, {_KEYPOINT_NUMBERS}]"
+        return
+    points, each = shape
+    if each != _KEYPOINT_NUMBERS:
+        yield (
+            f"kpt_shape is [{points}, {each}]; the firmware reads x, y and visibility: "
+            f"[{points}, {_KEYPOINT_NUMBERS}]; where visibility is not known, 2 will do"
+        )
+    flip = table.get("flip_idx")
+    if flip is not None and (
+        not isinstance(flip, list) or sorted(map(str, flip)) != sorted(map(str, range(points)))
+    ):
+        yield f"flip_idx must hold each number from 0 to {points - 1} once; it is {flip!r}"
+
+
+def _is_shape(shape: object) -> TypeGuard[Sequence[int]]:
+    return (
+        isinstance(shape, list)
+        and len(shape) == 2
+        and all(isinstance(number, int) and number > 0 for number in shape)
+    )
+
+
+def _label_of(data: Path, split: str, image: Path) -> Path:
+    name = image.relative_to(data / "images" / split).with_suffix(".txt")
+    return data / "labels" / split / name
+
+
+def _orphans(data: Path, split: str, images: Sequence[Path]) -> list[str]:
+    """Label files that belong to no picture."""
+    folder = data / "labels" / split
+    wanted = {_label_of(data, split, image) for image in images}
+    return sorted(
+        label.relative_to(data).as_posix() for label in folder.rglob("*.txt") if label not in wanted
+    )
+
+
+def _nothing_labelled(split: str, findings: Findings, events: Events) -> None:
+    if split == "train":
+        findings.add(
+            "labels/train",
+            "no picture has a labelled object: are the .txt files in labels/ beside images/, "
+            "by the same names?",
+        )
+    else:
+        events.warning(f"no picture of {split} has a labelled object: accuracy cannot be measured")
+
+
+def _warn(events: Events, names: Sequence[str], what: str) -> None:
+    if names:
+        events.warning(f"{len(names)} {what}: {names[0]}")
+
+
+if __name__ == "__main__":
+    main(run)

@@ -1,0 +1,167 @@
+"""Exports a network with raw heads, and pictures to calibrate and to judge it with."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import stages.train.quiet  # noqa: F401 - before anything of ultralytics
+
+# isort: split
+import onnx
+import onnxslim
+import torch
+
+from stages.contract import Events, Job, StepFailed, main
+from stages.train import checkpoint
+from stages.train.images import list_images
+from stages.train.pictures import Square, objects_of, read_square, spread
+from stages.train.raw_heads import RawHeads, largest_difference
+
+#: The newest that onnx2tf 1.17 converts without a transpose being added, as far as is known.
+OPSET = 13
+#: Fusing and splitting reorder sums; anything above is another function.
+TOLERANCE = 1e-3
+_TRIAL_IMAGES = 2
+_PACKAGES = ("ultralytics", "torch", "onnx", "onnxslim", "numpy")
+
+
+def run(job: Job, events: Events) -> dict[str, Any]:
+    """Write model.onnx, calibration.npy and evaluation/; say what the model is."""
+    size = int(job.params["imgsz"])
+    model, meta = checkpoint.load(job.inputs / "weights.safetensors")
+    raw = RawHeads(model, split_c2f=job.params.get("split_c2f", True)).eval()
+    _check_same_function(model, raw, size)
+    exported = export(raw, size)
+    (job.out / "model.onnx").write_bytes(exported.SerializeToString(deterministic=True))
+    _write_pictures(job, events, meta, size)
+    return {
+        "task": meta.task,
+        "nc": meta.nc,
+        "names": list(meta.names),
+        "kpt_shape": list(meta.kpt_shape) if meta.kpt_shape else None,
+        "outputs": [
+            {"name": output.name, "shape": _shape(output)} for output in exported.graph.output
+        ],
+        "opset": OPSET,
+        "macs": count_macs(exported),
+        "versions": {package: version(package) for package in _PACKAGES},
+    }
+
+
+def export(raw: RawHeads, size: int) -> onnx.ModelProto:
+    """The network as ONNX with static shapes; the same bytes wherever and whenever."""
+    stream = io.BytesIO()
+    torch.onnx.export(
+        raw,
+        (torch.zeros(1, 3, size, size),),
+        stream,
+        opset_version=OPSET,
+        dynamo=False,
+        input_names=["images"],
+        output_names=raw.output_names,
+    )
+    exported = onnxslim.slim(onnx.load_from_string(stream.getvalue()))
+    _strip(exported)
+    _check_static(exported)
+    return exported
+
+
+def count_macs(exported: onnx.ModelProto) -> int:
+    """Multiply-accumulates of one run: those of the convolutions, for nothing else has any."""
+    shapes = {value.name: _shape(value) for value in _values(exported.graph)}
+    weights = {each.name: list(each.dims) for each in exported.graph.initializer}
+    return sum(
+        math.prod(shapes[node.output[0]]) * math.prod(weights[node.input[1]][1:])
+        for node in exported.graph.node
+        if node.op_type == "Conv"
+    )
+
+
+def _check_same_function(model: Any, raw: RawHeads, size: int) -> None:  # noqa: ANN401
+    images = torch.rand(_TRIAL_IMAGES, 3, size, size, generator=torch.Generator().manual_seed(0))
+    difference = largest_difference(model, raw, images)
+    if not difference <= TOLERANCE:
+        raise StepFailed(
+            "model",
+            f"the raw heads differ from the trained network's by {difference:.2g} of its range "
+            f"(at most {TOLERANCE:g} is rounding); weights that hold no numbers do that too",
+            hint="look at the training's losses, train again, or report this with the weights",
+        )
+
+
+def _strip(exported: onnx.ModelProto) -> None:
+    """Take away what tells who made the file, when and where."""
+    exported.producer_name = "kiln"
+    exported.producer_version = ""
+    exported.doc_string = ""
+    exported.graph.name = "kiln"
+    exported.graph.doc_string = ""
+    del exported.metadata_props[:]
+    for each in [*exported.graph.node, *_values(exported.graph), *exported.graph.initializer]:
+        each.doc_string = ""
+        del each.metadata_props[:]
+
+
+def _check_static(exported: onnx.ModelProto) -> None:
+    """onnx2tf stops at a symbolic size without saying where."""
+    for value in _values(exported.graph):
+        if not all(_shape(value)):
+            raise StepFailed("model", f"{value.name} of the exported network has no fixed shape")
+
+
+def _values(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    return [*graph.input, *graph.output, *graph.value_info]
+
+
+def _shape(value: onnx.ValueInfoProto) -> list[int]:
+    return [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
+
+
+def _write_pictures(job: Job, events: Events, meta: checkpoint.Meta, size: int) -> None:
+    """Both sets come from val, as the wiki calibrates."""
+    folder = job.inputs / "data" / "images" / "val"
+    paths = list_images(folder)
+    if not paths:
+        raise StepFailed("data", "the data set has no pictures in val to calibrate with")
+    calibration = spread(paths, job.params["calibration"])
+    judged = spread(paths, job.params["evaluation"])
+    wanted = sorted({*calibration, *judged})
+    squares = {}
+    for number, path in enumerate(wanted, start=1):
+        squares[path] = read_square(path, size, letterbox=job.params["letterbox"])
+        events.progress(number, len(wanted), "pictures")
+    evaluation = job.out / "evaluation"
+    evaluation.mkdir()
+    _save(job.out / "calibration.npy", [squares[path] for path in calibration])
+    _save(evaluation / "images.npy", [squares[path] for path in judged])
+    keypoints = meta.kpt_shape[0] if meta.kpt_shape else 0
+    truth = [_truth(path, folder, squares[path], keypoints) for path in judged]
+    text = json.dumps(truth, indent=1, ensure_ascii=False) + "\n"
+    (evaluation / "truth.json").write_text(text, encoding="utf-8")
+
+
+def _save(path: Path, squares: list[Square]) -> None:
+    np.save(path, np.stack([square.pixels for square in squares]), allow_pickle=False)
+
+
+def _truth(path: Path, folder: Path, square: Square, keypoints: int) -> dict[str, Any]:
+    """What is to be seen in a picture, in pixels of the square."""
+    name = path.relative_to(folder)
+    label = folder.parents[1] / "labels" / "val" / name.with_suffix(".txt")
+    return {
+        "file": name.as_posix(),
+        "width": square.source_width,
+        "height": square.source_height,
+        "objects": objects_of(label, square, keypoints=keypoints),
+    }
+
+
+if __name__ == "__main__":
+    main(run)

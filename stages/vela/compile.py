@@ -1,0 +1,158 @@
+"""Compile the int8 model for an Ethos-U NPU with Vela.
+
+``params``: accelerator, ini {section: {key: value}}, system_config, memory_mode, optimise,
+arguments [more of Vela's own]. ``in/``: int8.tflite.
+``out/``: vela.tflite, vela.ini (what Vela was told), summary.csv (Vela's own, unchanged).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TextIO
+
+from ethosu.vela import vela
+from ethosu.vela.errors import CliOptionError, ConfigOptionError, VelaError
+
+from stages.contract import Events, Job, StepFailed, main
+from stages.vela.placement import (
+    NPU_OPERATOR,
+    Layer,
+    count,
+    read_estimate,
+    read_layers,
+    read_npu_layers,
+    read_reasons,
+)
+
+USAGE_ERROR = 2
+_SETTINGS_HINT = "correct [vela] in the target's file, or the extra Vela arguments"
+
+
+class Tee(io.StringIO):
+    """Keeps what is written and passes it on to another stream."""
+
+    def __init__(self, other: TextIO) -> None:
+        super().__init__()
+        self._other = other
+
+    def write(self, text: str) -> int:
+        self._other.write(text)
+        return super().write(text)
+
+
+def run(job: Job, events: Events) -> Mapping[str, Any]:
+    """Compile, then report what it costs and what is left to the CPU."""
+    ini = job.out / "vela.ini"
+    ini.write_text(ini_text(job.params["ini"]), encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder)
+        log = run_vela([str(job.inputs / "int8.tflite"), *_arguments(job.params, ini, made)])
+        npu = read_npu_layers(made / "int8_per-layer.csv")
+        summary = made / f"int8_summary_{job.params['system_config']}.csv"
+        shutil.copyfile(made / "int8_vela.tflite", job.out / "vela.tflite")
+        shutil.copyfile(summary, job.out / "summary.csv")
+    layers = read_layers((job.out / "vela.tflite").read_bytes())
+    cpu = [layer for layer in layers if layer.operator != NPU_OPERATOR]
+    _report(npu, cpu, read_reasons(log), events)
+    return {
+        **read_estimate(job.out / "summary.csv"),
+        "operators": {"npu": count(npu), "cpu": count(cpu)},
+        "cpu_operators": [f"{layer.operator} {layer.name}" for layer in cpu],
+        "estimator": f"Vela {version('ethos-u-vela')}",
+        "accelerator": job.params["accelerator"],
+        "versions": {package: version(package) for package in ("ethos-u-vela", "numpy")},
+    }
+
+
+def ini_text(sections: Mapping[str, Mapping[str, object]]) -> str:
+    """The text of Vela's configuration file, the same for the same settings in any order."""
+    blocks = [
+        "".join([f"[{name}]\n", *(f"{key}={value}\n" for key, value in sorted(keys.items()))])
+        for name, keys in sorted(sections.items())
+    ]
+    return "\n".join(blocks)
+
+
+def run_vela(arguments: list[str]) -> str:
+    """Run Vela in this process and return what it printed; raises StepFailed in its words."""
+    said = Tee(sys.stderr)
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            code = vela.main(arguments)
+    except SystemExit as error:
+        code = error.code
+    except (CliOptionError, ConfigOptionError) as error:
+        raise StepFailed(
+            "request", f"Vela refuses its settings: {_plain(error.data)}", hint=_SETTINGS_HINT
+        ) from error
+    except VelaError as error:
+        raise _refusal(_plain(error.data)) from error
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # Vela meets a model that it does not foresee with any of them
+        raise _refusal(f"{type(error).__name__}: {error}") from error
+    if code == USAGE_ERROR:
+        raise StepFailed(
+            "request",
+            f"Vela refuses its arguments: {_last_error(said.getvalue())}",
+            hint=_SETTINGS_HINT,
+        )
+    if code:
+        raise _refusal(_last_error(said.getvalue()))
+    return said.getvalue()
+
+
+def _arguments(params: Mapping[str, Any], ini: Path, folder: Path) -> list[str]:
+    return [
+        f"--accelerator-config={params['accelerator']}",
+        f"--config={ini}",
+        f"--system-config={params['system_config']}",
+        f"--memory-mode={params['memory_mode']}",
+        f"--optimise={params['optimise']}",
+        f"--output-dir={folder}",
+        "--verbose-performance",
+        *params["arguments"],
+    ]
+
+
+def _report(npu: list[Layer], cpu: list[Layer], reasons: Mapping[str, str], events: Events) -> None:
+    """Warn of each layer that is left on the CPU; raises StepFailed if all of them are."""
+    if not npu:
+        raise _refusal(
+            f"the NPU can run none of it ({next(iter(reasons.values()), 'see the log')})"
+        )
+    for layer in cpu:
+        reason = reasons.get(layer.name)
+        events.warning(
+            f"{layer.operator} {layer.name} is left on the CPU",
+            hint=f"Vela says: {reason}" if reason else "Vela has no NPU form of this operator",
+        )
+
+
+def _refusal(reason: str) -> StepFailed:
+    return StepFailed(
+        "model",
+        f"Vela cannot compile the model: {reason}",
+        hint="it takes a full int8 TFLite file, such as the step `quantize` writes",
+    )
+
+
+def _last_error(said: str) -> str:
+    found = re.findall(r"error: (.+)", said, re.IGNORECASE)
+    return found[-1] if found else "it gave no reason; see the log"
+
+
+def _plain(text: str) -> str:
+    return text.removeprefix("Error: ")
+
+
+if __name__ == "__main__":
+    main(run)

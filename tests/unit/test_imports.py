@@ -1,0 +1,128 @@
+"""Imports go one way, stages know nothing of the driver, and the command line starts light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: From the top down: a module imports only from layers below its own. Modules of one entry that
+#: ends in a dot are one package and may import each other.
+LAYERS = (
+    ("kiln.__main__",),
+    ("kiln.cli",),
+    ("kiln.commands",),
+    ("kiln.console",),
+    ("kiln.doctor", "kiln.build"),
+    ("kiln.failures",),
+    ("kiln.executors.",),
+    ("kiln.result",),
+    ("kiln.plan",),
+    ("kiln.executors",),
+    ("kiln.targets",),
+    ("kiln.request", "kiln.store", "kiln.dataset"),
+    ("kiln.records", "kiln.process", "kiln.environments", "kiln.statindex", "kiln.sources"),
+    ("kiln.errors", "kiln.tree", "kiln.progress", "kiln.workplace", "kiln"),
+    ("stages.contract",),
+)
+#: What the driver may load only when a step is to run or there is something to show.
+HEAVY = ("docker", "yaml", "rich", "requests", "uv", "numpy")
+
+
+def _modules(package: str) -> Iterator[tuple[str, Path]]:
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+def _imported(path: Path) -> set[str]:
+    """All modules of this repository that a file imports, wherever in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                names.add(inner if _is_module(inner) else node.module)
+    return {name for name in names if name.split(".")[0] in ("kiln", "stages")}
+
+
+def _is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
+
+
+def _layer(module: str) -> int:
+    for number, entries in enumerate(LAYERS):
+        for entry in entries:
+            if module == entry or (entry.endswith(".") and module.startswith(entry)):
+                return number
+    pytest.fail(f"{module} has no place in LAYERS")
+
+
+def test_the_driver_imports_from_the_top_down() -> None:
+    wrong = []
+    for module, path in _modules("kiln"):
+        for imported in sorted(_imported(path)):
+            siblings = _layer(module) == _layer(imported) == _layer("kiln.executors.local")
+            if not siblings and _layer(imported) <= _layer(module):
+                wrong.append(f"{module} imports {imported}")
+    assert not wrong
+
+
+def test_the_driver_imports_the_contract_and_never_a_step() -> None:
+    used = {name for _, path in _modules("kiln") for name in _imported(path)}
+    assert {name for name in used if name.startswith("stages")} == {"stages.contract"}
+
+
+def test_a_step_imports_the_contract_and_its_own_environment_alone() -> None:
+    wrong = []
+    for module, path in _modules("stages"):
+        own = ".".join(module.split(".")[:2])
+        for name in sorted(_imported(path)):
+            if name not in ("stages", "stages.contract", own) and not name.startswith(f"{own}."):
+                wrong.append(f"{module} imports {name}")
+    assert not wrong
+
+
+def test_the_contract_is_standard_library_only() -> None:
+    tree = ast.parse((ROOT / "stages" / "contract.py").read_text(encoding="utf-8"))
+    names = {
+        name.split(".")[0]
+        for node in ast.walk(tree)
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    assert names <= sys.stdlib_module_names
+
+
+def test_only_one_module_starts_processes() -> None:
+    starters = [
+        module
+        for module, path in _modules("kiln")
+        if any(
+            isinstance(node, ast.Import) and any(alias.name == "subprocess" for alias in node.names)
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        )
+    ]
+    assert starters == ["kiln.process"]
+
+
+def test_the_command_line_starts_light() -> None:
+    code = f"import sys, kiln.cli; print(*[name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []
