@@ -57,10 +57,10 @@ check: $(WORK)/dev/.complete  ## lint, formatting and types
 	@$(DEV)/mypy
 
 pins: $(WORK)/dev/.complete  ## resolve every lock and base digest anew; shows what changed
-	@$(DEV)/python scripts/refresh_pins.py
+	@$(DEV)/python -m scripts.refresh_pins
 
 bench: $(WORK)/driver/.complete  ## time quantize against onnx2tf -oiqt on the same model
-	@$(WORK)/driver/bin/python scripts/bench_quantize.py
+	@$(WORK)/driver/bin/python -m scripts.bench_quantize
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -70,7 +70,8 @@ help:
 $(WORK)/driver/.complete: kiln.lock pyproject.toml scripts/bootstrap.sh $(call lost,$(WORK)/driver)
 	@scripts/bootstrap.sh $(WORK)/driver kiln.lock
 
-$(WORK)/dev/.complete: dev.lock pyproject.toml scripts/bootstrap.sh $(call lost,$(WORK)/dev)
+$(WORK)/dev/.complete: dev.lock pyproject.toml scripts/bootstrap.sh $(call lost,$(WORK)/dev) \
+  | $(WORK)/driver/.complete
 	@scripts/bootstrap.sh $(WORK)/dev dev.lock
 
 .PHONY: model explain targets doctor images clean test test-unit check pins bench help lost

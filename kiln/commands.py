@@ -14,7 +14,7 @@ from kiln.console import Terminal
 from kiln.environments import ENVIRONMENT_NAMES, load_environment
 from kiln.errors import disk_errors
 from kiln.executors import Executor
-from kiln.executors.choose import choose_executor
+
 from kiln.plan import Plan, make_plan
 from kiln.request import BuildRequest
 from kiln.result import BuildResult
@@ -122,6 +122,9 @@ def _plan(request: BuildRequest, place: Workplace) -> Plan:
 
 
 def _choose(request: BuildRequest, place: Workplace, terminal: Terminal) -> Executor:
+    # Nothing that a build with nothing to do needs.
+    from kiln.executors.choose import choose_executor
+
     return choose_executor(
         request, root=place.root, home=place.home, variables=os.environ, say=terminal.say
     )

@@ -23,6 +23,13 @@ from kiln.targets import Target
 
 _STYLES: Mapping[str, str] = {"✓": "green", "✕": "red", "=": "dim", "!": "yellow", "▸": "bold"}
 
+_ACCURACY: Mapping[str, str] = {
+    "box/map50": "box mAP50",
+    "box/map50_95": "box mAP50-95",
+    "pose/map50": "pose mAP50",
+    "pose/map50_95": "pose mAP50-95",
+}
+
 
 class Terminal:
     """The one place that writes to the terminal; also the observer of a build."""
@@ -157,7 +164,11 @@ def _figures(result: BuildResult) -> list[str]:
     on_npu = sum(numbers.operators.get("npu", {}).values())
     lines.append(f"operators {on_npu} on the NPU, {on_cpu} on the CPU")
     if numbers.accuracy:
-        shown = ", ".join(f"{name} {value:.3f}" for name, value in numbers.accuracy.items())
+        shown = ", ".join(
+            f"{_ACCURACY[name]} {value:.3f}"
+            for name, value in numbers.accuracy.items()
+            if name in _ACCURACY
+        )
         lines.append(f"accuracy  {shown} (trained weights, before quantisation)")
     else:
         lines.append("accuracy  not measured: nothing was trained")

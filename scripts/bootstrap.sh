@@ -55,6 +55,8 @@ unset VIRTUAL_ENV PYTHONHOME PYTHONPATH PIP_TARGET PIP_PREFIX PIP_USER PIP_REQUI
   PIP_CONSTRAINT UV_PROJECT_ENVIRONMENT UV_CONSTRAINT UV_OVERRIDE UV_PYTHON UV_TARGET || true
 
 mkdir -p "$(dirname "$folder")"
+# The driver's own uv serves where the host has none.
+PATH=$PATH:$(dirname "$folder")/driver/bin
 if command -v flock >/dev/null 2>&1; then
   exec 9>"$folder.lock"
   flock 9
@@ -63,15 +65,17 @@ if ! { [ "$(cat "$stamp" 2>/dev/null)" = "$recipe" ] && "$folder/bin/python" -c 
   say "making the $name's own environment in $folder (once)"
   rm -rf "$folder"
   python=$(find_python)
-  if command -v uv >/dev/null 2>&1; then
-    make_with_uv
+  if command -v uv >/dev/null 2>&1 && make_with_uv; then
+    :
   elif [ -n "$python" ]; then
-    make_with_python
+    # pip may know an index that uv does not: the two read different settings.
+    rm -rf "$folder"
+    make_with_python || { say "the environment in $folder cannot be made; see above"; exit 5; }
   else
     say "Python 3.11 or newer is needed and is not on PATH: apt-get install python3-venv," \
       "or install uv, which brings one"
     exit 5
-  fi || { say "the environment in $folder cannot be made; see above"; exit 5; }
+  fi
 fi
 # uv builds the package itself, so this needs no network.
 "$folder/bin/uv" pip install --quiet --offline --no-config --python "$folder/bin/python" \

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from kiln.errors import EngineError
 from kiln.executors import Executor, Say
+from kiln.executors.local import LocalExecutor
 from kiln.request import BuildRequest
 
 
@@ -17,33 +18,23 @@ def choose_executor(
 
     Raises EngineError if docker was asked for and no engine answers.
     """
-    # The SDK takes longer to import than a whole build that has nothing to do.
-    from kiln.executors.docker import BuildNetwork, DockerExecutor, engine_status
-    from kiln.executors.local import LocalExecutor
-
-    def local() -> Executor:
-        return LocalExecutor(root=root, home=home, logs=home / "logs")
-
-    def docker() -> Executor:
-        return DockerExecutor(
-            root=root,
-            logs=home / "logs",
-            network=BuildNetwork.from_environment(variables),
-            registry=request.registry,
-        )
-
-    makers: Mapping[str, Callable[[], Executor]] = {"local": local, "docker": docker}
+    logs = home / "logs"
     if request.executor == "local":
-        return local()
+        return LocalExecutor(root=root, home=home, logs=logs)
+    # The SDK takes longer to import than a build that has nothing to do.
+    from kiln.executors.docker import BuildNetwork, DockerExecutor, engine_status
+
     status = engine_status()
     if request.executor == "auto":
         name = "docker" if status.reachable else "local"
         why = f"engine {status.version} answers" if status.reachable else status.detail
         say(f"executor: {name} ({why})")
-        return makers[name]()
-    if not status.reachable:
+        if not status.reachable:
+            return LocalExecutor(root=root, home=home, logs=logs)
+    elif not status.reachable:
         raise EngineError(
             f"no container engine answers: {status.detail}",
             hint="start it, or use EXECUTOR=local, which needs none",
         )
-    return docker()
+    network = BuildNetwork.from_environment(variables)
+    return DockerExecutor(root=root, logs=logs, network=network, registry=request.registry)

@@ -45,7 +45,7 @@ class VirtualEnvironments:
     """The environments under ``home/envs``, one for each lock and Python version."""
 
     def __init__(self, *, home: Path, logs: Path) -> None:
-        self._home = home
+        self._home = home.absolute()
         self._logs = logs
 
     def find(self, environment: Environment) -> Interpreter | None:
@@ -152,7 +152,7 @@ def _install(
     run_uv("venv", "--no-project", "--python", base, folder, variables=variables, log=log)
     run_uv(
         *("pip", "install", "--python", python, "--no-deps", "--require-hashes"),
-        *("--only-binary", ":all:", "--requirement", environment.lock),
+        *("--only-binary", ":all:", "--requirement", environment.lock.absolute()),
         # The hashes decide what is installed, so any index may offer it.
         *("--index-strategy", "unsafe-best-match"),
         variables=variables,

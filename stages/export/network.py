@@ -76,7 +76,7 @@ def rebuild(network: Network, images: Images) -> tf.keras.Model:
     chatter = io.StringIO()
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         shutil.copyfile(network.path, "model.onnx")
-        np.save(SAMPLE_FILE, _samples(images))
+        np.save(SAMPLE_FILE, sample_images(images))
         try:
             with contextlib.redirect_stdout(chatter):
                 return onnx2tf.convert(
@@ -87,7 +87,9 @@ def rebuild(network: Network, images: Images) -> tf.keras.Model:
                 )
         except SystemExit as error:
             raise StepFailed(
-                "model", f"onnx2tf cannot convert the network: {_reason(chatter.getvalue())}"
+                "model",
+                f"onnx2tf cannot convert the network: {_reason(chatter.getvalue())}",
+                hint="the log has its whole report; a plain yolov8 architecture converts",
             ) from error
         finally:
             sys.stderr.write(chatter.getvalue())
@@ -126,6 +128,16 @@ def infer(model: bytes, images: Sequence[NDArray[Any]]) -> list[list[NDArray[Any
     return answers
 
 
+def sample_images(images: Images) -> Floats:
+    """[20,128,128,3] float32 in 0..1 cut from the calibration images by nearest neighbour."""
+    count, height, width, _ = images.shape
+    rows = np.arange(SAMPLE_SIZE) * height // SAMPLE_SIZE
+    columns = np.arange(SAMPLE_SIZE) * width // SAMPLE_SIZE
+    chosen = images[np.arange(SAMPLE_COUNT) % count][:, rows][:, :, columns]
+    colours = np.broadcast_to(chosen, (*chosen.shape[:3], 3))
+    return as_float(colours)
+
+
 def as_float(images: Images) -> Floats:
     """Pixels as the network takes them: 0..1."""
     return images.astype(np.float32) / np.float32(255)
@@ -134,16 +146,6 @@ def as_float(images: Images) -> Floats:
 def _shape_of(value: onnx.ValueInfoProto) -> Shape:
     """The shape of an ONNX input or output; 0 where a size is not fixed."""
     return tuple(size.dim_value for size in value.type.tensor_type.shape.dim)
-
-
-def _samples(images: Images) -> Floats:
-    """[20,128,128,3] float32 in 0..1 cut from the calibration images by nearest neighbour."""
-    count, height, width, _ = images.shape
-    rows = np.arange(SAMPLE_SIZE) * height // SAMPLE_SIZE
-    columns = np.arange(SAMPLE_SIZE) * width // SAMPLE_SIZE
-    chosen = images[np.arange(SAMPLE_COUNT) % count][:, rows][:, :, columns]
-    colours = np.broadcast_to(chosen, (*chosen.shape[:3], 3))
-    return as_float(colours)
 
 
 def _reason(chatter: str) -> str:

@@ -10,7 +10,7 @@ point -128 exactly, or the step fails.
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -104,13 +104,8 @@ def describe(model: bytes, network: Network) -> dict[str, Any]:
     """Inputs, outputs and operator counts of the int8 model; raises StepFailed if it is not full
     int8 with the firmware's input."""
     interpreter = tf.lite.Interpreter(model_content=model)
-    floats = [
-        tensor["name"]
-        for tensor in interpreter.get_tensor_details()
-        if np.issubdtype(tensor["dtype"], np.floating)
-    ]
-    if floats:
-        raise StepFailed("model", f"{len(floats)} tensors stayed float, the first is {floats[0]}")
+    layers = interpreter._get_ops_details()
+    _check_full_int8(interpreter.get_tensor_details(), layers)
     source = _tensor(network.input_name, interpreter.get_input_details()[0])
     if (source["scale"], source["zero_point"]) != (float(INPUT_SCALE), INPUT_ZERO_POINT):
         raise StepFailed(
@@ -119,7 +114,7 @@ def describe(model: bytes, network: Network) -> dict[str, Any]:
             f"{source['zero_point']}; the firmware writes scale 1/255 and zero point -128",
             hint="the model must take the pixels as 0..1 and nothing may stand before its input",
         )
-    operators = collections.Counter(op["op_name"] for op in interpreter._get_ops_details())
+    operators = collections.Counter(layer["op_name"] for layer in layers)
     names = [name for name, _ in network.outputs]
     outputs = interpreter.get_output_details()
     return {
@@ -177,6 +172,20 @@ def _convert(converter: tf.lite.TFLiteConverter, kind: str) -> bytes:
             f"TensorFlow cannot convert the network to {kind}: {lines[0]}",
             hint="the log has the whole report",
         ) from error
+
+
+def _check_full_int8(
+    tensors: Sequence[Mapping[str, Any]], layers: Sequence[Mapping[str, Any]]
+) -> None:
+    floats = {each["index"] for each in tensors if np.issubdtype(each["dtype"], np.floating)}
+    if not floats:
+        return
+    makers = {layer["op_name"] for layer in layers if floats.intersection(layer["outputs"])}
+    raise StepFailed(
+        "model",
+        f"{len(floats)} tensors stayed float, made by {', '.join(sorted(makers))}",
+        hint="TensorFlow Lite has no int8 form of one of these; use another activation or layer",
+    )
 
 
 def _tensor(name: str, details: Mapping[str, Any]) -> dict[str, Any]:

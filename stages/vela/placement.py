@@ -48,11 +48,16 @@ def count(layers: list[Layer]) -> dict[str, int]:
 
 
 def read_npu_layers(per_layer: Path) -> list[Layer]:
-    """What Vela runs on the NPU: TFLite operators, one for each piece that it made of them."""
+    """What Vela runs on the NPU: TFLite operators, one for each piece that it made of them.
+
+    Vela writes the heading again wherever the NPU starts anew after a layer of the CPU.
+    """
     with per_layer.open(newline="", encoding="utf-8") as stream:
+        reader = csv.DictReader(stream)
         return [
             Layer(operator=row["TFLite_operator"], name=row["Name"])
-            for row in csv.DictReader(stream)
+            for row in reader
+            if row["Name"] != "Name"
         ]
 
 

@@ -61,6 +61,13 @@ def test_it_makes_a_working_driver_once(tool: str, bare: Path, tmp_path: Path) -
         check=True,
     )
     assert "Usage: kiln" in shown.stdout
+
+
+def test_it_is_made_once_unless_it_was_interrupted(bare: Path, tmp_path: Path) -> None:
+    (bare / "uv").symlink_to(Path(sysconfig.get_path("scripts")) / "uv")
+    (bare / "python3").symlink_to(Path(sys.base_prefix) / "bin" / "python3")
+    driver = tmp_path / "driver"
+    assert _bootstrap(driver, bare).returncode == 0
     (driver / "kept").touch()
     assert _bootstrap(driver, bare).stderr == ""
     assert (driver / "kept").exists()

@@ -1,0 +1,180 @@
+"""Fetches published weights or a data set: the one step that has a network.
+
+What is where, the pinned ultralytics knows; it is asked for addresses and its code for fetching,
+which runs scripts of data sets and guesses mirrors, is left alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import http.client
+import inspect
+import re
+import shutil
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+import stages.train.quiet  # noqa: F401 - before anything of ultralytics
+
+# isort: split
+import yaml
+from ultralytics.utils import ROOT
+from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_asset
+
+from stages.contract import Events, Job, StepFailed, main
+from stages.train.archive import unpack
+from stages.train.layout import normalise
+
+Kind = Literal["weights", "data"]
+_TIMEOUT_S = 30
+_CHUNK_BYTES = 1 << 20
+_USABLE_WEIGHTS = re.compile(r"yolov8[nsmlx](-pose|-oiv7)?\.pt")
+_ASSETS = "https://github.com/ultralytics/assets/releases/download"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where something is; ``description`` is the data.yaml of a named data set."""
+
+    kind: Kind
+    name: str
+    url: str
+    description: Mapping[str, Any] | None = None
+
+    @property
+    def public_url(self) -> str:
+        """The address without what may be secret: user, password, query."""
+        parts = urlsplit(self.url)
+        host = parts.netloc.rpartition("@")[2]
+        return urlunsplit((parts.scheme, host, parts.path, "", ""))
+
+    @property
+    def by_hand(self) -> str:
+        """What to do on a machine without a network."""
+        fetch = f"on a machine with a network, download {self.public_url}"
+        if self.kind == "weights":
+            file = PurePosixPath(urlsplit(self.url).path).name
+            return f"{fetch} and pass WEIGHTS=path/to/{file}; or WEIGHTS=scratch to do without"
+        return f"{fetch}, unpack it and pass DATA=path/to/data.yaml; or leave DATA out for the demo"
+
+
+def run(job: Job, events: Events) -> dict[str, Any]:
+    """Write weights.pt or data/; raises StepFailed("network"), ("data") or ("request")."""
+    source = resolve(job.params["kind"], job.params["name"])
+    certificates = job.inputs / "ca.pem"
+    context = ssl.create_default_context()
+    if certificates.exists():
+        context.load_verify_locations(certificates)
+    download = job.state / "download"
+    try:
+        sha256 = _download(source, download, context, events)
+        size = download.stat().st_size
+        if source.kind == "weights":
+            shutil.move(download, job.out / "weights.pt")
+        else:
+            unpack(download, job.state / "unpacked", source.public_url)
+            normalise(job.state / "unpacked", job.out / "data", source.description)
+    finally:
+        download.unlink(missing_ok=True)
+        shutil.rmtree(job.state / "unpacked", ignore_errors=True)
+    return {
+        "url": source.public_url,
+        "sha256": sha256,
+        "bytes": size,
+        "versions": {"ultralytics": version("ultralytics")},
+    }
+
+
+def resolve(kind: Kind, name: str) -> Source:
+    """The address of a name that ultralytics publishes, or of an http(s) URL."""
+    scheme = urlsplit(name).scheme
+    if scheme in ("http", "https"):
+        return Source(kind=kind, name=name, url=name)
+    if "://" in name:
+        raise StepFailed("request", f"cannot fetch {name}: only http and https addresses")
+    return _published_weights(name) if kind == "weights" else _published_data(name)
+
+
+def _published_weights(name: str) -> Source:
+    known = sorted(each for each in GITHUB_ASSETS_NAMES if _USABLE_WEIGHTS.fullmatch(each))
+    if name not in known:
+        raise StepFailed(
+            "request",
+            f"ultralytics publishes no YOLOv8 weights {name}{_nearest(name, known)}",
+            hint=f"known: {', '.join(known)}; or WEIGHTS=path/to/best.pt, or WEIGHTS=scratch",
+        )
+    release = inspect.signature(attempt_download_asset).parameters["release"].default
+    return Source(kind="weights", name=name, url=f"{_ASSETS}/{release}/{name}")
+
+
+def _published_data(name: str) -> Source:
+    folder = ROOT / "cfg" / "datasets"
+    known = sorted(path.name for path in folder.glob("*.yaml"))
+    file = name if name.endswith(".yaml") else f"{name}.yaml"
+    if file not in known:
+        raise StepFailed(
+            "request",
+            f"ultralytics knows no data set {name}{_nearest(file, known)}",
+            hint="pass DATA=path/to/data.yaml for your own",
+        )
+    description = yaml.safe_load((folder / file).read_text(encoding="utf-8"))
+    address = str(description.get("download") or "").strip()
+    if not re.fullmatch(r"https?://\S+\.zip", address):
+        raise StepFailed(
+            "request",
+            f"{file} is not one archive: ultralytics fetches it by running a script, "
+            "which Kiln does not do",
+            hint="fetch it by hand and pass DATA=path/to/data.yaml",
+        )
+    return Source(kind="data", name=name, url=address, description=description)
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    nearest = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {nearest[0]}?" if nearest else ""
+
+
+def _download(source: Source, target: Path, context: ssl.SSLContext, events: Events) -> str:
+    """Fetch into a file; its sha256 (hex)."""
+    request = urllib.request.Request(source.url, headers={"User-Agent": "kiln"})
+    digest = hashlib.sha256()
+    try:
+        with (
+            urllib.request.urlopen(request, timeout=_TIMEOUT_S, context=context) as answer,
+            target.open("wb") as stream,
+        ):
+            expected = int(answer.headers.get("Content-Length") or 0)
+            done = 0
+            while chunk := answer.read(_CHUNK_BYTES):
+                stream.write(chunk)
+                digest.update(chunk)
+                done += len(chunk)
+                events.progress(done, max(done, expected), "bytes")
+    except urllib.error.HTTPError as error:
+        raise _unreachable(source, f"the server answered {error.code} {error.reason}") from error
+    except urllib.error.URLError as error:
+        raise _unreachable(source, str(error.reason)) from error
+    except (http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError) as error:
+        raise _unreachable(source, str(error) or type(error).__name__) from error
+    if done < expected:
+        raise _unreachable(source, f"the connection ended after {done} of {expected} bytes")
+    return digest.hexdigest()
+
+
+def _unreachable(source: Source, reason: str) -> StepFailed:
+    hint = source.by_hand
+    if "CERTIFICATE_VERIFY_FAILED" in reason:
+        hint = f"set SSL_CERT_FILE to your network's CA bundle; or {hint}"
+    return StepFailed("network", f"cannot fetch {source.public_url}: {reason}", hint=hint)
+
+
+if __name__ == "__main__":
+    main(run)

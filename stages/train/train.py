@@ -1,0 +1,170 @@
+"""The train step: data set and start weights, or an architecture, to canonical weights.
+
+``params``: task, model, imgsz, epochs, batch, seed, gpu, overrides (ultralytics' own training
+arguments). ``out/``: weights.safetensors, the best of all epochs; curves.csv, a line an epoch.
+``state/`` holds the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import stages.train.quiet  # noqa: F401
+
+# isort: split - nothing of ultralytics may come before that
+from ultralytics.nn.tasks import DetectionModel
+
+from stages.contract import Events, Job, StepFailed, main
+from stages.train import checkpoint
+from stages.train.arguments import training_arguments
+from stages.train.hardware import (
+    Hardware,
+    choose_hardware,
+    hardware_arguments,
+    use_all_cores,
+)
+from stages.train.trainer import Plan, Resumable, ResumableDetect, ResumablePose, Row, read_state
+
+_FIGURES = ("box/", "pose/")
+#: Below this mAP50 a model finds nothing.
+_LEARNT_NOTHING = 0.01
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+def run(job: Job, events: Events) -> dict[str, Any]:
+    """Train, or go on with a training that was interrupted."""
+    params = job.params
+    arguments = training_arguments(params["overrides"], batch=params["batch"])
+    hardware = choose_hardware(params["gpu"])
+    events.emit("device", name=hardware.name, kind=hardware.kind)
+    arguments |= hardware_arguments(hardware, arguments, imgsz=params["imgsz"])
+    arguments |= {
+        "task": params["task"],
+        "model": f"{params['model']}.yaml",
+        "data": "data.yaml",
+        "save_dir": str(job.state / "ultralytics"),
+        **{key: params[key] for key in ("imgsz", "epochs", "seed")},
+    }
+    plan = _plan(job, events)
+    trainer = _trainer(params["task"], plan, arguments)
+    finished = read_state(plan)
+    if finished is not None and finished["stopped"]:
+        # Interrupted after its last epoch: nothing is left to train.
+        trainer.rows, trainer.best_epoch = finished["rows"], finished["best_epoch"]
+        trainer.resumed_from = finished["epoch"]
+    else:
+        _train(trainer, hardware)
+    shutil.copyfile(plan.best, job.out / "weights.safetensors")
+    _write_curves(job.out / "curves.csv", trainer.rows)
+    return _result(trainer, hardware, events)
+
+
+def _plan(job: Job, events: Events) -> Plan:
+    """Gather what to train; raises StepFailed("weights") for weights of the other task."""
+    task, suffix = job.params["task"], "-pose" if job.params["task"] == "pose" else ""
+    dataset = json.loads((job.inputs / "dataset.json").read_text(encoding="utf-8"))
+    pictures = job.state / "data"
+    _link_pictures(job.inputs / "data", pictures)
+    data = {
+        "path": pictures,
+        **{split: str(pictures / "images" / split) for split in ("train", "val")},
+        "names": dict(enumerate(dataset["names"])),
+        "nc": dataset["nc"],
+        "channels": 3,
+        **{key: dataset[key] for key in ("kpt_shape", "flip_idx") if dataset.get(key)},
+    }
+    start: DetectionModel | None = None
+    architecture: str | Mapping[str, Any] = f"{job.params['model']}{suffix}.yaml"
+    weights = job.inputs / "weights.safetensors"
+    if weights.is_file():
+        start, meta = checkpoint.load(weights)
+        architecture = meta.model
+        if meta.task != task:
+            raise StepFailed(
+                "weights",
+                f"the start weights are of a {meta.task} model, and a {task} model is wanted",
+                hint=f"pass WEIGHTS=yolov8n{suffix}.pt, WEIGHTS=scratch or TASK={meta.task}",
+            )
+    return Plan(
+        architecture=architecture, start=start, data=data, state=job.state, events=events
+    )
+
+
+def _link_pictures(source: Path, target: Path) -> None:
+    """A folder of links, for ultralytics writes its caches, and mended pictures, beside the files.
+
+    Those are the user's own.
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    for kind in ("images", "labels"):
+        for folder, _folders, names in os.walk(source / kind, followlinks=True):
+            place = target / Path(folder).relative_to(source)
+            place.mkdir(parents=True)
+            for name in names:
+                (place / name).symlink_to(Path(folder, name))
+
+
+def _trainer(task: str, plan: Plan, arguments: dict[str, Any]) -> Resumable:
+    """Raises StepFailed("request") for an argument of the wrong type or out of its range."""
+    try:
+        return (ResumablePose if task == "pose" else ResumableDetect)(plan, arguments)
+    except (TypeError, ValueError, SyntaxError) as error:
+        raise StepFailed(
+            "request", f"[train]: {error}", hint="see ultralytics' table of training arguments"
+        ) from error
+
+
+def _train(trainer: Resumable, hardware: Hardware) -> None:
+    if hardware.kind == "cpu":
+        use_all_cores()
+    try:
+        trainer.train()
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and not any(
+            word in str(error) for word in _OUT_OF_MEMORY
+        ):
+            raise
+        raise StepFailed(
+            "memory",
+            f"not enough memory to train on the {hardware.kind.upper()}: "
+            f"{str(error).splitlines()[0] if str(error) else 'none is left'}",
+            hint="set a smaller batch in [train]",
+        ) from error
+
+
+def _write_curves(path: Path, rows: list[Row]) -> None:
+    """One line an epoch; no times, so that equal trainings give equal bytes."""
+    names = list(rows[0])
+    lines = [",".join(("epoch", *names))]
+    for epoch, row in enumerate(rows, start=1):
+        lines.append(",".join((str(epoch), *(f"{row[name]:.6g}" for name in names))))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _result(trainer: Resumable, hardware: Hardware, events: Events) -> dict[str, Any]:
+    best = trainer.rows[trainer.best_epoch - 1]
+    metrics = {name: value for name, value in best.items() if name.startswith(_FIGURES)}
+    score = min(value for name, value in metrics.items() if name.endswith("/map50"))
+    if score < _LEARNT_NOTHING:
+        events.warning(
+            f"the training has learnt next to nothing: mAP50 is {score:.3f}",
+            hint="train for more epochs, start from WEIGHTS=, or look at the labels",
+        )
+    return {
+        "metrics": metrics,
+        "epochs_run": len(trainer.rows),
+        "best_epoch": trainer.best_epoch,
+        "device": {"name": hardware.name, "kind": hardware.kind},
+        "resumed_from": trainer.resumed_from,
+        "versions": {name: version(name) for name in ("ultralytics", "torch", "numpy")},
+    }
+
+
+if __name__ == "__main__":
+    main(run)

@@ -1,0 +1,108 @@
+"""The step `compile`, on the quantised demo models and on models that Vela does not like."""
+
+from __future__ import annotations
+
+import configparser
+import csv
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kiln.environments import EnvironmentName
+from kiln.targets import load_target
+from kiln.tree import hash_file
+from tests.integration.conftest import ROOT, RunStep
+from tests.integration.tiny import make_tiny
+
+
+@pytest.fixture
+def params() -> dict[str, Any]:
+    """What grove-v2 asks of Vela."""
+    settings = load_target(ROOT / "targets", "grove-v2").vela
+    assert settings is not None
+    return {**dataclasses.asdict(settings), "arguments": []}
+
+
+@pytest.mark.parametrize("task", ["pose", "detect"])
+def test_the_whole_network_runs_on_the_npu(
+    task: str, request: pytest.FixtureRequest, run_step: RunStep, params: dict[str, Any]
+) -> None:
+    int8: Path = request.getfixturevalue(f"{task}_int8")
+    trial = run_step("compile", params, {"int8.tflite": int8 / "int8.tflite"}).expect_success()
+    result = trial.result
+    assert result is not None
+    assert (trial.warnings, result["operators"]["cpu"], result["cpu_operators"]) == ([], {}, [])
+    assert result["operators"]["npu"]["MAX_POOL_2D"] == 3
+    assert result["operators"]["npu"]["CONV_2D"] > 60
+    assert result["estimator"] == f"Vela {result['versions']['ethos-u-vela']}"
+    with (trial.out / "summary.csv").open(newline="") as stream:
+        (summary,) = csv.DictReader(stream)
+    assert result["sram_kib"] == float(summary["sram_memory_used"])
+    assert result["flash_kib"] == float(summary["off_chip_flash_memory_used"])
+    assert result["inference_ms"] == pytest.approx(result["cycles"] / 400e6 * 1000)
+    assert 0 < result["sram_kib"] < 100
+    assert (trial.out / "vela.tflite").read_bytes()[4:8] == b"TFL3"
+
+
+def test_same_bytes_whatever_the_order_of_the_settings(
+    pose_int8: Path, run_step: RunStep, params: dict[str, Any]
+) -> None:
+    turned = {name: dict(reversed(keys.items())) for name, keys in reversed(params["ini"].items())}
+    inputs = {"int8.tflite": pose_int8 / "int8.tflite"}
+    first, second = (
+        run_step("compile", {**params, "ini": ini}, inputs).expect_success().out
+        for ini in (params["ini"], turned)
+    )
+    for name in ("vela.tflite", "vela.ini", "summary.csv"):
+        assert hash_file(first / name) == hash_file(second / name), name
+    told = configparser.ConfigParser()
+    told.optionxform = str  # type: ignore[assignment,method-assign]
+    told.read(first / "vela.ini")
+    assert {name: dict(told[name]) for name in told.sections()} == params["ini"]
+
+
+def test_a_layer_on_the_cpu_is_named(
+    run_step: RunStep,
+    env_python: Callable[[EnvironmentName], Path],
+    params: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    inputs = make_tiny(env_python("export"), "raw", tmp_path)
+    made = run_step("quantize", {"per_channel": False}, inputs).expect_success()
+    trial = run_step("compile", params, {"int8.tflite": made.out / "int8.tflite"}).expect_success()
+    assert trial.result is not None
+    assert trial.result["operators"]["cpu"] == {"TRANSPOSE": 1}
+    assert trial.result["operators"]["npu"] == {"CONV_2D": 1, "MUL": 1, "RESHAPE": 1}
+    (layer,) = trial.result["cpu_operators"]
+    (warning,) = trial.warnings
+    assert layer.startswith("TRANSPOSE ")
+    assert layer in warning["message"]
+    assert "permutation is: [0 3 1 2]" in warning["hint"]
+
+    unquantised = {"int8.tflite": made.out / "float32.tflite"}
+    refused = run_step("compile", params, unquantised).failure
+    assert refused is not None
+    assert refused["kind"] == "model"
+    assert "the NPU can run none of it" in refused["message"]
+    assert "quantization parameters" in refused["message"]
+
+
+def test_what_vela_refuses(
+    pose_int8: Path, run_step: RunStep, params: dict[str, Any], tmp_path: Path
+) -> None:
+    whole = pose_int8 / "int8.tflite"
+    cut = tmp_path / "int8.tflite"
+    cut.write_bytes(whole.read_bytes()[:50_000])
+    cases = [
+        (cut, {}, "model", "Invalid TFLite file"),
+        (whole, {"memory_mode": "Nowhere"}, "request", "Memory_Mode.Nowhere not found"),
+        (whole, {"arguments": ["--fast"]}, "request", "unrecognized arguments: --fast"),
+    ]
+    for model, changes, kind, words in cases:
+        failure = run_step("compile", {**params, **changes}, {"int8.tflite": model}).failure
+        assert failure is not None
+        assert (failure["kind"], words in failure["message"]) == (kind, True), failure
+        assert failure["hint"]
