@@ -6,8 +6,10 @@ LABEL org.kiln.stage=builder
 WORKDIR /build
 COPY kiln.lock docker/export.lock network* ./
 RUN set -a && if [ -f settings.sh ]; then . ./settings.sh; fi && \
+    sed -n '/^uv==/,/[^\\]$/p' kiln.lock >uv.lock && \
     python3 -m venv tools && \
-    tools/bin/pip install --no-cache-dir --no-deps --only-binary :all: --constraint kiln.lock uv && \
+    tools/bin/pip install --no-cache-dir --no-deps --only-binary :all: --require-hashes \
+      --requirement uv.lock && \
     tools/bin/uv venv --no-project --python "$(command -v python3)" /opt/kiln && \
     tools/bin/uv pip install --python /opt/kiln --no-cache --no-deps --only-binary :all: \
       --require-hashes --index-strategy unsafe-best-match --compile-bytecode \
@@ -18,7 +20,7 @@ FROM $BASE AS environment
 COPY --from=builder /opt/kiln /opt/kiln
 RUN echo 'kiln:x:10001:' >>/etc/group && \
     echo 'kiln:x:10001:10001::/tmp:/usr/sbin/nologin' >>/etc/passwd && \
-    install -d -o 10001 -g 10001 /job
+    install -d -o 10001 -g 10001 /job /job/state
 ENV PATH=/opt/kiln/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONPATH=/opt/kiln-stages
 USER 10001:10001
@@ -26,4 +28,5 @@ WORKDIR /job
 ENTRYPOINT ["python", "-m"]
 
 FROM environment
-COPY stages /opt/kiln-stages/stages
+COPY stages/__init__.py stages/contract.py /opt/kiln-stages/stages/
+COPY stages/export /opt/kiln-stages/stages/export

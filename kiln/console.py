@@ -23,6 +23,9 @@ from kiln.targets import Target
 
 _STYLES: Mapping[str, str] = {"✓": "green", "✕": "red", "=": "dim", "!": "yellow", "▸": "bold"}
 
+#: Without a terminal, a long step shows that it lives.
+_SECONDS_A_LINE = 15.0
+
 _ACCURACY: Mapping[str, str] = {
     "box/map50": "box mAP50",
     "box/map50_95": "box mAP50-95",
@@ -43,6 +46,7 @@ class Terminal:
         )
         self._bar = StepBar(self._err)
         self._started = 0.0
+        self._last_line = 0.0
 
     # Results
 
@@ -111,7 +115,7 @@ class Terminal:
         self._mark("=", f"{step.title} (already made)")
 
     def step_started(self, step: Step, why: str) -> None:
-        self._started = time.monotonic()
+        self._started = self._last_line = time.monotonic()
         self._bar.start(step.title)
         if not self._bar.live:
             self._mark("▸", f"{step.title}: {why}")
@@ -119,9 +123,11 @@ class Terminal:
     def step_event(self, event: Mapping[str, Any]) -> None:
         match event["event"]:
             case "progress":
-                self._bar.advance(event["done"], event["total"], event["unit"])
-            case "metric" if event["name"] in ("pose/map50", "box/map50"):
-                self._bar.note(f"{event['name']} {event['value']:.3f}")
+                self._progress(float(event["done"]), float(event["total"]), str(event["unit"]))
+            case "metric" if event["name"] in _ACCURACY:
+                self._bar.note(f"{_ACCURACY[event['name']]} {event['value']:.3f}")
+            case "device":
+                self._bar.note(str(event["name"]))
             case "warning":
                 self._warning(event["message"], event.get("hint", ""))
 
@@ -141,6 +147,14 @@ class Terminal:
         """The last lines of a step that failed."""
         for line in lines:
             self._err.print(f"[dim]  │ {escape(line)}[/]")
+
+    def _progress(self, done: float, total: float, unit: str) -> None:
+        """A bar on a terminal; elsewhere a line now and then, or each one with -v."""
+        self._bar.advance(done, total, unit)
+        now = time.monotonic()
+        if not self._bar.live and (self._verbose or now - self._last_line > _SECONDS_A_LINE):
+            self._last_line = now
+            self._err.print(f"  {done:g} of {total:g} {unit}")
 
     def _warning(self, message: str, hint: str) -> None:
         self._mark("!", message + (f" ({hint})" if hint else ""))

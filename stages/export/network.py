@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from stages.contract import StepFailed
+from stages.contract import EXIT_TERMINATED, StepFailed
 
 #: onnx2tf compares layer by layer on this file and downloads it if it is not in the working folder.
 SAMPLE_FILE = "calibration_image_sample_data_20x128x128x3_float32.npy"
@@ -78,7 +80,7 @@ def rebuild(network: Network, images: Images) -> tf.keras.Model:
         shutil.copyfile(network.path, "model.onnx")
         np.save(SAMPLE_FILE, sample_images(images))
         try:
-            with contextlib.redirect_stdout(chatter):
+            with contextlib.redirect_stdout(chatter), _ending_at_once():
                 return onnx2tf.convert(
                     input_onnx_file_path="model.onnx",
                     disable_model_save=True,
@@ -141,6 +143,19 @@ def sample_images(images: Images) -> Floats:
 def as_float(images: Images) -> Floats:
     """Pixels as the network takes them: 0..1."""
     return images.astype(np.float32) / np.float32(255)
+
+
+@contextlib.contextmanager
+def _ending_at_once() -> Iterator[None]:
+    """Let SIGTERM end the process here and now.
+
+    onnx2tf has bare ``except:`` clauses, which would swallow what the contract raises instead.
+    """
+    usual = signal.signal(signal.SIGTERM, lambda *_: os._exit(EXIT_TERMINATED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, usual)
 
 
 def _shape_of(value: onnx.ValueInfoProto) -> Shape:

@@ -41,6 +41,7 @@ PACKAGES = ("tensorflow-cpu", "onnx2tf", "onnx", "numpy")
 
 def run(job: Job, events: Events) -> Mapping[str, Any]:
     """Convert, quantise, check, and write both models."""
+    per_channel = bool(job.params["per_channel"])
     network = open_network(job.inputs / "model.onnx")
     images = cover_range(read_images(job, network))
     model = rebuild(network, images)
@@ -49,7 +50,7 @@ def run(job: Job, events: Events) -> Mapping[str, Any]:
     float_model = _convert(converter, "float32")
     check_agreement(network, float_model, as_float(images[:1]))
     events.progress(2, 3, "conversions")
-    _ask_for_int8(converter, images, events, per_channel=bool(job.params["per_channel"]))
+    _ask_for_int8(converter, images, events, per_channel=per_channel)
     int8_model = _convert(converter, "int8")
     events.progress(3, 3, "conversions")
     facts = describe(int8_model, network)
@@ -64,7 +65,7 @@ def run(job: Job, events: Events) -> Mapping[str, Any]:
         **facts,
         "bytes": {"float32": len(float_model), "int8": len(int8_model)},
         "calibration_images": len(images),
-        "per_channel": bool(job.params["per_channel"]),
+        "per_channel": per_channel,
         "versions": {package: version(package) for package in PACKAGES},
     }
 

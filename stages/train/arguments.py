@@ -6,9 +6,9 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-import stages.train.quiet  # noqa: F401
+import stages.train.quiet  # noqa: F401 - before anything of ultralytics
 
-# isort: split - nothing of ultralytics may come before that
+# isort: split
 from ultralytics.cfg import DEFAULT_CFG_DICT
 
 from stages.contract import StepFailed
@@ -42,10 +42,47 @@ OWNED: Mapping[str, str] = {
 }
 #: Arguments of other modes and other tasks: setting one would do nothing.
 _WITHOUT_EFFECT = frozenset(
-    "overlap_mask mask_ratio dropout save_json dnn nms source vid_stride stream_buffer visualize "
-    "augment retina_masks embed show save_frames save_txt save_conf save_crop show_labels "
-    "show_conf show_boxes line_width format optimize dynamic simplify opset workspace dis rle "
-    "angle dlog dgrad dlam copy_paste copy_paste_mode auto_augment erasing tracker".split()
+    (
+        "overlap_mask",
+        "mask_ratio",
+        "dropout",
+        "save_json",
+        "dnn",
+        "nms",
+        "source",
+        "vid_stride",
+        "stream_buffer",
+        "visualize",
+        "augment",
+        "retina_masks",
+        "embed",
+        "show",
+        "save_frames",
+        "save_txt",
+        "save_conf",
+        "save_crop",
+        "show_labels",
+        "show_conf",
+        "show_boxes",
+        "line_width",
+        "format",
+        "optimize",
+        "dynamic",
+        "simplify",
+        "opset",
+        "workspace",
+        "dis",
+        "rle",
+        "angle",
+        "dlog",
+        "dgrad",
+        "dlam",
+        "copy_paste",
+        "copy_paste_mode",
+        "auto_augment",
+        "erasing",
+        "tracker",
+    )
 )
 _FIXED: Mapping[str, Any] = {
     "deterministic": True,
@@ -57,7 +94,7 @@ _FIXED: Mapping[str, Any] = {
 
 
 def training_arguments(overrides: Mapping[str, Any], *, batch: int) -> dict[str, Any]:
-    """The user's arguments after Kiln's; raises StepFailed("request") for one that cannot be set."""
+    """Kiln's arguments and the user's; raises StepFailed("request") for one that cannot be set."""
     usable = sorted(set(DEFAULT_CFG_DICT) - set(OWNED) - _WITHOUT_EFFECT)
     for key in overrides:
         if key in OWNED:

@@ -1,11 +1,12 @@
 """A picture to draw on whose pixels are the same on every host.
 
-Shapes are drawn by OpenCV at twice the size, where it computes in fixed point, and averaged in
-integers. Turning uses a table of whole numbers, because the last bit of a host's ``sin`` may differ.
+OpenCV draws shapes in fixed point, at twice the size, and they are averaged in integers. Turning
+uses a table of whole numbers, because the last bit of ``sin`` may differ between hosts.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -58,9 +59,11 @@ class Canvas:
         cv2.ellipse(self.pixels, centre, size, 0, 0, 360, colour, cv2.FILLED)
         cv2.ellipse(self.owner, centre, size, 0, 0, 360, (owner,), cv2.FILLED)
 
-    def limb(self, joints: Sequence[Point], width: int, colour: Colour, owner: int = NOBODY) -> None:
+    def limb(
+        self, joints: Sequence[Point], width: int, colour: Colour, owner: int = NOBODY
+    ) -> None:
         """A thick line with round ends and corners."""
-        for start, end in zip(joints, joints[1:], strict=False):
+        for start, end in itertools.pairwise(joints):
             cv2.line(self.pixels, start, end, colour, max(1, width))
             cv2.line(self.owner, start, end, (owner,), max(1, width))
 

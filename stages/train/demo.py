@@ -7,16 +7,15 @@ YOLO's layout: people with 17 keypoints, or shapes of five classes.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stages.contract import Events, Job, main
-from stages.train.canvas import NOBODY, Canvas, Point, extent
+from stages.train.canvas import Canvas, Point, extent
 from stages.train.people import FLIP_INDEX, KEYPOINTS, Person
 from stages.train.scenery import SIZES, draw_backdrop, draw_obstacle
 from stages.train.shapes import SHAPES, draw_shape
@@ -103,9 +102,7 @@ def draw_shapes(rng: random.Random) -> Picture:
         taken.append(box)
         kinds.append(rng.randrange(len(SHAPES)))
         centre = ((box[0] + box[2]) // 2, (box[1] + box[3]) // 2)
-        draw_shape(
-            canvas, rng, kind=kinds[-1], centre=centre, radius=size // 2, owner=len(kinds)
-        )
+        draw_shape(canvas, rng, kind=kinds[-1], centre=centre, radius=size // 2, owner=len(kinds))
         masks.append(canvas.owner == len(kinds))
     labels = [
         _box_label(canvas, kind, mask, owner)

@@ -179,7 +179,7 @@ def _load(path: Path, trusted: bool, events: Events) -> dict[str, Any]:
     return content
 
 
-def _load_trusted(path: Path) -> Any:  # noqa: ANN401
+def _load_trusted(path: Path) -> Any:
     try:
         return torch_safe_load(path, safe_only=False)[0]
     except Exception as error:  # whatever foreign code raises

@@ -17,6 +17,7 @@ import stages.train.quiet  # noqa: F401 - before anything of ultralytics
 import onnx
 import onnxslim
 import torch
+from ultralytics.nn.tasks import DetectionModel
 
 from stages.contract import Events, Job, StepFailed, main
 from stages.train import checkpoint
@@ -37,7 +38,7 @@ def run(job: Job, events: Events) -> dict[str, Any]:
     size = int(job.params["imgsz"])
     model, meta = checkpoint.load(job.inputs / "weights.safetensors")
     raw = RawHeads(model, split_c2f=job.params.get("split_c2f", True)).eval()
-    _check_same_function(model, raw, size)
+    check_same_function(model, raw, size)
     exported = export(raw, size)
     (job.out / "model.onnx").write_bytes(exported.SerializeToString(deterministic=True))
     _write_pictures(job, events, meta, size)
@@ -73,18 +74,8 @@ def export(raw: RawHeads, size: int) -> onnx.ModelProto:
     return exported
 
 
-def count_macs(exported: onnx.ModelProto) -> int:
-    """Multiply-accumulates of one run: those of the convolutions, for nothing else has any."""
-    shapes = {value.name: _shape(value) for value in _values(exported.graph)}
-    weights = {each.name: list(each.dims) for each in exported.graph.initializer}
-    return sum(
-        math.prod(shapes[node.output[0]]) * math.prod(weights[node.input[1]][1:])
-        for node in exported.graph.node
-        if node.op_type == "Conv"
-    )
-
-
-def _check_same_function(model: Any, raw: RawHeads, size: int) -> None:  # noqa: ANN401
+def check_same_function(model: DetectionModel, raw: RawHeads, size: int) -> None:
+    """Raise StepFailed("model") unless both give the same on random images."""
     images = torch.rand(_TRIAL_IMAGES, 3, size, size, generator=torch.Generator().manual_seed(0))
     difference = largest_difference(model, raw, images)
     if not difference <= TOLERANCE:
@@ -94,6 +85,17 @@ def _check_same_function(model: Any, raw: RawHeads, size: int) -> None:  # noqa:
             f"(at most {TOLERANCE:g} is rounding); weights that hold no numbers do that too",
             hint="look at the training's losses, train again, or report this with the weights",
         )
+
+
+def count_macs(exported: onnx.ModelProto) -> int:
+    """Multiply-accumulates of one run: those of the convolutions, for nothing else has any."""
+    shapes = {value.name: _shape(value) for value in _values(exported.graph)}
+    weights = {each.name: list(each.dims) for each in exported.graph.initializer}
+    return sum(
+        math.prod(shapes[node.output[0]]) * math.prod(weights[node.input[1]][1:])
+        for node in exported.graph.node
+        if node.op_type == "Conv"
+    )
 
 
 def _strip(exported: onnx.ModelProto) -> None:

@@ -21,7 +21,13 @@ FLIP_INDEX = (0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15)
 _HEAD, _NECK, _TORSO, _SHOULDER, _HIP = 72, 115, 300, 105, 62
 _UPPER_ARM, _FOREARM, _THIGH, _SHIN = 165, 150, 240, 230
 _SKINS: Sequence[Colour] = ((244, 208, 177), (224, 172, 125), (176, 120, 80), (120, 78, 52))
-_HAIR: Sequence[Colour] = ((40, 28, 22), (96, 62, 34), (190, 150, 80), (130, 130, 130), (150, 60, 30))
+_HAIR: Sequence[Colour] = (
+    (40, 28, 22),
+    (96, 62, 34),
+    (190, 150, 80),
+    (130, 130, 130),
+    (150, 60, 30),
+)
 #: Ranges of degrees for one arm (upper arm from hanging down, then the bend of the elbow) and one
 #: leg (thigh, then the bend of the knee); thighs of "sitting" point at the viewer.
 _ARMS = (((4, 18), (0, 20)), ((15, 60), (40, 110)), ((70, 110), (-15, 60)), ((125, 168), (-20, 35)))
@@ -80,7 +86,9 @@ class Person:
     def draw(self, canvas: Canvas, owner: int) -> None:
         look, joints, width = self.look, self.joints, self._width
         if look.long_hair:
-            canvas.oval(add(joints["head"], (0, self._size(35))), self._oval(92, 120), look.hair, owner)
+            canvas.oval(
+                add(joints["head"], (0, self._size(35))), self._oval(92, 120), look.hair, owner
+            )
         for side in ("left", "right"):
             leg = [joints[f"{side}_{part}"] for part in ("hip", "knee", "ankle")]
             canvas.limb(leg, width(78), look.trousers, owner)
@@ -101,7 +109,9 @@ class Person:
         canvas.limb([corners[3], corners[2]], self._width(80), look.trousers, owner)
         canvas.limb([joints["neck"], joints["head"]], self._width(50), look.skin, owner)
         canvas.polygon(corners, look.top, owner)
-        canvas.limb([*corners[:2], corners[2], corners[3], corners[0]], self._width(52), look.top, owner)
+        canvas.limb(
+            [*corners[:2], corners[2], corners[3], corners[0]], self._width(52), look.top, owner
+        )
 
     def _draw_head(self, canvas: Canvas, owner: int) -> None:
         look, joints = self.look, self.joints
@@ -129,11 +139,13 @@ class Person:
         upper, bend = (rng.randrange(*limits) for limits in rng.choice(_ARMS))
         elbow = add(shoulder, self._part(_UPPER_ARM, side * upper))
         wrist = add(elbow, self._part(_FOREARM, side * (upper + bend)))
-        self.joints |= {f"{name}_shoulder": shoulder, f"{name}_elbow": elbow, f"{name}_wrist": wrist}
+        self.joints |= {
+            f"{name}_shoulder": shoulder,
+            f"{name}_elbow": elbow,
+            f"{name}_wrist": wrist,
+        }
 
-    def _leg(
-        self, rng: random.Random, name: str, side: int, hip: Point, *, sitting: bool
-    ) -> None:
+    def _leg(self, rng: random.Random, name: str, side: int, hip: Point, *, sitting: bool) -> None:
         thigh, bend = (rng.randrange(*limits) for limits in rng.choice(_LEGS))
         length = _THIGH * (45 if sitting else 100) // 100
         knee = add(hip, self._part(length, side * thigh))

@@ -88,13 +88,14 @@ def objects_of(label: Path, square: Square, *, keypoints: int) -> list[dict[str,
 def _object(row: tuple[float, ...], square: Square, keypoints: int) -> dict[str, Any]:
     number, x, y, width, height = row[:_BOX_COLUMNS]
     corners = [(x - width / 2, y - height / 2), (x + width / 2, y + height / 2)]
-    points = np.array(row[_BOX_COLUMNS:]).reshape(-1, 3) if keypoints else []
+    points: list[list[float]] | None = None
+    if keypoints:
+        triples = np.array(row[_BOX_COLUMNS:]).reshape(keypoints, 3)
+        points = [[*_pixel(px, py, square), int(v)] for px, py, v in triples]
     return {
         "class": int(number),
         "box": [value for corner in corners for value in _pixel(*corner, square)],
-        "keypoints": [[*_pixel(px, py, square), int(v)] for px, py, v in points]
-        if keypoints
-        else None,
+        "keypoints": points,
     }
 
 

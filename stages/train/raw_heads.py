@@ -85,15 +85,15 @@ def largest_difference(model: DetectionModel, raw: RawHeads, images: torch.Tenso
 
     ``images``: float32 [n, 3, S, S], 0 to 1.
     """
-    worst = 0.0
+    distances = []
     with torch.no_grad():
         for image in images.split(1):
             _decoded, heads = model(image)
             expected = [heads["boxes"], heads["scores"], *([heads["kpts"]] if raw.pose else [])]
             for one, other in zip(expected, _joined(raw(image), raw.pose), strict=True):
                 distance = (one.transpose(1, 2) - other).abs().max()
-                worst = max(worst, float(distance / one.abs().max().clamp(min=1.0)))
-    return worst
+                distances.append(distance / one.abs().max().clamp(min=1.0))
+    return float(torch.stack(distances).max())  # Python's max() would lose what is no number
 
 
 def _joined(outputs: tuple[torch.Tensor, ...], pose: bool) -> list[torch.Tensor]:
@@ -117,7 +117,7 @@ def _half(conv: nn.Conv2d, channels: slice) -> nn.Conv2d:
     return half
 
 
-def _taken(layer: Any, made: list[torch.Tensor], images: torch.Tensor) -> Any:  # noqa: ANN401
+def _taken(layer: Any, made: list[torch.Tensor], images: torch.Tensor) -> Any:
     """The input of a layer, by the numbers that ultralytics gave it: -1 is the layer before."""
     previous = made[-1] if made else images
     if isinstance(layer.f, int):

@@ -36,7 +36,11 @@ def _outline(name: str, radius: int, angle: int, stretch: int) -> list[Point]:
         return [turn(radius, angle + 360 * n // count, stretch) for n in range(count)]
     if name == "star":
         return [
-            turn(radius if n % 2 == 0 else radius * 42 // 100, angle + 180 * n // _STAR_POINTS, stretch)
+            turn(
+                radius if n % 2 == 0 else radius * 42 // 100,
+                angle + 180 * n // _STAR_POINTS,
+                stretch,
+            )
             for n in range(2 * _STAR_POINTS)
         ]
     # A plus: three corners for each arm, the outer two 18 degrees off its direction, and the inner

@@ -8,6 +8,7 @@ arguments). ``out/``: weights.safetensors, the best of all epochs; curves.csv, a
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Mapping
@@ -15,10 +16,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import stages.train.quiet  # noqa: F401
+import stages.train.quiet  # noqa: F401 - before anything of ultralytics
 
-# isort: split - nothing of ultralytics may come before that
+# isort: split
 from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils import LOGGER
 
 from stages.contract import Events, Job, StepFailed, main
 from stages.train import checkpoint
@@ -29,7 +31,7 @@ from stages.train.hardware import (
     hardware_arguments,
     use_all_cores,
 )
-from stages.train.trainer import Plan, Resumable, ResumableDetect, ResumablePose, Row, read_state
+from stages.train.trainer import DetectRun, Plan, PoseRun, Row
 
 _FIGURES = ("box/", "pose/")
 #: Below this mAP50 a model finds nothing.
@@ -53,12 +55,7 @@ def run(job: Job, events: Events) -> dict[str, Any]:
     }
     plan = _plan(job, events)
     trainer = _trainer(params["task"], plan, arguments)
-    finished = read_state(plan)
-    if finished is not None and finished["stopped"]:
-        # Interrupted after its last epoch: nothing is left to train.
-        trainer.rows, trainer.best_epoch = finished["rows"], finished["best_epoch"]
-        trainer.resumed_from = finished["epoch"]
-    else:
+    if not trainer.finished:  # an earlier attempt may have been ended after its last epoch
         _train(trainer, hardware)
     shutil.copyfile(plan.best, job.out / "weights.safetensors")
     _write_curves(job.out / "curves.csv", trainer.rows)
@@ -91,9 +88,7 @@ def _plan(job: Job, events: Events) -> Plan:
                 f"the start weights are of a {meta.task} model, and a {task} model is wanted",
                 hint=f"pass WEIGHTS=yolov8n{suffix}.pt, WEIGHTS=scratch or TASK={meta.task}",
             )
-    return Plan(
-        architecture=architecture, start=start, data=data, state=job.state, events=events
-    )
+    return Plan(architecture=architecture, start=start, data=data, state=job.state, events=events)
 
 
 def _link_pictures(source: Path, target: Path) -> None:
@@ -110,17 +105,18 @@ def _link_pictures(source: Path, target: Path) -> None:
                 (place / name).symlink_to(Path(folder, name))
 
 
-def _trainer(task: str, plan: Plan, arguments: dict[str, Any]) -> Resumable:
+def _trainer(task: str, plan: Plan, arguments: dict[str, Any]) -> DetectRun:
     """Raises StepFailed("request") for an argument of the wrong type or out of its range."""
     try:
-        return (ResumablePose if task == "pose" else ResumableDetect)(plan, arguments)
+        return (PoseRun if task == "pose" else DetectRun)(plan, arguments)
     except (TypeError, ValueError, SyntaxError) as error:
         raise StepFailed(
             "request", f"[train]: {error}", hint="see ultralytics' table of training arguments"
         ) from error
 
 
-def _train(trainer: Resumable, hardware: Hardware) -> None:
+def _train(trainer: DetectRun, hardware: Hardware) -> None:
+    LOGGER.setLevel(logging.INFO)
     if hardware.kind == "cpu":
         use_all_cores()
     try:
@@ -147,7 +143,7 @@ def _write_curves(path: Path, rows: list[Row]) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _result(trainer: Resumable, hardware: Hardware, events: Events) -> dict[str, Any]:
+def _result(trainer: DetectRun, hardware: Hardware, events: Events) -> dict[str, Any]:
     best = trainer.rows[trainer.best_epoch - 1]
     metrics = {name: value for name, value in best.items() if name.startswith(_FIGURES)}
     score = min(value for name, value in metrics.items() if name.endswith("/map50"))

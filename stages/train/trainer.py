@@ -18,11 +18,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import stages.train.quiet  # noqa: F401
+import stages.train.quiet  # noqa: F401 - before anything of ultralytics
 
-# isort: split - nothing of ultralytics may come before that
+# isort: split
 import numpy as np
 import torch
+from ultralytics.data import YOLODataset
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.models.yolo.pose import PoseTrainer
 from ultralytics.nn.tasks import DetectionModel
@@ -61,23 +62,28 @@ class Plan:
         return self.state / "last.pt"
 
 
-class Resumable:
-    """Comes before one of ultralytics' trainers in the order of bases.
+class DetectRun(DetectionTrainer):
+    """Trains a detection network.
+
+    Not named a trainer, because ultralytics looks for that word in a class's name before it sends
+    figures to services on the net.
 
     ``rows`` are the figures of each epoch by name, ``best_epoch`` counts from 1, ``resumed_from``
-    is the number of epochs that an earlier attempt had finished.
+    is the number of epochs that an earlier attempt had done, ``finished`` if they were all.
     """
 
     def __init__(self, plan: Plan, arguments: dict[str, Any]) -> None:
         self.plan = plan
-        self.rows: list[Row] = []
-        self.best_epoch = 0
-        self.resumed_from: int | None = None
+        self._state = _read_state(plan)
+        self.finished = self._state is not None and bool(self._state["stopped"])
+        self.rows: list[Row] = self._state["rows"] if self._state else []
+        self.best_epoch: int = self._state["best_epoch"] if self._state else 0
+        self.resumed_from: int | None = self._state["epoch"] if self._state else None
         self.diverged = False
         self._batches_done = 0
         self._next_event = 0.0
-        super().__init__(overrides=arguments)  # type: ignore[call-arg]
-        self.add_callback("on_train_epoch_start", type(self).start_epoch)
+        super().__init__(overrides=arguments)
+        self.add_callback("on_train_epoch_start", type(self).begin_epoch)
         self.add_callback("on_train_batch_end", type(self).end_batch)
 
     def get_dataset(self) -> dict[str, Any]:
@@ -87,7 +93,9 @@ class Resumable:
             data |= {"names": {0: "item"}, "nc": 1}
         return data
 
-    def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
+    def build_dataset(
+        self, img_path: str, mode: str = "train", batch: int | None = None
+    ) -> YOLODataset:
         try:
             return super().build_dataset(img_path, mode, batch)
         except (ValueError, RuntimeError, FileNotFoundError) as error:
@@ -112,21 +120,20 @@ class Resumable:
         checkpoint.describe(self.model)
 
     def resume_training(self, ckpt: object) -> None:  # noqa: ARG002
-        """Go on from the last checkpoint, if there is one that can be read."""
-        state = read_state(self.plan)
-        if state is None:
+        """Go on from Kiln's checkpoint, if there is one."""
+        if self._state is None:
             return
+        state, self._state = self._state, None
         unwrap_model(self.model).load_state_dict(state["model"])
         self.ema.ema.load_state_dict(state["ema"])
         self.ema.updates = state["updates"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.stopper.best_fitness, self.stopper.best_epoch = state["stopper"]
-        self.best_fitness, self.best_epoch = state["best_fitness"], state["best_epoch"]
-        self.rows = state["rows"]
-        self.start_epoch = self.resumed_from = state["epoch"]
+        self.best_fitness = state["best_fitness"]
+        self.start_epoch = state["epoch"]
 
-    def start_epoch(self) -> None:
+    def begin_epoch(self) -> None:
         """Make the epoch's random numbers depend on nothing that happened before it."""
         if self.batch_size != self.args.nbs:  # the loop has just halved it to save memory
             raise StepFailed(
@@ -219,15 +226,11 @@ class Resumable:
         """Nothing: the best weights were judged, as they are, at the end of their own epoch."""
 
 
-class ResumablePose(Resumable, PoseTrainer):
+class PoseRun(DetectRun, PoseTrainer):
     """Trains a pose network."""
 
 
-class ResumableDetect(Resumable, DetectionTrainer):
-    """Trains a detection network."""
-
-
-def read_state(plan: Plan) -> dict[str, Any] | None:
+def _read_state(plan: Plan) -> dict[str, Any] | None:
     """The last checkpoint; None, with a warning, if it is damaged."""
     if not (plan.last.is_file() and plan.best.is_file()):
         return None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from tests.integration.conftest import RunStep, Trial
 
 POSE_LINE = "0 0.5 0.5 0.4 0.6" + " 0.5 0.5 2" * 17

@@ -96,7 +96,7 @@ def test_what_vela_refuses(
     whole = pose_int8 / "int8.tflite"
     cut = tmp_path / "int8.tflite"
     cut.write_bytes(whole.read_bytes()[:50_000])
-    cases = [
+    cases: list[tuple[Path, dict[str, Any], str, str]] = [
         (cut, {}, "model", "Invalid TFLite file"),
         (whole, {"memory_mode": "Nowhere"}, "request", "Memory_Mode.Nowhere not found"),
         (whole, {"arguments": ["--fast"]}, "request", "unrecognized arguments: --fast"),

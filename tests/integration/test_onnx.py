@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from tests.integration.conftest import IMGSZ, ROOT, RunStep
 
 PARAMS = {"imgsz": IMGSZ, "calibration": 4, "evaluation": 4, "letterbox": False, "split_c2f": True}
 ROWS = [(IMGSZ // stride) ** 2 for stride in (8, 16, 32)]
 
-#: Run in the train environment: what the original's own head gives for images.npy.
-_ORIGINAL = """
+#: Run in the train environment: what the original's own head gives for images.npy, and what the
+#: export says to weights that hold no numbers.
+_ORIGINALS = """
 import sys
 from pathlib import Path
-from stages.train import checkpoint
+from stages.contract import StepFailed
+from stages.train import checkpoint, onnx
+from stages.train.raw_heads import RawHeads
 import numpy as np, torch
-model, meta = checkpoint.load(Path(sys.argv[1]))
-images = torch.from_numpy(np.load(sys.argv[2]))
-with torch.no_grad():
-    decoded, heads = model(images)
-names = ["boxes", "scores"] + (["kpts"] if meta.task == "pose" else [])
-np.savez(sys.argv[3], decoded=decoded, **{name: heads[name] for name in names})
+folder = Path(sys.argv[1])
+images = torch.from_numpy(np.load(folder / "images.npy"))
+for weights in sys.argv[2:]:
+    model, meta = checkpoint.load(Path(weights))
+    with torch.no_grad():
+        decoded, heads = model(images)
+    names = ["boxes", "scores"] + (["kpts"] if meta.task == "pose" else [])
+    np.savez(folder / meta.task, decoded=decoded, **{name: heads[name] for name in names})
+model.model[0].conv.weight.data[0] = float("nan")
+try:
+    onnx.check_same_function(model, RawHeads(model, split_c2f=True).eval(), images.shape[-1])
+except StepFailed as error:
+    print(error.kind)
 """
 
 #: Run in the export environment: what the exported network gives.
@@ -70,6 +82,32 @@ upright.save(folder / "d-alpha.png")
 """
 
 Python = Callable[[str], Path]
+Arrays = Mapping[str, NDArray[np.float32]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Originals:
+    """Images, float32 [n, 3, S, S]; what each task's network makes of them; a failure's kind."""
+
+    images: Path
+    heads: Mapping[str, Arrays]
+    spoilt: str
+
+
+@pytest.fixture(scope="module")
+def originals(
+    env_python: Python,
+    pose_weights: Path,
+    detect_weights: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Originals:
+    folder = tmp_path_factory.mktemp("originals")
+    images = np.random.default_rng(0).random((3, 3, IMGSZ, IMGSZ), dtype=np.float32)
+    np.save(folder / "images.npy", images)
+    weights = [each / "weights.safetensors" for each in (pose_weights, detect_weights)]
+    said = _script(env_python("train"), _ORIGINALS, folder, *weights)
+    heads = {task: np.load(folder / f"{task}.npz") for task in ("pose", "detect")}
+    return Originals(images=folder / "images.npy", heads=heads, spoilt=said.strip())
 
 
 def _script(python: Path, code: str, *arguments: Path) -> str:
@@ -79,81 +117,68 @@ def _script(python: Path, code: str, *arguments: Path) -> str:
         capture_output=True,
         text=True,
         env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "CUDA_VISIBLE_DEVICES": ""},
-        cwd=arguments[-1].parent,
     )
     return done.stdout
 
 
-def _boxes(data: Path) -> dict[str, list[list[float]]]:
-    """The labelled boxes of val by the picture's stem: x, y, width, height as parts."""
-    return {
-        path.stem: [[float(word) for word in line.split()[1:5]] for line in path.open()]
-        for path in (data / "data/labels/val").glob("*.txt")
-    }
+def _exported(python: Path, model: Path, images: Path, folder: Path) -> Arrays:
+    _script(python, _EXPORTED, model, images, folder / "exported.npz")
+    return np.load(folder / "exported.npz")  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize(
-    ("task", "split"), [("pose", True), ("pose", False), ("detect", True), ("detect", False)]
-)
-def test_the_exported_network_is_the_original(
-    request: pytest.FixtureRequest,
-    run_step: RunStep,
-    env_python: Python,
-    tmp_path: Path,
-    task: str,
-    split: bool,
-) -> None:
-    weights = request.getfixturevalue(f"{task}_weights") / "weights.safetensors"
-    exported = request.getfixturevalue(f"{task}_onnx")
-    if not split:
-        data = request.getfixturevalue(f"{task}_data") / "data"
-        inputs = {"weights.safetensors": weights, "data": data}
-        exported = run_step("onnx", PARAMS | {"split_c2f": False}, inputs).expect_success().out
-    images = np.random.default_rng(0).random((4, 3, IMGSZ, IMGSZ), dtype=np.float32)
-    np.save(tmp_path / "images.npy", images)
-    for name, code, model in (
-        ("train", _ORIGINAL, weights),
-        ("export", _EXPORTED, exported / "model.onnx"),
-    ):
-        _script(env_python(name), code, model, tmp_path / "images.npy", tmp_path / f"{name}.npz")
-    original, found = np.load(tmp_path / "train.npz"), np.load(tmp_path / "export.npz")
+def _check_heads(original: Arrays, found: Arrays) -> None:
+    """The exported rows are the original's columns, stride by stride."""
     for kind, name in (("box", "boxes"), ("score", "scores")):
         joined = np.concatenate([found[f"{kind}{stride}"] for stride in (8, 16, 32)], axis=1)
         np.testing.assert_allclose(joined, original[name].transpose(0, 2, 1), atol=2e-4)
         assert original[name].std() > 1e-3
-    if task == "pose":
-        np.testing.assert_allclose(
-            found["keypoints"], original["kpts"].transpose(0, 2, 1), atol=2e-4
-        )
+    assert ("keypoints" in found) == ("kpts" in original)
+    if "kpts" in original:
+        expected = original["kpts"].transpose(0, 2, 1)
+        np.testing.assert_allclose(found["keypoints"], expected, atol=2e-4)
+
+
+@pytest.mark.parametrize("task", ["pose", "detect"])
+def test_the_exported_network_is_the_original(
+    request: pytest.FixtureRequest,
+    env_python: Python,
+    originals: Originals,
+    tmp_path: Path,
+    task: str,
+) -> None:
+    model = request.getfixturevalue(f"{task}_onnx") / "model.onnx"
+    found = _exported(env_python("export"), model, originals.images, tmp_path)
+    _check_heads(originals.heads[task], found)
+
+
+def test_weights_that_are_no_numbers_are_not_exported(originals: Originals) -> None:
+    assert originals.spoilt == "model"
 
 
 def test_raw_outputs_decode_to_what_ultralytics_decodes(
-    pose_weights: Path, pose_onnx: Path, env_python: Python, tmp_path: Path
+    originals: Originals, pose_onnx: Path, env_python: Python, tmp_path: Path
 ) -> None:
     """As the firmware reads them: distances in cells, keypoints from the cell's corner."""
-    images = np.random.default_rng(1).random((1, 3, IMGSZ, IMGSZ), dtype=np.float32)
-    np.save(tmp_path / "images.npy", images)
-    weights, model = pose_weights / "weights.safetensors", pose_onnx / "model.onnx"
-    _script(env_python("train"), _ORIGINAL, weights, tmp_path / "images.npy", tmp_path / "a.npz")
-    _script(env_python("export"), _EXPORTED, model, tmp_path / "images.npy", tmp_path / "b.npz")
-    expected, found = np.load(tmp_path / "a.npz")["decoded"][0].T, np.load(tmp_path / "b.npz")
+    expected = originals.heads["pose"]["decoded"][0].T
+    model = pose_onnx / "model.onnx"
+    found = _exported(env_python("export"), model, originals.images, tmp_path)
     start = 0
-    for stride in (8, 16, 32):
+    for stride, rows in zip((8, 16, 32), ROWS, strict=True):
         side = IMGSZ // stride
         cells = np.stack(np.meshgrid(np.arange(side), np.arange(side)), -1).reshape(-1, 2)
         bins = np.exp(found[f"box{stride}"][0].reshape(-1, 4, 16))
         distances = (bins / bins.sum(-1, keepdims=True)) @ np.arange(16)
         low = (cells + 0.5 - distances[:, :2]) * stride
         high = (cells + 0.5 + distances[:, 2:]) * stride
-        mine = expected[start : start + side * side]
+        mine = expected[start : start + rows]
         np.testing.assert_allclose((low + high) / 2, mine[:, :2], atol=1e-2)
         np.testing.assert_allclose(high - low, mine[:, 2:4], atol=1e-2)
         scores = 1 / (1 + np.exp(-found[f"score{stride}"][0, :, 0]))
         np.testing.assert_allclose(scores, mine[:, 4], atol=1e-4)
-        points = found["keypoints"][0, start : start + side * side].reshape(-1, 17, 3)
+        points = found["keypoints"][0, start : start + rows].reshape(-1, 17, 3)
         place = (points[..., :2] * 2 + cells[:, None]) * stride
         np.testing.assert_allclose(place, mine[:, 5:].reshape(-1, 17, 3)[..., :2], atol=1e-2)
-        start += side * side
+        start += rows
 
 
 def test_outputs_have_the_shapes_that_the_firmware_tells_them_by(
@@ -195,61 +220,82 @@ def _gradient(height: int, width: int) -> NDArray[np.uint8]:
     return np.stack([rows, columns, (rows + columns) % 256], -1).astype(np.uint8)
 
 
-def _export_pictures(
-    run_step: RunStep, weights: Path, data: Path, python: Path, **params: bool
-) -> tuple[NDArray[np.uint8], list[dict[str, object]]]:
-    np.save(data / "pixels.npy", _gradient(120, 200))
-    _script(python, _PICTURES, data / "images/val", data / "pixels.npy")
-    shutil.rmtree(data / "labels/val")
-    (data / "labels/val").mkdir()
-    label = "0 0.5 0.25 0.5 0.5" + " 0.25 0.75 2" * 17 + "\n"
-    (data / "labels/val/a-upright.txt").write_text(label * 2)
-    inputs = {"weights.safetensors": weights / "weights.safetensors", "data": data}
-    out = run_step("onnx", PARAMS | params, inputs).expect_success().out
-    truth = json.loads((out / "evaluation/truth.json").read_text(encoding="utf-8"))
-    return np.load(out / "calibration.npy"), truth
+def _own_pictures(source: Path, target: Path, python: Path, label: str) -> Path:
+    """A copy of a data set whose val is one picture in four forms, the first of them labelled."""
+    data = Path(shutil.copytree(source / "data", target / "data"))
+    np.save(target / "pixels.npy", _gradient(120, 200))
+    _script(python, _PICTURES, data / "images/val", target / "pixels.npy")
+    for path in (data / "labels/val").iterdir():
+        path.unlink()
+    (data / "labels/val/a-upright.txt").write_text(label)
+    return data
 
 
 def test_pictures_are_sampled_as_the_firmware_samples_frames(
     run_step: RunStep, pose_weights: Path, pose_data: Path, env_python: Python, tmp_path: Path
 ) -> None:
-    data = Path(shutil.copytree(pose_data / "data", tmp_path / "data"))
-    squares, truth = _export_pictures(run_step, pose_weights, data, env_python("train"))
+    line = "0 0.5 0.25 0.5 0.5" + " 0.25 0.75 2" * 17 + "\n"
+    data = _own_pictures(pose_data, tmp_path, env_python("train"), line * 2)
+    inputs = {"weights.safetensors": pose_weights / "weights.safetensors", "data": data}
+    out = run_step("onnx", PARAMS, inputs).expect_success().out
+    squares = np.load(out / "calibration.npy")
     step_y, step_x = (120 << 16) // IMGSZ, (200 << 16) // IMGSZ
     for y in range(0, IMGSZ, 7):
         for x in range(0, IMGSZ, 5):
             row, column = (y * step_y) >> 16, (x * step_x) >> 16
             assert squares[0, y, x].tolist() == [row, column, (row + column) % 256]
-    turned, grey, alpha = squares[1].astype(int), squares[2], squares[3]
-    assert np.abs(turned - squares[0]).mean() < 4
-    assert (grey[..., 0] == grey[..., 1]).all()
-    assert (alpha == squares[0]).all()
-    upright = truth[0]
-    assert (upright["file"], upright["width"], upright["height"]) == ("a-upright.png", 200, 120)
-    assert [each["file"] for each in truth if each["objects"]] == ["a-upright.png"]
-    objects = upright["objects"]
-    assert isinstance(objects, list)
-    assert len(objects) == 1
-    assert objects[0]["class"] == 0
-    assert objects[0]["box"] == [IMGSZ / 4, 0, IMGSZ * 3 / 4, IMGSZ / 2]
-    assert objects[0]["keypoints"] == [[IMGSZ / 4, IMGSZ * 3 / 4, 2]] * 17
+    assert np.abs(squares[1].astype(int) - squares[0]).mean() < 4
+    assert (squares[2, ..., 0] == squares[2, ..., 1]).all()
+    assert (squares[3] == squares[0]).all()
+    truth = json.loads((out / "evaluation/truth.json").read_text(encoding="utf-8"))
+    box = [IMGSZ / 4, 0, IMGSZ * 3 / 4, IMGSZ / 2]
+    keypoints = [[IMGSZ / 4, IMGSZ * 3 / 4, 2]] * 17
+    assert truth[0] == {
+        "file": "a-upright.png",
+        "width": 200,
+        "height": 120,
+        "objects": [{"class": 0, "box": box, "keypoints": keypoints}],
+    }
+    assert (truth[1]["width"], truth[1]["height"]) == (200, 120)
+    assert [each["objects"] for each in truth[1:]] == [[], [], []]
 
 
-def test_a_letterbox_keeps_the_proportions(
-    run_step: RunStep, pose_weights: Path, pose_data: Path, env_python: Python, tmp_path: Path
+def test_a_letterbox_and_an_unsplit_network(
+    run_step: RunStep,
+    detect_weights: Path,
+    detect_data: Path,
+    originals: Originals,
+    env_python: Python,
+    tmp_path: Path,
 ) -> None:
-    data = Path(shutil.copytree(pose_data / "data", tmp_path / "data"))
-    python = env_python("train")
-    squares, truth = _export_pictures(run_step, pose_weights, data, python, letterbox=True)
+    data = _own_pictures(detect_data, tmp_path, env_python("train"), "3 0.5 0.25 0.5 0.5\n")
+    inputs = {"weights.safetensors": detect_weights / "weights.safetensors", "data": data}
+    params = PARAMS | {"letterbox": True, "split_c2f": False}
+    out = run_step("onnx", params, inputs).expect_success().out
+    square = np.load(out / "calibration.npy")[0]
     height = round(120 * IMGSZ / 200)
     top = (IMGSZ - height) // 2
-    assert (squares[0, :top] == 114).all()
-    assert (squares[0, top + height :] == 114).all()
-    assert squares[0, top, 0].tolist() == [0, 0, 0]
-    objects = truth[0]["objects"]
-    assert isinstance(objects, list)
-    assert objects[0]["box"] == [IMGSZ / 4, top, IMGSZ * 3 / 4, top + height / 2]
-    assert objects[0]["keypoints"][0] == [IMGSZ / 4, top + height * 3 / 4, 2]
+    assert (square[:top] == 114).all()
+    assert (square[top + height :] == 114).all()
+    assert square[top, 0].tolist() == [0, 0, 0]
+    truth = json.loads((out / "evaluation/truth.json").read_text(encoding="utf-8"))
+    box = [IMGSZ / 4, top, IMGSZ * 3 / 4, top + height / 2]
+    assert truth[0]["objects"] == [{"class": 3, "box": box, "keypoints": None}]
+    model = out / "model.onnx"
+    found = _exported(env_python("export"), model, originals.images, tmp_path)
+    _check_heads(originals.heads["detect"], found)
+
+
+def _boxes(data: Path) -> dict[str, list[list[float]]]:
+    """The labelled boxes of val by the picture's stem: x, y, width, height as parts."""
+    return {
+        path.stem: [[float(word) for word in line.split()[1:5]] for line in _lines(path)]
+        for path in (data / "data/labels/val").glob("*.txt")
+    }
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()
 
 
 def test_truth_is_what_val_is_labelled_with(detect_data: Path, detect_onnx: Path) -> None:
@@ -262,22 +308,3 @@ def test_truth_is_what_val_is_labelled_with(detect_data: Path, detect_onnx: Path
         corners = np.stack([x - width / 2, y - height / 2, x + width / 2, y + height / 2], -1)
         np.testing.assert_allclose(found, corners.clip(0, 1), atol=1e-3)
         assert all(one["keypoints"] is None for one in each["objects"])
-
-
-def test_weights_that_are_no_numbers_are_not_exported(
-    run_step: RunStep, pose_data: Path, pose_weights: Path, env_python: Python, tmp_path: Path
-) -> None:
-    code = """
-import sys
-from pathlib import Path
-from stages.train import checkpoint
-model, _meta = checkpoint.load(Path(sys.argv[1]))
-model.model[0].conv.weight.data[0] = float("nan")
-checkpoint.save(Path(sys.argv[2]), model)
-"""
-    spoilt = tmp_path / "weights.safetensors"
-    _script(env_python("train"), code, pose_weights / "weights.safetensors", spoilt)
-    inputs = {"weights.safetensors": spoilt, "data": pose_data / "data"}
-    trial = run_step("onnx", PARAMS, inputs)
-    assert trial.failure is not None
-    assert trial.failure["kind"] == "model"

@@ -1,0 +1,235 @@
+"""The import step on real checkpoints of ultralytics, and on what people take for one."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import IMGSZ, ROOT, RunStep, Trial
+
+#: Run in the train environment: train for an epoch as a user would, and spoil what comes out.
+_CHECKPOINTS = """
+import os, sys
+from pathlib import Path
+import stages.train.quiet
+import torch, yaml
+from ultralytics import YOLO
+from ultralytics.nn.tasks import DetectionModel, PoseModel, SegmentationModel
+
+folder, data, size = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+table = yaml.safe_load((data / "data.yaml").read_text()) | {"path": str(data)}
+(folder / "own.yaml").write_text(yaml.safe_dump(table))
+YOLO("yolov8n-pose.yaml").train(
+    data=str(folder / "own.yaml"), imgsz=size, epochs=1, batch=4, device="cpu", workers=0,
+    plots=False, project=str(folder / "runs"), name="x", amp=False, mosaic=0,
+)
+weights = folder / "runs/x/weights"
+os.rename(weights / "best.pt", folder / "best.pt")
+os.rename(weights / "last.pt", folder / "last.pt")
+best = torch.load(folder / "best.pt", weights_only=False)
+torch.save({"state_dict": best["model"].state_dict()}, folder / "bare.pt")
+
+class Code:
+    def __reduce__(self):
+        return os.system, (f"touch {folder}/ran",)
+
+torch.save({**best, "more": Code()}, folder / "code.pt")
+
+def save(name, model, classes):
+    model.names = {number: str(number) for number in range(classes)}
+    torch.save({**best, "model": model.half()}, folder / name)
+
+save("fused.pt", torch.load(folder / "best.pt", weights_only=False)["model"].float().fuse(), 1)
+changed = PoseModel("yolov8n-pose.yaml", verbose=False)
+changed.model[0].act = torch.nn.ReLU()
+save("changed.pt", changed, 1)
+save("two.pt", PoseModel("yolov8n-pose.yaml", nc=2, verbose=False), 2)
+save("64.pt", DetectionModel("yolov8n.yaml", nc=64, verbose=False), 64)
+save("detect.pt", DetectionModel("yolov8n.yaml", nc=3, verbose=False), 3)
+save("segment.pt", SegmentationModel("yolov8n-seg.yaml", nc=3, verbose=False), 3)
+save("yolo11.pt", DetectionModel("yolo11n.yaml", nc=3, verbose=False), 3)
+spoilt = DetectionModel("yolov8n.yaml", nc=3, verbose=False)
+spoilt.model[0].conv.weight.data[0] = float("inf")
+save("spoilt.pt", spoilt, 3)
+script = torch.jit.trace(torch.nn.Conv2d(3, 3, 1), torch.zeros(1, 3, 8, 8))
+torch.jit.save(script, folder / "script.pt")
+"""
+
+#: Run in the train environment: does the canonical file compute what the checkpoint computes?
+_COMPARE = """
+import sys
+from pathlib import Path
+from stages.train import checkpoint
+import torch
+from ultralytics.nn.tasks import load_checkpoint
+ours, meta = checkpoint.load(Path(sys.argv[1]))
+theirs, _checkpoint = load_checkpoint(sys.argv[2])
+images = torch.rand(2, 3, 64, 64)
+with torch.no_grad():
+    print(float((ours(images)[0] - theirs(images)[0]).abs().max()), meta.names, meta.imgsz)
+"""
+
+Import = Callable[..., Trial]
+
+
+def _script(python: Path, code: str, *arguments: str | Path) -> str:
+    return subprocess.run(
+        [python, "-W", "ignore", "-c", code, *map(str, arguments)],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "CUDA_VISIBLE_DEVICES": ""},
+    ).stdout
+
+
+@pytest.fixture(scope="module")
+def checkpoints(
+    env_python: Callable[[str], Path], pose_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoints")
+    data = shutil.copytree(pose_data / "data", folder / "data")
+    _script(env_python("train"), _CHECKPOINTS, folder, data, str(IMGSZ))
+    return folder
+
+
+@pytest.fixture
+def take(run_step: RunStep) -> Import:
+    def take(path: Path, *, task: str = "pose", trust: bool = False) -> Trial:
+        name = "weights.safetensors" if path.suffix == ".safetensors" else "weights.pt"
+        return run_step("import", {"task": task, "trust": trust}, {name: path})
+
+    return take
+
+
+@pytest.mark.parametrize("name", ["best.pt", "last.pt"])
+def test_a_checkpoint_of_ultralytics_is_taken_without_running_its_code(
+    take: Import, checkpoints: Path, name: str
+) -> None:
+    trial = take(checkpoints / name).expect_success()
+    assert trial.result is not None
+    facts = {key: trial.result[key] for key in ("task", "nc", "names", "kpt_shape", "model")}
+    assert facts == {
+        "task": "pose",
+        "nc": 1,
+        "names": ["person"],
+        "kpt_shape": [17, 3],
+        "model": "yolov8n-pose",
+    }
+    assert 3_000_000 < trial.result["parameters"] < 3_500_000
+    assert not trial.warnings
+
+
+def test_the_imported_network_is_the_original(
+    take: Import, checkpoints: Path, env_python: Callable[[str], Path], tmp_path: Path
+) -> None:
+    first = take(checkpoints / "best.pt").expect_success().out / "weights.safetensors"
+    second = take(first).expect_success().out / "weights.safetensors"
+    assert first.read_bytes() == second.read_bytes()
+    ours = Path(shutil.copy(first, tmp_path))
+    said = _script(env_python("train"), _COMPARE, ours, checkpoints / "best.pt")
+    difference, rest = said.split(maxsplit=1)
+    assert float(difference) < 1e-4
+    assert rest.strip() == f"('person',) {IMGSZ}"
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "kind", "message"),
+    [
+        ("best.pt", "detect", "weights", "are of a pose network, and TASK=detect"),
+        ("segment.pt", "detect", "weights", "are of a SegmentationModel"),
+        ("yolo11.pt", "detect", "weights", "not of the YOLOv8 family"),
+        ("two.pt", "pose", "model", "2 classes; the firmware reads pose models of one class"),
+        ("64.pt", "detect", "model", "64 classes"),
+        ("bare.pt", "pose", "weights", "bare tensors"),
+        ("fused.pt", "pose", "weights", "are fused"),
+        ("changed.pt", "pose", "weights", "model.0 has another activation"),
+        ("spoilt.pt", "detect", "weights", "not finite"),
+        ("script.pt", "pose", "weights", "TorchScript"),
+        ("code.pt", "pose", "weights", "would run code: they ask for posix.system"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused(
+    take: Import, checkpoints: Path, name: str, task: str, kind: str, message: str
+) -> None:
+    trial = take(checkpoints / name, task=task)
+    assert trial.failure is not None
+    assert trial.failure["kind"] == kind
+    assert message in trial.failure["message"]
+    assert trial.failure["hint"]
+    assert not (checkpoints / "ran").exists()
+
+
+def test_code_in_weights_runs_only_when_trusted(take: Import, checkpoints: Path) -> None:
+    trial = take(checkpoints / "code.pt", trust=True).expect_success()
+    assert any("posix.system" in each["message"] for each in trial.warnings)
+    (checkpoints / "ran").unlink()
+
+
+def test_a_container_is_trust_enough(
+    checkpoints: Path, env_python: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """The docker executor says so by a variable, for parameters are the same in both."""
+    (tmp_path / "in").mkdir()
+    shutil.copy(checkpoints / "code.pt", tmp_path / "in/weights.pt")
+    job = '{"contract":1,"step":"import","params":{"task":"pose","trust":false}}'
+    (tmp_path / "job.json").write_text(job)
+    subprocess.run(
+        [env_python("train"), "-m", "stages.train.import_weights", tmp_path],
+        check=True,
+        capture_output=True,
+        env={"PYTHONPATH": str(ROOT), "KILN_WALLED": "1", "TMPDIR": str(tmp_path)},
+    )
+    (checkpoints / "ran").unlink()
+
+
+def _cut(path: Path) -> bytes:
+    return path.read_bytes()[: path.stat().st_size // 2]
+
+
+def _flipped(path: Path) -> bytes:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda _path: b"", "is empty"),
+        (_cut, "cut short"),
+        (_flipped, "damaged: the checksum"),
+        (lambda _path: b"<!DOCTYPE html><html>not found</html>", "a web page"),
+        (lambda _path: b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
+        (lambda _path: b"\x08\x07\x12\x07pytorch" * 9, "an ONNX model"),
+        (lambda _path: b"\x1c\0\0\0TFL3" * 9, "a TFLite model"),
+        (lambda _path: b"something else entirely", "no checkpoint of PyTorch"),
+    ],
+)
+def test_a_file_that_is_no_checkpoint_is_named_for_what_it_is(
+    take: Import,
+    checkpoints: Path,
+    tmp_path: Path,
+    make: Callable[[Path], bytes],
+    message: str,
+) -> None:
+    path = tmp_path / "weights.pt"
+    path.write_bytes(make(checkpoints / "best.pt"))
+    trial = take(path)
+    assert trial.failure is not None
+    assert trial.failure["kind"] == "weights"
+    assert message in trial.failure["message"]
+
+
+def test_a_damaged_file_of_ours_is_refused(
+    take: Import, pose_weights: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(_cut(pose_weights / "weights.safetensors"))
+    trial = take(path)
+    assert trial.failure is not None
+    assert trial.failure["kind"] == "weights"
+    assert "cannot be read as safetensors" in trial.failure["message"]
