@@ -22,6 +22,7 @@ from kiln.result import (
     numbers_of,
     request_document,
     sums_text,
+    unknown_operators,
 )
 from kiln.sources import sources_digest
 from kiln.statindex import StatIndex
@@ -222,6 +223,12 @@ class Build:
                 raise
             if ended.code != 0 or listener.result is None:
                 raise failure_of(step, ended, listener)
+            if ended.facts.get("gpu_requested") and listener.device == "cpu":
+                # Some engines take the request and say nothing; only the step can tell.
+                listener.warn(
+                    "the engine was asked for a GPU and the step saw none: it ran on the CPU",
+                    hint="check the engine's NVIDIA container toolkit; GPU=required fails instead",
+                )
             return self._store.publish(
                 workspace,
                 recipe,
@@ -255,7 +262,8 @@ class Build:
         plan = self.plan
         files = {name: entries[ref.step].files[ref.path] for name, ref in plan.files.items()}
         listed = {name: (file.sha256, file.size) for name, file in files.items()}
-        by_name = {step.name: step for step in steps}
+        numbers = numbers_of(plan, {step.name: step for step in steps}, files)
+        warnings = [warning for step in steps for warning in step.warnings]
         result = BuildResult(
             kiln=__version__,
             name=plan.name,
@@ -272,8 +280,8 @@ class Build:
             },
             steps=tuple(steps),
             files=listed,
-            numbers=numbers_of(plan, by_name, files),
-            warnings=tuple(warning for step in steps for warning in step.warnings),
+            numbers=numbers,
+            warnings=(*warnings, *unknown_operators(plan, numbers)),
         )
         write_result(self.place.results / plan.target.name / plan.name, result, files)
         return result

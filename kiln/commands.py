@@ -14,7 +14,6 @@ from kiln.console import Terminal
 from kiln.environments import ENVIRONMENT_NAMES, load_environment
 from kiln.errors import disk_errors
 from kiln.executors import Executor
-
 from kiln.plan import Plan, make_plan
 from kiln.request import BuildRequest
 from kiln.result import BuildResult

@@ -47,6 +47,7 @@ class Terminal:
         self._bar = StepBar(self._err)
         self._started = 0.0
         self._last_line = 0.0
+        self._warned: set[str] = set()
 
     # Results
 
@@ -65,6 +66,8 @@ class Terminal:
         self._out.print(table)
         for line in _figures(result):
             self._out.print(line)
+        for warning in result.warnings:
+            self._warning(warning["message"], warning["hint"])
 
     def outlooks(self, outlooks: Sequence[Outlook]) -> None:
         table = Table(box=None, pad_edge=False)
@@ -157,7 +160,10 @@ class Terminal:
             self._err.print(f"  {done:g} of {total:g} {unit}")
 
     def _warning(self, message: str, hint: str) -> None:
-        self._mark("!", message + (f" ({hint})" if hint else ""))
+        """Once each, though a step says it live and the result repeats it."""
+        if message not in self._warned:
+            self._warned.add(message)
+            self._mark("!", message + (f" ({hint})" if hint else ""))
 
     def _mark(self, sign: str, message: str, *, out: bool = False) -> None:
         console = self._out if out else self._err

@@ -48,6 +48,7 @@ class StepListener:
         self.failed: Mapping[str, Any] | None = None
         self.result: Mapping[str, Any] | None = None
         self.peak_memory_mib: int | None = None
+        self.device: str | None = None
         self._step = step
         self._audience = audience
         self._written = 0
@@ -74,11 +75,16 @@ class StepListener:
                 self._stream.flush()
         self._audience.step_log(self._step, line)
 
+    def warn(self, message: str, *, hint: str) -> None:
+        """Keep a warning of this step, its own or the driver's."""
+        self.warnings.append({"step": self._step.name, "message": message, "hint": hint})
+
     def event(self, event: Mapping[str, Any]) -> None:
         match event["event"]:
             case "warning":
-                said = {"step": self._step.name, "message": str(event.get("message", ""))}
-                self.warnings.append(said | {"hint": str(event.get("hint", ""))})
+                self.warn(str(event.get("message", "")), hint=str(event.get("hint", "")))
+            case "device":
+                self.device = str(event.get("kind"))
             case "problem":
                 self.problems.append(_problem(event))
             case "failed":

@@ -111,6 +111,20 @@ def numbers_of(plan: Plan, steps: Mapping[str, StepResult], files: Mapping[str, 
     )
 
 
+def unknown_operators(plan: Plan, numbers: Numbers) -> list[dict[str, str]]:
+    """A warning for each operator outside the NPU that the firmware has not registered."""
+    firmware = plan.target.firmware
+    return [
+        {
+            "step": plan.steps[-1].name,
+            "message": f"{firmware.name} does not know {name}: the board will not load this model",
+            "hint": f"it knows {', '.join(firmware.operators)}",
+        }
+        for name in numbers.operators.get("cpu", {})
+        if name not in firmware.operators
+    ]
+
+
 def deployed_file(plan: Plan) -> str:
     """The name of the file that goes onto the board: the last one that the plan gives."""
     return list(plan.files)[-1]

@@ -288,10 +288,12 @@ def _run_script(argv: list[Path], log: Path) -> str | None:
 def _import(client: docker.DockerClient, archive: Path, name: str, recipe: str) -> str:
     repository, _colon, tag = name.partition(":")
     labels = f"LABEL {LABEL}=base {_RECIPE_LABEL}={recipe}"
-    with archive.open("rb") as stream:
-        client.api.import_image_from_stream(
-            stream, repository=repository, tag=tag, changes=[labels, "ENV PATH=/usr/bin:/bin"]
-        )
+    client.api.import_image_from_file(
+        str(archive),
+        repository=repository,
+        tag=tag,
+        changes=[labels, "ENV PATH=/usr/bin:/bin"],
+    )
     return str(client.images.get(name).id)
 
 

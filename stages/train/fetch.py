@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import hashlib
 import http.client
+import importlib.util
 import inspect
 import re
 import shutil
@@ -22,12 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
-import stages.train.quiet  # noqa: F401 - before anything of ultralytics
-
-# isort: split
 import yaml
-from ultralytics.utils import ROOT
-from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_asset
 
 from stages.contract import Events, Job, StepFailed, main
 from stages.train.archive import unpack
@@ -104,6 +100,11 @@ def resolve(kind: Kind, name: str) -> Source:
 
 
 def _published_weights(name: str) -> Source:
+    # isort: split - here, for it takes seconds to import, which a URL need not wait for
+    from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_asset
+
+    import stages.train.quiet  # noqa: F401 - before anything of ultralytics
+
     known = sorted(each for each in GITHUB_ASSETS_NAMES if _USABLE_WEIGHTS.fullmatch(each))
     if name not in known:
         raise StepFailed(
@@ -116,7 +117,10 @@ def _published_weights(name: str) -> Source:
 
 
 def _published_data(name: str) -> Source:
-    folder = ROOT / "cfg" / "datasets"
+    package = importlib.util.find_spec("ultralytics")
+    assert package is not None
+    assert package.origin is not None
+    folder = Path(package.origin).parent / "cfg" / "datasets"
     known = sorted(path.name for path in folder.glob("*.yaml"))
     file = name if name.endswith(".yaml") else f"{name}.yaml"
     if file not in known:

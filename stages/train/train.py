@@ -158,6 +158,7 @@ def _result(trainer: DetectRun, hardware: Hardware, events: Events) -> dict[str,
         "best_epoch": trainer.best_epoch,
         "device": {"name": hardware.name, "kind": hardware.kind},
         "resumed_from": trainer.resumed_from,
+        "tensors_taken_over": trainer.taken_over,
         "versions": {name: version(name) for name in ("ultralytics", "torch", "numpy")},
     }
 

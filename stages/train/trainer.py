@@ -68,8 +68,9 @@ class DetectRun(DetectionTrainer):
     Not named a trainer, because ultralytics looks for that word in a class's name before it sends
     figures to services on the net.
 
-    ``rows`` are the figures of each epoch by name, ``best_epoch`` counts from 1, ``resumed_from``
-    is the number of epochs that an earlier attempt had done, ``finished`` if they were all.
+    ``rows``: the figures of each epoch by name. ``best_epoch``: counted from 1. ``resumed_from``:
+    how many epochs an earlier attempt had done; ``finished`` if that was all. ``taken_over``: how
+    many of how many tensors came from the start weights.
     """
 
     def __init__(self, plan: Plan, arguments: dict[str, Any]) -> None:
@@ -79,6 +80,7 @@ class DetectRun(DetectionTrainer):
         self.rows: list[Row] = self._state["rows"] if self._state else []
         self.best_epoch: int = self._state["best_epoch"] if self._state else 0
         self.resumed_from: int | None = self._state["epoch"] if self._state else None
+        self.taken_over: tuple[int, int] | None = None
         self.diverged = False
         self._batches_done = 0
         self._next_event = 0.0
@@ -115,8 +117,7 @@ class DetectRun(DetectionTrainer):
             own = self.model.state_dict()
             taken = intersect_dicts(self.plan.start.state_dict(), own)
             self.model.load_state_dict(taken, strict=False)
-            self.plan.events.metric("start/tensors_taken", len(taken))
-            self.plan.events.metric("start/tensors", len(own))
+            self.taken_over = (len(taken), len(own))
         checkpoint.describe(self.model)
 
     def resume_training(self, ckpt: object) -> None:  # noqa: ARG002

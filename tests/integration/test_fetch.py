@@ -219,7 +219,6 @@ def test_a_failed_download_says_why(
     ("kind", "name", "address", "instead"),
     [
         ("weights", "yolov8n-pose.pt", "/yolov8n-pose.pt", "WEIGHTS=path/to/yolov8n-pose.pt"),
-        ("weights", "yolov8n-pose.pt", "https://github.com/ultralytics/", "WEIGHTS=scratch"),
         ("data", "coco8-pose.yaml", "/coco8-pose.zip", "DATA=path/to/data.yaml"),
     ],
 )

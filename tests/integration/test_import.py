@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -73,7 +74,53 @@ with torch.no_grad():
     print(float((ours(images)[0] - theirs(images)[0]).abs().max()), meta.names, meta.imgsz)
 """
 
+#: Run in the train environment: the step itself on many files, for starting it takes seconds.
+_REFUSALS = """
+import io, json, shutil, sys, tempfile
+from pathlib import Path
+from stages.contract import Events, Job, StepFailed
+from stages.train import import_weights
+said = {}
+for path, task in json.loads(sys.argv[1]):
+    folder = Path(tempfile.mkdtemp())
+    for name in ("in", "out", "state"):
+        (folder / name).mkdir()
+    shutil.copy(path, folder / "in/weights.pt")
+    job = Job(step="import", params={"task": task, "trust": False}, folder=folder)
+    try:
+        import_weights.run(job, Events(io.StringIO()))
+    except StepFailed as error:
+        said[Path(path).name] = [error.kind, error.message, error.hint]
+print(json.dumps(said))
+"""
+
 Import = Callable[..., Trial]
+Refusals = Mapping[str, tuple[str, str, str]]
+
+#: A checkpoint, the task that was asked for, the kind of the failure and a part of what it says.
+NETWORKS = [
+    ("best.pt", "detect", "weights", "are of a pose network, and TASK=detect"),
+    ("segment.pt", "detect", "weights", "are of a SegmentationModel"),
+    ("yolo11.pt", "detect", "weights", "not of the YOLOv8 family"),
+    ("two.pt", "pose", "model", "2 classes; the firmware reads pose models of one class"),
+    ("64.pt", "detect", "model", "64 classes"),
+    ("bare.pt", "pose", "weights", "bare tensors"),
+    ("fused.pt", "pose", "weights", "are fused"),
+    ("changed.pt", "pose", "weights", "model.0 has another activation"),
+    ("spoilt.pt", "detect", "weights", "not finite"),
+    ("script.pt", "pose", "weights", "TorchScript"),
+    ("code.pt", "pose", "weights", "would run code: they ask for posix.system"),
+]
+
+#: What people pass by mistake, and a part of what is said to it.
+FILES = [
+    ("empty.pt", b"", "is empty"),
+    ("page.pt", b"<!DOCTYPE html><html>not found</html>", "a web page"),
+    ("pointer.pt", b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
+    ("onnx.pt", b"\x08\x07\x12\x07pytorch" * 9, "an ONNX model"),
+    ("tflite.pt", b"\x1c\0\0\0TFL3" * 9, "a TFLite model"),
+    ("other.pt", b"something else entirely", "no checkpoint of PyTorch"),
+]
 
 
 def _script(python: Path, code: str, *arguments: str | Path) -> str:
@@ -136,31 +183,48 @@ def test_the_imported_network_is_the_original(
     assert rest.strip() == f"('person',) {IMGSZ}"
 
 
+@pytest.fixture(scope="module")
+def refusals(checkpoints: Path, env_python: Callable[[str], Path]) -> Refusals:
+    """What the step said to each file: kind, message, hint."""
+    best = (checkpoints / "best.pt").read_bytes()
+    flipped = bytearray(best)
+    flipped[len(best) // 2] ^= 0xFF
+    (checkpoints / "cut.pt").write_bytes(best[: len(best) // 2])
+    (checkpoints / "flipped.pt").write_bytes(flipped)
+    for name, content, _message in FILES:
+        (checkpoints / name).write_bytes(content)
+    asked = [(name, task) for name, task, _kind, _message in NETWORKS]
+    asked += [(name, "pose") for name in ("cut.pt", "flipped.pt", *(each[0] for each in FILES))]
+    paths = json.dumps([[str(checkpoints / name), task] for name, task in asked])
+    said: Refusals = json.loads(_script(env_python("train"), _REFUSALS, paths))
+    assert not (checkpoints / "ran").exists()
+    return said
+
+
+@pytest.mark.parametrize(("name", "task", "kind", "message"), NETWORKS)
+def test_what_cannot_be_exported_is_refused(
+    refusals: Refusals, name: str, task: str, kind: str, message: str
+) -> None:
+    found_kind, found_message, hint = refusals[name]
+    assert found_kind == kind, task
+    assert message in found_message
+    assert hint
+
+
 @pytest.mark.parametrize(
-    ("name", "task", "kind", "message"),
+    ("name", "message"),
     [
-        ("best.pt", "detect", "weights", "are of a pose network, and TASK=detect"),
-        ("segment.pt", "detect", "weights", "are of a SegmentationModel"),
-        ("yolo11.pt", "detect", "weights", "not of the YOLOv8 family"),
-        ("two.pt", "pose", "model", "2 classes; the firmware reads pose models of one class"),
-        ("64.pt", "detect", "model", "64 classes"),
-        ("bare.pt", "pose", "weights", "bare tensors"),
-        ("fused.pt", "pose", "weights", "are fused"),
-        ("changed.pt", "pose", "weights", "model.0 has another activation"),
-        ("spoilt.pt", "detect", "weights", "not finite"),
-        ("script.pt", "pose", "weights", "TorchScript"),
-        ("code.pt", "pose", "weights", "would run code: they ask for posix.system"),
+        *((name, message) for name, _content, message in FILES),
+        ("cut.pt", "cut short"),
+        ("flipped.pt", "damaged: the checksum"),
     ],
 )
-def test_what_cannot_be_exported_is_refused(
-    take: Import, checkpoints: Path, name: str, task: str, kind: str, message: str
+def test_a_file_that_is_no_checkpoint_is_named_for_what_it_is(
+    refusals: Refusals, name: str, message: str
 ) -> None:
-    trial = take(checkpoints / name, task=task)
-    assert trial.failure is not None
-    assert trial.failure["kind"] == kind
-    assert message in trial.failure["message"]
-    assert trial.failure["hint"]
-    assert not (checkpoints / "ran").exists()
+    kind, found, _hint = refusals[name]
+    assert kind == "weights"
+    assert message in found
 
 
 def test_code_in_weights_runs_only_when_trusted(take: Import, checkpoints: Path) -> None:
@@ -186,49 +250,11 @@ def test_a_container_is_trust_enough(
     (checkpoints / "ran").unlink()
 
 
-def _cut(path: Path) -> bytes:
-    return path.read_bytes()[: path.stat().st_size // 2]
-
-
-def _flipped(path: Path) -> bytes:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    return bytes(content)
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda _path: b"", "is empty"),
-        (_cut, "cut short"),
-        (_flipped, "damaged: the checksum"),
-        (lambda _path: b"<!DOCTYPE html><html>not found</html>", "a web page"),
-        (lambda _path: b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
-        (lambda _path: b"\x08\x07\x12\x07pytorch" * 9, "an ONNX model"),
-        (lambda _path: b"\x1c\0\0\0TFL3" * 9, "a TFLite model"),
-        (lambda _path: b"something else entirely", "no checkpoint of PyTorch"),
-    ],
-)
-def test_a_file_that_is_no_checkpoint_is_named_for_what_it_is(
-    take: Import,
-    checkpoints: Path,
-    tmp_path: Path,
-    make: Callable[[Path], bytes],
-    message: str,
-) -> None:
-    path = tmp_path / "weights.pt"
-    path.write_bytes(make(checkpoints / "best.pt"))
-    trial = take(path)
-    assert trial.failure is not None
-    assert trial.failure["kind"] == "weights"
-    assert message in trial.failure["message"]
-
-
 def test_a_damaged_file_of_ours_is_refused(
     take: Import, pose_weights: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "weights.safetensors"
-    path.write_bytes(_cut(pose_weights / "weights.safetensors"))
+    path.write_bytes((pose_weights / "weights.safetensors").read_bytes()[:100_000])
     trial = take(path)
     assert trial.failure is not None
     assert trial.failure["kind"] == "weights"

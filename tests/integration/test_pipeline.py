@@ -54,7 +54,7 @@ class User:
         assert "Traceback" not in err
         return out, err
 
-    def builds(self, *arguments: str) -> Any:  # noqa: ANN401
+    def builds(self, *arguments: str) -> Any:
         """The content of build.json, as it is printed."""
         return json.loads(self.types("build", "--json", *arguments)[0])
 

@@ -295,3 +295,33 @@ def test_two_classes_for_pose_stop_before_training(place: Workplace) -> None:
     with pytest.raises(KilnError, match="2 classes for pose"):
         _build(place, executor).run(Record())
     assert "train" not in executor.ran
+
+
+def test_a_gpu_that_the_engine_did_not_give_is_a_warning(place: Workplace) -> None:
+    executor = ScriptedExecutor()
+
+    def on_cpu(run: StepRun, listener: Listener) -> StepExit:
+        (run.out / "weights.safetensors").write_text("trained")
+        listener.event({"event": "device", "kind": "cpu", "name": "CPU"})
+        listener.event({"event": "finished", "result": {}})
+        return StepExit(code=0, facts={"gpu_requested": True})
+
+    executor.fail["train"] = on_cpu
+    result = _build(place, executor).run(Record())
+    assert any("asked for a GPU" in warning["message"] for warning in result.warnings)
+
+
+def test_an_operator_that_the_firmware_lacks_is_a_warning_that_names_it(place: Workplace) -> None:
+    executor = ScriptedExecutor()
+
+    def lacking(run: StepRun, listener: Listener) -> StepExit:
+        for name in OUTPUTS["quantize"]:
+            (run.out / name).write_text("model")
+        listener.event({"event": "finished", "result": {"operators": {"ARG_MAX": 1, "CONV_2D": 9}}})
+        return StepExit(code=0)
+
+    executor.fail["quantize"] = lacking
+    result = _build(place, executor, target="xiao-esp32s3").run(Record())
+    assert [warning["message"] for warning in result.warnings] == [
+        "SSCMA-Micro 1.0.x does not know ARG_MAX: the board will not load this model"
+    ]

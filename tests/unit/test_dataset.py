@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,13 @@ from kiln.dataset import DataSet, load_dataset
 from kiln.errors import DataError
 
 
-def _make(folder: Path, description: dict[str, object], files: dict[str, bytes]) -> Path:
+def _make(folder: Path, description: Mapping[str, object], files: Mapping[str, bytes]) -> Path:
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     path = folder / "data.yaml"
-    path.write_text(yaml.safe_dump(description), encoding="utf-8")
+    path.write_text(yaml.safe_dump(dict(description)), encoding="utf-8")
     return path
 
 

@@ -26,7 +26,7 @@ LAYERS = (
     ("kiln.plan",),
     ("kiln.executors",),
     ("kiln.targets",),
-    ("kiln.request", "kiln.store", "kiln.dataset"),
+    ("kiln.request", "kiln.store", "kiln.dataset", "kiln.compose"),
     ("kiln.records", "kiln.process", "kiln.environments", "kiln.statindex", "kiln.sources"),
     ("kiln.errors", "kiln.tree", "kiln.progress", "kiln.workplace", "kiln"),
     ("stages.contract",),

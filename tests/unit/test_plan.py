@@ -33,9 +33,7 @@ def test_own_weights_skip_training() -> None:
     plan = make_plan(request, load_target(TARGETS, "grove-v2"))
     assert [step.name for step in plan.steps] == ["check", "import", "onnx", "quantize", "compile"]
     onnx = plan.steps[2]
-    assert onnx.inputs["weights.safetensors"] == FromStep(
-        step="import", path="weights.safetensors"
-    )
+    assert onnx.inputs["weights.safetensors"] == FromStep(step="import", path="weights.safetensors")
     assert onnx.inputs["data"] == FromHost(source="data")
     assert plan.name == "best-192"
 

@@ -41,7 +41,7 @@ def test_paths_in_the_file_are_relative_to_the_file(tmp_path: Path) -> None:
 
 
 def test_unknown_key_names_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(UnknownName, match="unknown key 'imgsize' in kiln.toml") as error:
+    with pytest.raises(UnknownName, match=r"unknown key 'imgsize' in kiln\.toml") as error:
         load_request(Flags(), _config(tmp_path, "imgsize = 192\n"), tmp_path)
     assert "did you mean 'imgsz'?" in error.value.hint
 

@@ -17,7 +17,8 @@ def checkout(tmp_path: Path) -> Path:
         "contract": "",
         "train/__init__": "",
         "train/shared": "import os\n",
-        "train/one": "from stages.contract import main\nfrom stages.train import (\n    shared,\n)\n",
+        "train/one": "from stages.contract import main\n"
+        "from stages.train import (\n    shared,\n)\n",
         "train/two": "from stages.contract import (\n    main,\n)\n\n\ndef f():\n"
         "    from stages.train.shared import x\n",
         "train/alone": "from stages.contract import main\n",
