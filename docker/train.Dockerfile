@@ -2,7 +2,8 @@ ARG BASE=python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028
 
 # Packages. The network's settings, if the driver brings any, stay in this stage.
 FROM $BASE AS builder
-LABEL org.kiln.stage=builder
+ARG BUILD=by-hand
+LABEL org.kiln=builder org.kiln.build=$BUILD
 WORKDIR /build
 COPY kiln.lock docker/train.lock network* ./
 RUN set -a && if [ -f settings.sh ]; then . ./settings.sh; fi && \

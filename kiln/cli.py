@@ -140,7 +140,7 @@ def images(registry: str | None) -> None:
 @click.option("--store", is_flag=True, help="Also every finished step: builds start from nothing.")
 @click.option("--environments", is_flag=True, help="Also stage environments and images.")
 def clean(store: bool, environments: bool) -> None:
-    """Remove unfinished jobs and logs; results under build/ stay."""
+    """Remove unfinished work, logs, volumes; results under build/ stay."""
     from kiln.commands import clean_up
 
     clean_up(_workplace(), store=store, environments=environments)

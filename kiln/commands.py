@@ -102,6 +102,8 @@ def make_images(place: Workplace, registry: str | None) -> None:
 
 def clean_up(place: Workplace, *, store: bool, environments: bool) -> None:
     """Remove what can be made again, saying what went."""
+    from kiln.executors.docker_clean import clean_engine
+
     terminal = Terminal()
     folders = [place.home / "jobs", place.logs]
     if store:
@@ -114,6 +116,8 @@ def clean_up(place: Workplace, *, store: bool, environments: bool) -> None:
             with disk_errors("remove files", folder):
                 shutil.rmtree(folder)
             terminal.say(f"removed {_shown(folder)} ({size / 2**20:,.0f} MiB)")
+    for removed in clean_engine(images=environments):
+        terminal.say(f"removed {removed}")
 
 
 def _plan(request: BuildRequest, place: Workplace) -> Plan:

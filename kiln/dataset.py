@@ -111,7 +111,11 @@ def _images(split: str, table: Mapping[str, Any], root: Path, description: Path)
         prefix = f"{number}/" if len(places) > 1 else ""
         located = _locate(str(place), root, split, description)
         for name, path in _list_place(located, root):
-            found[prefix + name] = path
+            if found.setdefault(prefix + name, path) != path:
+                raise DataError(
+                    f"{path} and {found[prefix + name]} would be one picture of {split}",
+                    hint="rename one of them",
+                )
     if not found:
         raise DataError(
             f"{split} of {description} holds no pictures ({value})",
@@ -135,7 +139,7 @@ def _locate(place: str, root: Path, split: str, description: Path) -> Path:
 def _list_place(place: Path, root: Path) -> Iterable[tuple[str, Path]]:
     if place.is_dir():
         for path in _walk(place):
-            yield path.relative_to(place).as_posix(), path
+            yield _name(path.relative_to(place)), path
         return
     if place.suffix != ".txt":
         raise DataError(f"{place} is neither a folder nor a .txt list of pictures")
@@ -147,7 +151,13 @@ def _list_place(place: Path, root: Path) -> Iterable[tuple[str, Path]]:
         if not path.is_file():
             raise DataError(f"{place}:{number}: {name} does not exist")
         inside = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
-        yield PurePosixPath(*(part for part in inside.parts if part != "images")).as_posix(), path
+        yield _name(inside), path
+
+
+def _name(inside: Path) -> str:
+    """A picture's place in its split. Labels are found by the last folder called images, so none
+    may be left below ours."""
+    return PurePosixPath(*(part for part in inside.parts if part != "images")).as_posix()
 
 
 def _walk(folder: Path) -> list[Path]:

@@ -6,9 +6,11 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
+from typing import TypeAlias
 
 from docker.models.containers import Container
+from docker.types import CancellableStream
 
 from kiln.errors import EngineError, StepTimeout
 from kiln.executors import Listener, StepRun
@@ -16,14 +18,16 @@ from kiln.executors.docker_engine import GONE, engine_errors, engine_gone, is_al
 from kiln.executors.events import EventReader
 from kiln.process import GRACE_S, Lines
 
-#: What the engine sends: stdout or stderr, the other None.
-Output = Iterable[tuple[bytes | None, bytes | None]]
+#: What an engine sends of a container: stdout or stderr, the other None.
+Chunk = tuple[bytes | None, bytes | None]
+Output: TypeAlias = "CancellableStream[Chunk]"
 
 _TICK_S = 0.5
 _PROBE_AFTER_S = 10.0
 #: A busy engine may miss one.
 _PROBES = 3
 _WAIT_S = 60.0
+_HANG_UP_S = 2.0
 #: A step that talks faster than its listener hears must wait, not fill the driver's memory.
 _QUEUED = 1000
 
@@ -35,7 +39,8 @@ def follow(container: Container, output: Output, run: StepRun, listener: Listene
     StepTimeout and EngineError; what the listener raises, and KeyboardInterrupt, pass through.
     """
     try:
-        _listen(output, run, listener)
+        with _in_background(output) as chunks:
+            _listen(chunks, run, listener)
         with engine_errors(f"tell how {run.step} ended"):
             return int(container.wait(timeout=_WAIT_S)["StatusCode"])
     except BaseException:
@@ -44,10 +49,9 @@ def follow(container: Container, output: Output, run: StepRun, listener: Listene
         raise
 
 
-def _listen(output: Output, run: StepRun, listener: Listener) -> None:
+def _listen(chunks: queue.Queue[Chunk | None], run: StepRun, listener: Listener) -> None:
     """Hear the step to the end of its output."""
     deadline = None if run.limits.timeout_s is None else time.monotonic() + run.limits.timeout_s
-    chunks = _in_background(output)
     reader, lines = EventReader(), Lines(listener.log)
     heard_at, missed = time.monotonic(), 0
     while True:
@@ -74,9 +78,10 @@ def _listen(output: Output, run: StepRun, listener: Listener) -> None:
         lines.feed(stderr or b"")
 
 
-def _in_background(output: Output) -> queue.Queue[tuple[bytes | None, bytes | None] | None]:
+@contextlib.contextmanager
+def _in_background(output: Output) -> Iterator[queue.Queue[Chunk | None]]:
     """Read in a thread: the SDK's reading has no time limit. None comes last, whatever happens."""
-    chunks: queue.Queue[tuple[bytes | None, bytes | None] | None] = queue.Queue(_QUEUED)
+    chunks: queue.Queue[Chunk | None] = queue.Queue(_QUEUED)
 
     def read() -> None:
         # An engine that goes away ends the stream like a step does; asking for the exit code
@@ -86,5 +91,17 @@ def _in_background(output: Output) -> queue.Queue[tuple[bytes | None, bytes | No
                 chunks.put(chunk)
         chunks.put(None)
 
-    threading.Thread(target=read, daemon=True, name="container output").start()
-    return chunks
+    thread = threading.Thread(target=read, daemon=True, name="container output")
+    thread.start()
+    try:
+        yield chunks
+    finally:
+        with contextlib.suppress(*GONE):
+            output.close()
+        deadline = time.monotonic() + _HANG_UP_S
+        while thread.is_alive() and time.monotonic() < deadline:
+            # It may be waiting for room.
+            with contextlib.suppress(queue.Empty):
+                chunks.get(timeout=_TICK_S / 10)
+        # The SDK hangs up and leaves its own end of the line open.
+        output._response.close()  # type: ignore[attr-defined]

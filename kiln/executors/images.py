@@ -8,6 +8,7 @@ import fcntl
 import os
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ ENVIRONMENT_LABEL = f"{LABEL}.environment"
 #: What an image was built from; a tag has its beginning.
 CONTENT_LABEL = f"{LABEL}.content"
 _RECIPE_LABEL = f"{LABEL}.recipe"
-_BUILDER_LABEL = f"{LABEL}.stage=builder"
+#: On the builder stage; see the Dockerfiles.
+_BUILD_LABEL = f"{LABEL}.build"
 
 _TAG_DIGITS = 16
 _LATEST = "latest"
@@ -136,13 +138,13 @@ class Images:
         with engine_errors("look for an image"):
             if labels_of(client, tag) is not None:
                 return tag
-        name = environment.name
+        name, build = environment.name, uuid.uuid4().hex
         say(f"building the {name} image ({_SIZES[name]}, once)")
         recipe = ImageRecipe(
             title=f"the {name} image",
             tag=tag,
             target=_TARGET,
-            arguments={"BASE": base},
+            arguments={"BASE": base, "BUILD": build},
             labels={LABEL: "image", ENVIRONMENT_LABEL: name},
             files={
                 "Dockerfile": environment.dockerfile.read_bytes(),
@@ -155,7 +157,7 @@ class Images:
             build_image(client, recipe, network=self._network, log=log, say=say)
         finally:
             # It doubles what the image takes, and holds the network's settings.
-            _remove_builder(client)
+            _remove_builder(client, build)
         return tag
 
     def _build(
@@ -297,8 +299,8 @@ def _import(client: docker.DockerClient, archive: Path, name: str, recipe: str) 
     return str(client.images.get(name).id)
 
 
-def _remove_builder(client: docker.DockerClient) -> None:
-    filters: dict[str, Any] = {"dangling": True, "label": _BUILDER_LABEL}
+def _remove_builder(client: docker.DockerClient, build: str) -> None:
+    filters: dict[str, Any] = {"dangling": True, "label": f"{_BUILD_LABEL}={build}"}
     # After a build that failed because the engine has gone there is nothing to be done.
     with contextlib.suppress(docker.errors.DockerException, OSError):
         client.images.prune(filters)

@@ -73,7 +73,6 @@ def check_architecture(table: Mapping[str, Any], *, task: str, nc: int) -> None:
         raise StepFailed(
             "weights", f"the network has {table.get('nc')} classes but names {nc}", hint=_HINT
         )
-    check_classes(task, nc)
     if task == "pose":
         check_keypoints(table.get("kpt_shape"))
 
@@ -90,23 +89,6 @@ def check_keypoints(shape: object) -> None:
         )
 
 
-def check_classes(task: str, nc: int) -> None:
-    """Raise StepFailed("model") for a class count that the firmware cannot read."""
-    if task == "pose" and nc != 1:
-        raise StepFailed(
-            "model",
-            f"the pose network has {nc} classes; the firmware reads pose models of one class only",
-            hint="train on a data set with one class, or with TASK=detect",
-        )
-    if task == "detect" and nc == 4 * REG_MAX:
-        raise StepFailed(
-            "model",
-            f"the network has {nc} classes: the firmware tells boxes from scores by their width, "
-            f"and boxes are {4 * REG_MAX} wide too",
-            hint="add or remove one class",
-        )
-
-
 def _check_words(table: Mapping[str, Any]) -> None:
     """Every layer is a known one, and every word in it one that cannot do anything."""
     for key, value in (("reg_max", REG_MAX), ("end2end", False), ("channels", CHANNELS)):
@@ -116,10 +98,10 @@ def _check_words(table: Mapping[str, Any]) -> None:
     if activation is not None and not _ACTIVATION.fullmatch(str(activation)):
         raise _refused(f"activation {activation!r}")
     rows = [*table.get("backbone", ()), *table.get("head", ())]
-    if not rows:
+    if not table.get("head"):
         raise _refused("no layers")
     for row in rows:
-        if len(row) != 4:
+        if not isinstance(row, list) or len(row) != 4 or not isinstance(row[3], list):
             raise _refused(f"the row {row!r}")
         _from, _repeats, name, arguments = row
         if name not in LAYERS | set(HEADS.values()):

@@ -1,4 +1,4 @@
-"""Which of ultralytics' training arguments a user may set, and what Kiln sets himself."""
+"""Which of ultralytics' training arguments a user may set, and what Kiln sets itself."""
 
 from __future__ import annotations
 
@@ -84,6 +84,7 @@ _WITHOUT_EFFECT = frozenset(
         "tracker",
     )
 )
+_SET_WITH_OPTIMIZER = frozenset(("lr0", "momentum"))
 _FIXED: Mapping[str, Any] = {
     "deterministic": True,
     "exist_ok": True,
@@ -95,6 +96,20 @@ _FIXED: Mapping[str, Any] = {
 
 def training_arguments(overrides: Mapping[str, Any], *, batch: int) -> dict[str, Any]:
     """Kiln's arguments and the user's; raises StepFailed("request") for one that cannot be set."""
+    _check_names(overrides)
+    if str(overrides.get("optimizer", "auto")).lower() == "auto":
+        for key in _SET_WITH_OPTIMIZER & set(overrides):
+            raise StepFailed(
+                "request",
+                f"[train] {key} has no effect while ultralytics chooses the optimizer",
+                hint='set optimizer too: "SGD" or "AdamW"',
+            )
+    # ultralytics gathers gradients until 64 pictures are seen. A set of a hundred pictures would
+    # get two steps an epoch, and a resumed run could not find its place between two steps.
+    return {**_FIXED, "batch": batch, "nbs": batch, **overrides}
+
+
+def _check_names(overrides: Mapping[str, Any]) -> None:
     usable = sorted(set(DEFAULT_CFG_DICT) - set(OWNED) - _WITHOUT_EFFECT)
     for key in overrides:
         if key in OWNED:
@@ -107,6 +122,3 @@ def training_arguments(overrides: Mapping[str, Any], *, batch: int) -> dict[str,
         raise StepFailed(
             "request", f"[train] {key} {what} a training", hint=f"{guess}known: {', '.join(usable)}"
         )
-    # ultralytics gathers gradients until 64 pictures are seen. A set of a hundred pictures would
-    # get two steps an epoch, and a resumed run could not find its place between two steps.
-    return {**_FIXED, "batch": batch, "nbs": max(1, batch), **overrides}

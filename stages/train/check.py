@@ -19,8 +19,6 @@ SPLITS = ("train", "val")
 #: More are counted, but nobody reads them.
 MAX_PROBLEMS = 1000
 _PROGRESS_EVERY = 200
-#: The firmware tells boxes from scores by their width, and a box is 64 wide.
-_REFUSED_CLASSES = 64
 _KEYPOINT_NUMBERS = 3
 
 
@@ -122,27 +120,12 @@ def _read_description(path: Path) -> dict[str, Any]:
 def _form(table: Mapping[str, Any], task: Literal["pose", "detect"], findings: Findings) -> Form:
     """What the labels have to look like; faults of data.yaml itself go to ``findings``."""
     names = tuple(str(name) for _number, name in sorted(table["names"].items()))
-    for fault in _faults_of_classes(task, len(names)):
-        findings.add("data.yaml", fault)
     shape = table.get("kpt_shape")
     faults = list(_faults_of_keypoints(table, shape)) if task == "pose" else []
     for fault in faults:
         findings.add("data.yaml", fault)
     pair = (int(shape[0]), int(shape[1])) if _is_shape(shape) else None
     return Form(task=task, names=names, kpt_shape=pair)
-
-
-def _faults_of_classes(task: str, nc: int) -> Iterator[str]:
-    if task == "pose" and nc > 1:
-        yield (
-            f"names {nc} classes, but the firmware reads pose models of one class only: "
-            "merge them into one, or use TASK=detect"
-        )
-    if task == "detect" and nc == _REFUSED_CLASSES:
-        yield (
-            f"names {nc} classes, whose scores the firmware cannot tell from a box: "
-            "add or remove one class"
-        )
 
 
 def _faults_of_keypoints(table: Mapping[str, Any], shape: object) -> Iterator[str]:

@@ -94,14 +94,14 @@ def load(path: Path) -> tuple[DetectionModel, Meta]:
     Raises StepFailed("weights") if the file is damaged, not ours, or its tensors do not fit.
     """
     state, meta = _read(path)
-    model = build(meta)
     try:
+        model = build(meta)
         model.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        first = str(error).splitlines()[1:2] or [str(error)]
+    except (RuntimeError, ValueError, TypeError, LookupError) as error:
+        last = (str(error).splitlines() or [repr(error)])[-1]
         raise StepFailed(
             "weights",
-            f"{path.name} does not fit its own architecture {meta.model_name}: {first[0].strip()}",
+            f"{path.name} does not fit its own architecture {meta.model_name}: {last.strip()}",
             hint=_NOT_OURS,
         ) from error
     return model.eval(), meta

@@ -68,7 +68,7 @@ def draw_people(rng: random.Random) -> Picture:
     taken: list[Box] = []
     for _ in range(rng.choice((1, 1, 2, 2, 3, 4))):
         height = canvas.height * rng.randrange(38, 96) // 100
-        box = _place(canvas, rng, (height * 45 // 100, height), taken, apart=len(taken) > 0)
+        box = _place(canvas, rng, (height * 45 // 100, height), taken)
         if box is not None:
             taken.append(box)
             hips = ((box[0] + box[2]) // 2, box[1] + height * 50 // 100)
@@ -96,7 +96,7 @@ def draw_shapes(rng: random.Random) -> Picture:
     taken: list[Box] = []
     for _ in range(rng.randrange(1, 7)):
         size = min(canvas.width, canvas.height) * rng.randrange(14, 50) // 100
-        box = _place(canvas, rng, (size, size), taken, apart=len(taken) > 0)
+        box = _place(canvas, rng, (size, size), taken)
         if box is None:
             continue
         taken.append(box)
@@ -112,12 +112,12 @@ def draw_shapes(rng: random.Random) -> Picture:
 
 
 def _place(
-    canvas: Canvas, rng: random.Random, size: tuple[int, int], taken: Sequence[Box], *, apart: bool
+    canvas: Canvas, rng: random.Random, size: tuple[int, int], taken: Sequence[Box]
 ) -> Box | None:
     """Somewhere for an object, mostly inside the picture and mostly beside the others."""
     width, height = size
     edge = width // 6
-    for _ in range(_PLACES_TRIED if apart else 1):
+    for _ in range(_PLACES_TRIED):
         left = rng.randrange(-edge, max(1 - edge, canvas.width - width + edge))
         top = rng.randrange(-edge, max(1 - edge, canvas.height - height + edge))
         box = (left, top, left + width, top + height)

@@ -20,7 +20,6 @@ from ultralytics.nn.tasks import DetectionModel, PoseModel, torch_safe_load
 
 from stages.contract import Events, Job, StepFailed, main
 from stages.train import checkpoint
-from stages.train.architecture import check_classes
 
 #: The docker executor sets it: there, a pickle that runs code finds nothing to reach.
 WALLED = "KILN_WALLED"
@@ -82,7 +81,6 @@ def _read_pt(
             hint="use detect or pose weights of YOLOv8",
         )
     _check_task(found, task)
-    check_classes(found, len(saved.names))
     meta = checkpoint.describe(saved, imgsz=_imgsz(content))
     return _rebuilt(saved, meta), meta.imgsz
 

@@ -116,7 +116,8 @@ def _trainer(task: str, plan: Plan, arguments: dict[str, Any]) -> DetectRun:
 
 
 def _train(trainer: DetectRun, hardware: Hardware) -> None:
-    LOGGER.setLevel(logging.INFO)
+    for speaker in (LOGGER, *LOGGER.handlers):  # the log of a step is read when it fails
+        speaker.setLevel(logging.INFO)
     if hardware.kind == "cpu":
         use_all_cores()
     try:

@@ -145,7 +145,6 @@ def test_a_split_without_pictures_is_refused(run_step: RunStep, data: Path) -> N
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"names": {0: "person", 1: "dog"}}, "one class only"),
         ({"kpt_shape": None}, "has no kpt_shape"),
         ({"kpt_shape": [17, 2]}, "x, y and visibility"),
         ({"kpt_shape": "17x3"}, "not [keypoints, 3]"),
@@ -157,11 +156,6 @@ def test_a_wrong_description_of_poses_is_refused(
 ) -> None:
     _describe(data, **changes)
     assert message in _faults(_check(run_step, data))["data.yaml", None]
-
-
-def test_64_classes_are_refused(run_step: RunStep, boxes: Path) -> None:
-    _describe(boxes, names={number: str(number) for number in range(64)})
-    assert "64 classes" in _faults(_check(run_step, boxes, "detect"))["data.yaml", None]
 
 
 def test_outlines_are_not_boxes(run_step: RunStep, boxes: Path) -> None:

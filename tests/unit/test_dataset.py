@@ -63,6 +63,24 @@ def test_roboflow_layout_with_its_odd_paths(tmp_path: Path) -> None:
     assert data.images == {"train": 1, "val": 1}
 
 
+def test_a_split_that_holds_images_and_labels(tmp_path: Path) -> None:
+    files = {
+        f"{split}/{name}": b"0 .5 .5 1 1"
+        for split in ("train", "val")
+        for name in ("images/a.png", "labels/a.txt")
+    }
+    description = {"train": "train", "val": "val", "names": ["dog"]}
+    data = _load(_make(tmp_path / "set", description, files), tmp_path)
+    assert "images/val/a.png" in data.tree.files
+    assert "labels/val/a.txt" in data.tree.files
+
+
+def test_pictures_that_would_share_a_name_are_refused(tmp_path: Path) -> None:
+    files = {**PLAIN, "images/train/images/a.png": b"another"}
+    with pytest.raises(DataError, match="would be one picture of train"):
+        _load(_make(tmp_path / "set", NAMES, files), tmp_path)
+
+
 def test_lists_of_pictures_and_of_folders(tmp_path: Path) -> None:
     files = {
         "images/day/a.png": b"a",
