@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import socket
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import docker
@@ -14,7 +14,7 @@ import docker.errors
 import requests.exceptions
 import urllib3.exceptions
 from docker.constants import DEFAULT_UNIX_SOCKET
-from docker.context import ContextAPI
+from docker.context import Context, ContextAPI
 
 from kiln.errors import DiskFull, EngineError
 
@@ -49,13 +49,16 @@ class EngineStatus:
 
 def engine_status() -> EngineStatus:
     """Ask the engine, for a few seconds at most."""
-    address = ""
+    address = _address()
+    problem = _socket_problem(address)
+    if problem:
+        return EngineStatus(reachable=False, version="", detail=problem)
     try:
-        address, client = _client(_PROBE_TIMEOUT_S)
-        with contextlib.closing(client):
+        with contextlib.closing(_client(_PROBE_TIMEOUT_S)) as client:
             version = client.version()
     except GONE as error:
-        return EngineStatus(reachable=False, version="", detail=_why_unreachable(address, error))
+        detail = f"{address} does not answer ({_root_cause(error)})"
+        return EngineStatus(reachable=False, version="", detail=detail)
     text = f"{_brand(version)} {version.get('Version', '?')}"
     problem = _why_unusable(text, version)
     return EngineStatus(reachable=not problem, version=text, detail=problem)
@@ -70,13 +73,13 @@ def connect() -> docker.DockerClient:
             hint="start it, or use EXECUTOR=local, which needs none",
         )
     with engine_errors("answer"):
-        return _client(_TIMEOUT_S)[1]
+        return _client(_TIMEOUT_S)
 
 
 def is_alive() -> bool:
     """Whether the engine answers at all; quick."""
     try:
-        with contextlib.closing(_client(_PROBE_TIMEOUT_S)[1]) as client:
+        with contextlib.closing(_client(_PROBE_TIMEOUT_S)) as client:
             return bool(client.ping())
     except GONE:
         return False
@@ -109,38 +112,51 @@ def engine_gone(doing: str) -> EngineError:
     return EngineError(f"the container engine went away {doing}", hint=_START)
 
 
-def _client(timeout_s: float) -> tuple[str, docker.DockerClient]:
+def _client(timeout_s: float) -> docker.DockerClient:
     """The engine that the docker command would use: DOCKER_HOST, else its current context."""
-    settings: dict[str, Any] = {}
-    if not os.environ.get("DOCKER_HOST"):
-        context = ContextAPI.get_current_context()
-        if context is not None and context.Name != "default":
-            settings = {"base_url": context.Host, "tls": context.TLSConfig or False}
-    address = str(settings.get("base_url") or os.environ.get("DOCKER_HOST") or _default_socket())
-    if settings:
-        client = docker.DockerClient(version="auto", timeout=int(timeout_s), **settings)
-    else:
-        client = docker.from_env(version="auto", timeout=int(timeout_s))
-    return address, client
+    context = _context()
+    if context is None:
+        return docker.from_env(version="auto", timeout=int(timeout_s))
+    return docker.DockerClient(
+        base_url=context.Host,
+        tls=context.TLSConfig or False,
+        version="auto",
+        timeout=int(timeout_s),
+    )
 
 
-def _default_socket() -> str:
-    return str(DEFAULT_UNIX_SOCKET).replace("http+unix://", "unix://")
+def _context() -> Context | None:
+    """What `docker context use` chose, which the SDK by itself takes no notice of."""
+    if os.environ.get("DOCKER_HOST"):
+        return None
+    context = ContextAPI.get_current_context()
+    return context if context is not None and context.Name != "default" else None
 
 
-def _why_unreachable(address: str, error: Exception) -> str:
-    address = address or os.environ.get("DOCKER_HOST") or _default_socket()
-    socket = Path(address.removeprefix("unix://"))
+def _address() -> str:
+    context = _context()
+    if context is not None:
+        return str(context.Host)
+    default = str(DEFAULT_UNIX_SOCKET).replace("http+unix://", "unix://")
+    return os.environ.get("DOCKER_HOST") or default
+
+
+def _socket_problem(address: str) -> str:
+    """Why the engine's socket on this host cannot be used; nothing if it can, or isn't here."""
     if not address.startswith("unix://"):
-        return f"{address} does not answer ({_root_cause(error)})"
-    try:
-        if not socket.exists():
-            return f"there is no {socket}"
-    except PermissionError:
-        return f"{socket} cannot be looked at"
-    if not os.access(socket, os.R_OK | os.W_OK):
-        return f"you may not use {socket}; add yourself to its group: usermod -aG docker $USER"
-    return f"nothing answers on {socket} ({_root_cause(error)})"
+        return ""
+    path = address.removeprefix("unix://")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(_PROBE_TIMEOUT_S)
+        try:
+            probe.connect(path)
+        except FileNotFoundError:
+            return f"there is no {path}"
+        except PermissionError:
+            return f"you may not use {path}; join its group: sudo usermod -aG docker $USER"
+        except OSError as error:
+            return f"nothing answers on {path} ({error.strerror or error})"
+    return ""
 
 
 def _root_cause(error: BaseException) -> str:

@@ -166,12 +166,12 @@ class DetectRun(DetectionTrainer):
 
     def save_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Keep and report the epoch's figures; the base class writes a file with times."""
-        row = {_name(key): float(value) for key, value in metrics.items()}
-        if not all(math.isfinite(value) for value in row.values()):
+        if self.diverged:
             return
-        self.rows.append(row)
-        for name, value in row.items():
-            self.plan.events.metric(name, value, at=self.epoch + 1)
+        self.rows.append({_name(key): float(value) for key, value in metrics.items()})
+        for name, value in self.rows[-1].items():
+            if math.isfinite(value):  # a validation loss may overflow in the first epochs
+                self.plan.events.metric(name, value, at=self.epoch + 1)
         self.plan.events.progress(self.epoch + 1, self.epochs, "epoch")
 
     def save_model(self) -> bool:
@@ -209,7 +209,7 @@ class DetectRun(DetectionTrainer):
         fitness = 0.0 if self.fitness is None else float(self.fitness)
         if bool(self.loss.isfinite()) and math.isfinite(fitness):
             return False
-        if not self.plan.best.is_file():
+        if not self.best_epoch:
             raise StepFailed(
                 "request",
                 f"the training diverged: in epoch {epoch + 1} the loss is no longer a number",

@@ -104,15 +104,16 @@ class Bench:
         """Whether nothing of a job is left in the engine."""
         return not self.containers(key) and not self.volumes(key)
 
-    def remove(self) -> None:
-        """Take everything of this bench out of the engine, but the base image."""
-        for image in self.client.images.list():
-            for tag in image.tags:
-                if tag.startswith(PREFIX):
-                    self.client.images.remove(tag, force=True)
-        for volume in self.client.volumes.list():
-            if volume.name.startswith(PREFIX):
-                volume.remove()
+
+def remove_all(client: docker.DockerClient) -> None:
+    """Take everything of all benches out of the engine, but the base image."""
+    for image in client.images.list():
+        for tag in image.tags:
+            if PREFIX in tag:
+                client.images.remove(tag, force=True)
+    for volume in client.volumes.list():
+        if volume.name.startswith(PREFIX):
+            volume.remove()
 
 
 def make_bench(root: Path, client: docker.DockerClient) -> Bench:

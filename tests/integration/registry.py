@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
@@ -18,10 +18,11 @@ class _Handler(BaseHTTPRequestHandler):
     uploads: dict[str, bytes]
 
     def do_GET(self) -> None:
+        kind, data = self.contents.get(self.path, ("", b""))
         if self.path == "/v2/":
-            self._answer(200, "application/json", b"{}")
-        elif self.path in self.contents:
-            self._answer(200, *self.contents[self.path])
+            self._answer(200, b"{}")
+        elif kind:
+            self._answer(200, data, {"Content-Type": kind, "Docker-Content-Digest": _digest(data)})
         else:
             self._answer(404)
 
@@ -29,24 +30,27 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self._body()
-        self.uploads[f"{self.path}{len(self.uploads)}"] = b""
-        self._answer(202, location=f"{self.path}{len(self.uploads) - 1}")
+        place = f"{self.path}{len(self.uploads)}"
+        self.uploads[place] = b""
+        self._answer(202, headers={"Location": place})
 
     def do_PATCH(self) -> None:
         self.uploads[self.path] += self._body()
-        self._answer(202, location=self.path)
+        extent = f"0-{len(self.uploads[self.path]) - 1}"
+        self._answer(202, headers={"Location": self.path, "Range": extent})
 
     def do_PUT(self) -> None:
         url = urlsplit(self.path)
         data = self.uploads.get(url.path, b"") + self._body()
         kind = self.headers.get("Content-Type") or "application/octet-stream"
-        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        digest = _digest(data)
         folder, _slash, reference = url.path.rpartition("/")
         if "digest" in parse_qs(url.query):
             folder, reference = folder.removesuffix("/uploads"), digest
         for name in (reference, digest):
             self.contents[f"{folder}/{name}"] = (kind, data)
-        self._answer(201, location=f"{folder}/{reference}")
+        place = f"{folder}/{reference}"
+        self._answer(201, headers={"Location": place, "Docker-Content-Digest": digest})
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") != "chunked":
@@ -59,21 +63,21 @@ class _Handler(BaseHTTPRequestHandler):
         return b"".join(chunks)
 
     def _answer(
-        self, status: int, kind: str = "", data: bytes = b"", *, location: str = ""
+        self, status: int, data: bytes = b"", headers: Mapping[str, str] | None = None
     ) -> None:
         self.send_response(status)
-        self.send_header("Content-Length", str(len(data)))
-        if kind:
-            self.send_header("Content-Type", kind)
-            self.send_header("Docker-Content-Digest", f"sha256:{hashlib.sha256(data).hexdigest()}")
-        if location:
-            self.send_header("Location", location)
+        for name, value in {"Content-Length": str(len(data)), **(headers or {})}.items():
+            self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(data)
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
+
+
+def _digest(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 @contextlib.contextmanager

@@ -178,6 +178,15 @@ def test_an_interrupted_training_ends_in_the_same_weights(
     assert job.weights == undisturbed.weights
 
 
+def test_a_training_that_diverges_says_so(run_step: RunStep, pose_data: Path) -> None:
+    overrides = {"optimizer": "SGD", "lr0": 1.0, "warmup_epochs": 0.0, "pose": 1e39}
+    failure = run_step("train", {**TINY, "overrides": overrides}, _inputs(pose_data)).failure
+    assert failure is not None
+    assert failure["kind"] == "request"
+    assert "the training diverged" in failure["message"]
+    assert "lr0" in failure["hint"]
+
+
 def test_a_damaged_checkpoint_is_a_warning(
     env_python: Python, tmp_path: Path, pose_data: Path, pose_weights: Path
 ) -> None:

@@ -30,7 +30,7 @@ from kiln.executors.docker_engine import engine_errors
 from kiln.executors.docker_files import download_folder
 from kiln.tree import File, tree_of
 from tests.integration.conftest import ROOT, Recorder, tree
-from tests.integration.docker_bench import Bench, engine_or_skip, make_bench
+from tests.integration.docker_bench import Bench, engine_or_skip, make_bench, remove_all
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         bench.executor().prepare([bench.environment], print)
         yield bench
     finally:
-        bench.remove()
+        remove_all(client)
         client.close()
 
 

@@ -17,7 +17,7 @@ from kiln.errors import EnvironmentBroken
 from kiln.executors.docker import BuildNetwork
 from kiln.executors.images import CONTENT_LABEL, Images
 from tests.integration.conftest import Recorder
-from tests.integration.docker_bench import PREFIX, Bench, engine_or_skip, make_bench
+from tests.integration.docker_bench import PREFIX, Bench, engine_or_skip, make_bench, remove_all
 from tests.integration.registry import registry
 
 SECRET = "hunter2hunter2"
@@ -28,19 +28,26 @@ NAME = f"{PREFIX}vela"
 def client() -> Iterator[docker.DockerClient]:
     client = engine_or_skip()
     yield client
+    remove_all(client)
     client.close()
 
 
 @pytest.fixture
-def bench(tmp_path: Path, client: docker.DockerClient) -> Iterator[Bench]:
-    bench = make_bench(tmp_path / "checkout", client)
-    yield bench
-    bench.remove()
+def bench(tmp_path: Path, client: docker.DockerClient) -> Bench:
+    return make_bench(tmp_path / "checkout", client)
 
 
 @pytest.fixture
 def built(bench: Bench) -> Bench:
     bench.executor().prepare([bench.environment], print)
+    return bench
+
+
+@pytest.fixture
+def unbuilt(bench: Bench) -> Bench:
+    """A bench whose packages are in no image yet."""
+    with (bench.root / "docker" / "vela.lock").open("a") as lock:
+        lock.write(f"# {bench.root}\n")
     return bench
 
 
@@ -129,10 +136,11 @@ def test_a_tag_that_somebody_else_put_there_is_not_trusted(built: Bench) -> None
 
 def test_a_package_that_differs_from_the_lock_is_refused(bench: Bench) -> None:
     lock = bench.root / "docker" / "vela.lock"
-    first = lock.read_text(encoding="utf-8").splitlines()[0]
+    first, before = lock.read_text(encoding="utf-8").splitlines()[0], tags(bench)
     lock.write_text(f"{first}\n    --hash=sha256:{'0' * 64}\n", encoding="utf-8")
     with pytest.raises(EnvironmentBroken, match="vela image cannot be built") as caught:
         bench.executor().prepare([bench.environment], print)
+    assert tags(bench) == before
     assert "differs from the lock" in caught.value.hint
     assert caught.value.log is not None
     assert "Hash mismatch" in caught.value.log.read_text(encoding="utf-8")
@@ -140,20 +148,20 @@ def test_a_package_that_differs_from_the_lock_is_refused(bench: Bench) -> None:
     assert not bench.client.containers.list(all=True, filters={"label": "org.kiln.build"})
 
 
-def test_an_index_out_of_reach_is_told_without_its_password(bench: Bench) -> None:
+def test_an_index_out_of_reach_is_told_without_its_password(unbuilt: Bench) -> None:
     index = f"http://user:{SECRET}@127.0.0.1:9/simple"
     network = BuildNetwork.from_environment({"PIP_INDEX_URL": index, "PIP_RETRIES": "0"})
-    with pytest.raises(EnvironmentBroken, match=r"127\.0\.0\.1") as caught:
-        bench.executor(network=network).prepare([bench.environment], print)
+    with pytest.raises(EnvironmentBroken, match=r"127\.0\.0\.1|network") as caught:
+        unbuilt.executor(network=network).prepare([unbuilt.environment], print)
     assert caught.value.log is not None
     told = caught.value.message + caught.value.hint + caught.value.log.read_text(encoding="utf-8")
     assert SECRET not in told
 
 
-def test_a_ca_bundle_that_is_not_there_is_named(bench: Bench) -> None:
+def test_a_ca_bundle_that_is_not_there_is_named(unbuilt: Bench) -> None:
     network = BuildNetwork.from_environment({"SSL_CERT_FILE": "/nowhere/ca.pem"})
     with pytest.raises(EnvironmentBroken, match=r"CA bundle /nowhere/ca\.pem cannot be read"):
-        bench.executor(network=network).prepare([bench.environment], print)
+        unbuilt.executor(network=network).prepare([unbuilt.environment], print)
 
 
 def test_without_any_base_the_sentence_says_what_to_install(
@@ -183,7 +191,7 @@ def publish(bench: Bench, address: str, *, content: str, tag: str) -> None:
     answers = bench.client.images.push(remote, tag, stream=True, decode=True)
     assert not [answer for answer in answers if "error" in answer]
     bench.client.images.remove(f"{remote}:{tag}")
-    bench.remove()
+    remove_all(bench.client)
 
 
 @pytest.mark.parametrize("genuine", [True, False])
@@ -210,9 +218,10 @@ def test_images_come_from_the_registry_if_they_are_the_right_ones(
         assert "what is there was not built from this checkout" in said[1]
 
 
-def test_a_registry_that_lacks_the_image_is_no_obstacle(bench: Bench) -> None:
+def test_a_registry_that_lacks_the_image_is_no_obstacle(built: Bench) -> None:
+    (built.root / "stages" / "vela" / "new.py").touch()
     said: list[str] = []
     with registry() as address:
-        bench.executor(registry=address).prepare([bench.environment], said.append)
+        built.executor(registry=address).prepare([built.environment], said.append)
     assert "cannot be used" in said[1]
-    assert find(bench)
+    assert find(built)

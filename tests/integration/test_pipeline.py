@@ -17,6 +17,7 @@ import pytest
 
 from kiln.environments import EnvironmentName
 from tests.integration.conftest import HOME, ROOT
+from tests.integration.docker_bench import engine_or_skip
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +34,7 @@ class User:
     def __init__(self, folder: Path, environments: Path) -> None:
         self.folder = folder
         self.home = folder / "home"
-        self.home.mkdir()
+        self.home.mkdir(parents=True)
         (self.home / "envs").symlink_to(environments)
 
     def starts(self, *arguments: str) -> subprocess.Popen[str]:
@@ -106,6 +107,24 @@ def test_own_detection_weights_and_data_for_every_board(
     int8 = "best-64_full_integer_quant.tflite"
     assert builds[0]["files"][int8] == builds[1]["files"][int8]
     assert _listing(detect_data) == before
+
+
+def test_both_executors_give_the_same_bytes(
+    tmp_path: Path, environments: Path, pose_weights: Path, pose_data: Path
+) -> None:
+    """Every file: trained here and there, and made from the same weights here and there."""
+    engine_or_skip().close()
+    weights = pose_weights / "weights.safetensors"
+    data = ("--data", str(pose_data / "data"), "--imgsz", "64", "--gpu", "none")
+    requests = (("--weights", str(weights)), ("--epochs", "1", "--batch", "4", "--name", "trained"))
+    files: dict[str, list[Any]] = {}
+    for executor in ("docker", "local"):
+        user = User(tmp_path / executor, environments)
+        builds = [user.builds(*data, *request, "--executor", executor) for request in requests]
+        steps = [step for built in builds for step in built["steps"]]
+        assert {step["facts"]["executor"] for step in steps} == {executor}
+        files[executor] = [built["files"] for built in builds]
+    assert files["docker"] == files["local"]
 
 
 def test_interrupted_training_leaves_nothing_running_and_goes_on(
