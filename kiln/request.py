@@ -17,8 +17,6 @@ Granularity = Literal["per-tensor", "per-channel"]
 Resize = Literal["stretch", "letterbox"]
 GpuChoice = Literal["none", "auto", "required"]
 
-#: Without EPOCHS, for a data set of the user's own.
-DEFAULT_EPOCHS = 100
 MAX_IMGSZ = 1280
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
@@ -31,7 +29,7 @@ class TrainSettings:
     """The ``[train]`` table; ``overrides`` are ultralytics' own training arguments."""
 
     epochs: int | None = None
-    batch: int = 16
+    batch: int | None = None
     seed: int = 0
     gpu: GpuChoice = "auto"
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -19,7 +19,10 @@ import stages.train.quiet  # noqa: F401 - before anything of ultralytics
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import nn
+from ultralytics.nn.modules import Conv
 from ultralytics.nn.tasks import DetectionModel, PoseModel
+from ultralytics.utils.torch_utils import initialize_weights
 
 from stages.contract import StepFailed
 from stages.train.architecture import canonical_architecture, check_architecture
@@ -95,8 +98,7 @@ def load(path: Path) -> tuple[DetectionModel, Meta]:
     """
     state, meta = _read(path)
     try:
-        model = build(meta)
-        model.load_state_dict(state, strict=True)
+        model = build(meta, state)
     except (RuntimeError, ValueError, TypeError, LookupError) as error:
         last = (str(error).splitlines() or [repr(error)])[-1]
         raise StepFailed(
@@ -107,13 +109,41 @@ def load(path: Path) -> tuple[DetectionModel, Meta]:
     return model.eval(), meta
 
 
-def build(meta: Meta) -> DetectionModel:
-    """A network with fresh weights, names and strides set as after a training; eval mode."""
+def build(meta: Meta, state: Mapping[str, torch.Tensor]) -> DetectionModel:
+    """A network with these weights, names and strides set as after a training; eval mode.
+
+    Raises RuntimeError if the tensors do not fit.
+    """
     table = json.loads(json.dumps(dict(meta.model)))  # ultralytics changes the table it is given
     model = (PoseModel if meta.task == "pose" else DetectionModel)(table, verbose=False)
     model.names = dict(enumerate(meta.names))
     model.task = meta.task
+    _widen_class_branch(model, state)
+    model.load_state_dict(dict(state), strict=True)
     return model.eval()
+
+
+def _widen_class_branch(model: DetectionModel, state: Mapping[str, torch.Tensor]) -> None:
+    """Give the class branch the width of the saved one.
+
+    Trained on from weights of more classes, ultralytics 8.4 keeps their wider branch (80 channels
+    for 80 classes, where fewer than 65 need 64); its yaml does not say so, only the tensors do.
+    """
+    number = len(model.model) - 1
+    head = model.model[number]
+    saved = state.get(f"model.{number}.cv3.0.0.conv.weight")
+    if saved is None or saved.shape[0] == head.cv3[0][0].conv.out_channels:
+        return
+    width = int(saved.shape[0])
+    head.cv3 = nn.ModuleList(
+        nn.Sequential(
+            Conv(branch[0].conv.in_channels, width, 3),
+            Conv(width, width, 3),
+            nn.Conv2d(width, head.nc, 1),
+        )
+        for branch in head.cv3
+    )
+    initialize_weights(model)  # sets the batch normalisations' eps, which is part of the function
 
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], Meta]:

@@ -87,9 +87,8 @@ def _read_pt(
 
 def _rebuilt(saved: DetectionModel, meta: checkpoint.Meta) -> DetectionModel:
     """The same function, of today's classes; raises StepFailed if it would be another one."""
-    model = checkpoint.build(meta)
     try:
-        model.load_state_dict(saved.float().state_dict(), strict=True)
+        model = checkpoint.build(meta, saved.float().state_dict())
     except RuntimeError as error:
         fused = not any(isinstance(each, nn.BatchNorm2d) for each in saved.modules())
         raise StepFailed(

@@ -56,6 +56,10 @@ save("yolo11.pt", DetectionModel("yolo11n.yaml", nc=3, verbose=False), 3)
 spoilt = DetectionModel("yolov8n.yaml", nc=3, verbose=False)
 spoilt.model[0].conv.weight.data[0] = float("inf")
 save("spoilt.pt", spoilt, 3)
+widened = DetectionModel("yolov8n.yaml", nc=5, verbose=False)
+widened.load(DetectionModel("yolov8n.yaml", nc=80, verbose=False), verbose=False)
+assert widened.model[-1].cv3[0][0].conv.out_channels == 80
+save("widened.pt", widened, 5)
 script = torch.jit.trace(torch.nn.Conv2d(3, 3, 1), torch.zeros(1, 3, 8, 8))
 torch.jit.save(script, folder / "script.pt")
 """
@@ -143,9 +147,9 @@ def checkpoints(
 
 @pytest.fixture(scope="module")
 def take(run_step: RunStep) -> Import:
-    def take(path: Path, *, trust: bool = False) -> Trial:
+    def take(path: Path, *, task: str = "pose", trust: bool = False) -> Trial:
         name = "weights.safetensors" if path.suffix == ".safetensors" else "weights.pt"
-        return run_step("import", {"task": "pose", "trust": trust}, {name: path})
+        return run_step("import", {"task": task, "trust": trust}, {name: path})
 
     return take
 
@@ -185,6 +189,16 @@ def test_the_imported_network_is_the_original(
     difference, rest = said.split(maxsplit=1)
     assert float(difference) < 1e-4
     assert rest.strip() == f"('person',) {IMGSZ}"
+
+
+def test_a_class_branch_wider_than_its_yaml_says_is_kept(
+    take: Import, checkpoints: Path, env_python: Callable[[str], Path]
+) -> None:
+    """As it is in most weights that were trained on from COCO's 80 classes."""
+    widened = checkpoints / "widened.pt"
+    ours = take(widened, task="detect").expect_success().out / "weights.safetensors"
+    said = _script(env_python("train"), _COMPARE, ours, widened)
+    assert float(said.split()[0]) < 1e-4
 
 
 def test_our_own_weights_pass_unchanged(take: Import, imported: Trial) -> None:

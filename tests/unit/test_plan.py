@@ -58,11 +58,18 @@ def test_changing_the_target_changes_no_step_before_compile() -> None:
 
 
 def test_training_arguments_of_the_user_win_over_the_demo_s() -> None:
-    request = BuildRequest(train=TrainSettings(epochs=2, overrides={"lr0": 0.5}))
-    plan = make_plan(request, load_target(TARGETS, "grove-v2"))
+    settings = TrainSettings(epochs=2, batch=4, overrides={"lr0": 0.5})
+    plan = make_plan(BuildRequest(train=settings), load_target(TARGETS, "grove-v2"))
     train = next(step for step in plan.steps if step.name == "train")
-    assert train.params["epochs"] == 2
+    assert (train.params["epochs"], train.params["batch"]) == (2, 4)
     assert train.params["overrides"]["lr0"] == 0.5
+
+
+def test_the_demo_s_training_arguments_are_for_the_demo_alone() -> None:
+    plan = make_plan(BuildRequest(data="/d/data.yaml"), load_target(TARGETS, "grove-v2"))
+    train = next(step for step in plan.steps if step.name == "train")
+    assert (train.params["epochs"], train.params["batch"]) == (100, 16)
+    assert train.params["overrides"] == {}
 
 
 @pytest.mark.parametrize("imgsz", [31, 100, 193, 16])

@@ -20,7 +20,7 @@ def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> N
     config = _config(tmp_path, 'task = "detect"\nimgsz = 256\n[train]\nepochs = 7\n')
     request = load_request(Flags(imgsz=192), config, tmp_path)
     assert (request.task, request.imgsz, request.train.epochs) == ("detect", 192, 7)
-    assert (request.target, request.train.batch) == ("grove-v2", 16)
+    assert (request.target, request.train.seed) == ("grove-v2", 0)
 
 
 def test_any_training_argument_passes_through_the_train_table(tmp_path: Path) -> None:
