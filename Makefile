@@ -36,7 +36,7 @@ explain: $(WORK)/driver/.complete  ## say which steps `make model` would run, an
 targets: $(WORK)/driver/.complete  ## list the boards
 	@$(KILN) targets
 
-doctor: $(WORK)/driver/.complete  ## check this host: engine, Python, GPU, disk, network
+doctor: $(WORK)/driver/.complete  ## check this host: engine, Python, GPU, disk, store
 	@$(KILN) doctor
 
 images: $(WORK)/driver/.complete  ## make the stage images of the docker executor now

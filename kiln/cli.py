@@ -120,7 +120,7 @@ def targets(as_json: bool) -> None:
 @kiln.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def doctor(as_json: bool) -> None:
-    """Check the host: engine, Python, GPU, disk, network, store; say what to do."""
+    """Check the host: engine, Python, GPU, disk, store; say what to do."""
     from kiln.commands import examine
 
     if not examine(_workplace(), as_json=as_json):

@@ -58,11 +58,12 @@ class Terminal:
         """The end of a build: files, memory against the board, speed and accuracy."""
         if result.did_nothing:
             self.say("nothing to do: every step is already made from these inputs")
-        table = Table(box=None, pad_edge=False, title_justify="left", show_header=False)
+        self._out.print(f"[bold]{escape(folder)}/[/]")
+        table = Table(box=None, pad_edge=False, show_header=False)
         table.add_column(overflow="fold")
         table.add_column(justify="right", no_wrap=True)
         for name, (_sha256, size) in result.files.items():
-            table.add_row(escape(f"{folder}/{name}"), _kib(size / 1024))
+            table.add_row(escape(f"  {name}"), _kib(size / 1024))
         self._out.print(table)
         for line in _figures(result):
             self._out.print(line)
@@ -153,11 +154,12 @@ class Terminal:
 
     def _progress(self, done: float, total: float, unit: str) -> None:
         """A bar on a terminal; elsewhere a line now and then, or each one with -v."""
-        self._bar.advance(done, total, unit)
+        count = f"{_count(done)} of {_count(total)} {unit}"
+        self._bar.advance(done, total, count)
         now = time.monotonic()
         if not self._bar.live and (self._verbose or now - self._last_line > _SECONDS_A_LINE):
             self._last_line = now
-            self._err.print(f"  {done:g} of {total:g} {unit}")
+            self._err.print(f"  {count}")
 
     def _warning(self, message: str, hint: str) -> None:
         """Once each, though a step says it live and the result repeats it."""
@@ -180,9 +182,11 @@ def _figures(result: BuildResult) -> list[str]:
             f"speed     {numbers.estimated_ms:.1f} ms estimated by {numbers.estimator} "
             f"({numbers.cycles:,} cycles)"
         )
-    on_cpu = sum(numbers.operators.get("cpu", {}).values())
-    on_npu = sum(numbers.operators.get("npu", {}).values())
-    lines.append(f"operators {on_npu} on the NPU, {on_cpu} on the CPU")
+    placed = ", ".join(
+        f"{sum(counts.values())} on the {place.upper()}"
+        for place, counts in numbers.operators.items()
+    )
+    lines.append(f"operators {placed}")
     if numbers.accuracy:
         shown = ", ".join(
             f"{_ACCURACY[name]} {value:.3f}"
@@ -202,6 +206,10 @@ def _usage(name: str, usage: Usage) -> str:
         f"{name:<9} [{colour}]{_kib(usage.used_kib)}[/] of {_kib(usage.limit_kib)} "
         f"({share:.0%}, {usage.source})"
     )
+
+
+def _count(value: float) -> str:
+    return f"{value:.0f}" if value == int(value) else f"{value:.1f}"
 
 
 def _kib(kib: float) -> str:

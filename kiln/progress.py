@@ -37,9 +37,8 @@ class StepBar:
         self._progress.start()
         self._task = self._progress.add_task(title, total=None, count="", note="")
 
-    def advance(self, done: float, total: float, unit: str) -> None:
+    def advance(self, done: float, total: float, count: str) -> None:
         if self._progress is not None and self._task is not None:
-            count = f"{done:g}/{total:g} {unit}"
             self._progress.update(self._task, completed=done, total=total, count=count)
 
     def note(self, text: str) -> None:

@@ -62,6 +62,7 @@ class DockerExecutor:
     def __init__(
         self, *, root: Path, logs: Path, network: BuildNetwork, registry: str | None = None
     ) -> None:
+        self._network = network
         self._images = Images(root=root, logs=logs, network=network, registry=registry)
         self._inputs_volume = load_names(root).inputs_volume
 
@@ -124,11 +125,12 @@ class DockerExecutor:
         settings = self._settings(run) | {
             "mounts": [Mount(_INPUTS, self._inputs_volume, read_only=True), *job.mounts]
         }
+        files = self._network.certificate_files() if run.network else {}
         request = gpu_request(self._engine, run.gpu)
         if request is not None:
             try:
                 with_gpu = settings | {"device_requests": [request]}
-                return *job.start(image.id, inputs, with_gpu), True
+                return *job.start(image.id, inputs, files, with_gpu), True
             except EngineError as error:
                 if not is_gpu_trouble(error.message):
                     raise
@@ -138,7 +140,7 @@ class DockerExecutor:
                         hint="check the NVIDIA driver and container toolkit, or use GPU=auto",
                     ) from error
                 listener.log(f"going on without a GPU: {error.message}")
-        return *job.start(image.id, inputs, settings), False
+        return *job.start(image.id, inputs, files, settings), False
 
     def _settings(self, run: StepRun) -> dict[str, Any]:
         """The walls around a step."""
@@ -149,7 +151,11 @@ class DockerExecutor:
             memory = max(total - _SPARE_BYTES, total // 2)
         return {
             "command": [run.module, JOB_FOLDER],
-            "environment": {**_VARIABLES, **(_NO_GPU if run.gpu == "none" else {})},
+            "environment": {
+                **_VARIABLES,
+                **(_NO_GPU if run.gpu == "none" else {}),
+                **(self._network.proxies() if run.network else {}),
+            },
             "network_mode": "bridge" if run.network else "none",
             "read_only": True,
             "tmpfs": {"/tmp": "mode=1777"},

@@ -74,20 +74,31 @@ class BuildNetwork:
     def files(self) -> dict[str, bytes]:
         """What the builder stage finds in ``network/``; raises EnvironmentBroken."""
         settings = dict(self.settings)
-        files: dict[str, bytes] = {}
-        if self.certificates is not None:
-            try:
-                files["network/ca.pem"] = self.certificates.read_bytes()
-            except OSError as error:
-                raise EnvironmentBroken(
-                    f"the CA bundle {self.certificates} cannot be read: {error.strerror}",
-                    hint="SSL_CERT_FILE names it; correct or unset it",
-                ) from error
+        files = {f"network/{name}": data for name, data in self.certificate_files().items()}
+        if files:
             for name in ("SSL_CERT_FILE", "PIP_CERT"):
                 settings[name] = _BUILDER_CERTIFICATES
         lines = [f"{name}={shlex.quote(value)}\n" for name, value in sorted(settings.items())]
         files["network/settings.sh"] = "".join(lines).encode()
         return files
+
+    def certificate_files(self) -> dict[str, bytes]:
+        """The CA bundle as ca.pem, if there is one; raises EnvironmentBroken."""
+        if self.certificates is None:
+            return {}
+        try:
+            return {"ca.pem": self.certificates.read_bytes()}
+        except OSError as error:
+            raise EnvironmentBroken(
+                f"the CA bundle {self.certificates} cannot be read: {error.strerror}",
+                hint="SSL_CERT_FILE names it; correct or unset it",
+            ) from error
+
+    def proxies(self) -> dict[str, str]:
+        """The proxies' variables, for a step that may use the network."""
+        return {
+            name: value for name, value in self.settings.items() if name.lower().endswith("_proxy")
+        }
 
     def redact(self, text: str) -> str:
         """A text without the passwords that may have got into it."""

@@ -69,9 +69,16 @@ class DockerJob:
                 self._remove_container(name)
 
     def start(
-        self, image: str, inputs: Mapping[str, str], settings: Mapping[str, Any]
+        self,
+        image: str,
+        inputs: Mapping[str, str],
+        files: Mapping[str, bytes],
+        settings: Mapping[str, Any],
     ) -> tuple[Container, Output]:
-        """Start the step in a job folder whose ``in/`` links to ``inputs``; raises EngineError."""
+        """Start the step in a job folder whose ``in/`` links to ``inputs`` and holds ``files``.
+
+        Raises EngineError.
+        """
         self._remove_container(self._container)
         with engine_errors("make a volume"):
             for mount in self.mounts:
@@ -81,7 +88,10 @@ class DockerJob:
             put_files(
                 container,
                 JOB_FOLDER,
-                {"job.json": canonical_json(job_document(self._run))},
+                {
+                    "job.json": canonical_json(job_document(self._run)),
+                    **{f"in/{name}": data for name, data in files.items()},
+                },
                 links={f"in/{name}": path for name, path in inputs.items()},
                 own=("out", "state"),
             )

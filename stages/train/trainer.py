@@ -162,7 +162,7 @@ class DetectRun(DetectionTrainer):
         if now >= self._next_event:
             self._next_event = now + _BETWEEN_EVENTS_S
             done = self.epoch + self._batches_done / len(self.train_loader)
-            self.plan.events.progress(round(done, 3), self.epochs, "epoch")
+            self.plan.events.progress(round(done, 3), self.epochs, "epochs")
 
     def save_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Keep and report the epoch's figures; the base class writes a file with times."""
@@ -172,7 +172,7 @@ class DetectRun(DetectionTrainer):
         for name, value in self.rows[-1].items():
             if math.isfinite(value):  # a validation loss may overflow in the first epochs
                 self.plan.events.metric(name, value, at=self.epoch + 1)
-        self.plan.events.progress(self.epoch + 1, self.epochs, "epoch")
+        self.plan.events.progress(self.epoch + 1, self.epochs, "epochs")
 
     def save_model(self) -> bool:
         """Write the averaged weights, if they are the best so far, and then the checkpoint."""

@@ -105,7 +105,8 @@ def test_a_person_runs_a_step_by_hand(client: docker.DockerClient, tmp_path: Pat
     assert (job / "out" / "file").read_text(encoding="utf-8") == "made"
 
 
-def test_a_real_step_runs_by_hand(client: docker.DockerClient, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("client")
+def test_a_real_step_runs_by_hand(tmp_path: Path) -> None:
     network = BuildNetwork.from_environment(os.environ)
     DockerExecutor(root=ROOT, logs=tmp_path, network=network).prepare(
         [load_environment(ROOT, "vela")], print

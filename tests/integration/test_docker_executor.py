@@ -164,6 +164,25 @@ def test_only_a_step_that_is_given_a_network_has_one(bench: Bench) -> None:
     assert set(bench.result(names, network=True)) > {"lo"}
 
 
+@pytest.mark.parametrize("network", [True, False])
+def test_only_a_step_with_a_network_gets_the_proxy_and_its_certificates(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: bool
+) -> None:
+    bundle = tmp_path / "company.pem"
+    bundle.write_text("certificates", encoding="utf-8")
+    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
+    seen = bench.result(
+        """
+        import os
+        path = job.inputs / "ca.pem"
+        result = [os.environ.get("HTTPS_PROXY"), path.read_text() if path.exists() else None]
+        """,
+        network=network,
+    )
+    assert seen == (["http://proxy:3128", "certificates"] if network else [None, None])
+
+
 def test_limits_reach_the_kernel(bench: Bench) -> None:
     seen = bench.result(
         """
