@@ -224,7 +224,7 @@ class Store:
         others = [other for other in self._recipes() if other.get("step") == recipe.step]
         if not others:
             return "it has not run before"
-        wanted = dataclasses.asdict(recipe)
+        wanted = json.loads(canonical_json(dataclasses.asdict(recipe)))
         return min((_differences(wanted, other) for other in others), key=len)
 
     def _recipes(self) -> Iterator[Mapping[str, Any]]:

@@ -170,6 +170,13 @@ def test_a_changed_setting_runs_its_step_and_what_follows(place: Workplace) -> N
     assert record.why["quantize"] == "per_channel changed from false to true"
 
 
+def test_only_what_changed_is_named(place: Workplace) -> None:
+    _build(place, ScriptedExecutor()).run(Record())
+    record = Record()
+    _build(place, ScriptedExecutor(), imgsz=256).run(record)
+    assert record.why["compile"] == "its input int8.tflite changed"
+
+
 def test_a_step_that_gives_the_same_bytes_spares_what_follows(place: Workplace) -> None:
     first = ScriptedExecutor()
     first.constant = {"quantize"}
