@@ -5,12 +5,12 @@ Maintainers make README's picture with it, from a real build.
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
@@ -23,7 +23,7 @@ _REDRAWN = re.compile(rb"(?:[^\n]*\r)?(?:[^\n]*\x1b\[(?:\?25[lh]|2K|1A)[^\n]*\r?
 def main() -> None:
     """Run the command in a terminal of its own and write the picture."""
     picture, *command = sys.argv[1:]
-    console = Console(record=True, width=COLUMNS, file=Path(os.devnull).open("w"))
+    console = Console(record=True, width=COLUMNS, file=io.StringIO())
     console.print(f"[bold]$ {' '.join(command)}[/]")
     console.print(Text.from_ansi(terminal_output(command)))
     console.save_svg(picture, title="kiln")

@@ -20,8 +20,8 @@ from kiln.executors import StepRun
 from kiln.executors.docker import BuildNetwork, DockerExecutor, engine_status
 from tests.integration.conftest import ROOT, Recorder
 
-#: What the names of compose.yaml begin with, and what those of the tests begin with instead.
-PREFIX = "kiln-test-"
+#: What names begin with instead of kiln-; of one run of the tests, for another may go on beside.
+PREFIX = f"kiln-test-{os.getpid()}-"
 
 PROBE = '''"""Runs the text that it is given as its work."""
 from stages.contract import main

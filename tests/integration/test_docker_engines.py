@@ -28,7 +28,7 @@ import pytest
 from kiln.errors import EngineError
 from kiln.executors.docker import engine_status
 from tests.integration.conftest import ROOT, Recorder, tree
-from tests.integration.docker_bench import Bench, engine_or_skip, make_bench, remove_all
+from tests.integration.docker_bench import PREFIX, Bench, engine_or_skip, make_bench, remove_all
 
 _START_S = 60.0
 
@@ -131,7 +131,7 @@ def _copy_image(built: Bench, engine: Engine) -> None:
     """Give an engine the image, and the base that it is recognised by."""
     with contextlib.closing(docker.DockerClient(engine.address, timeout=300)) as client:
         for image in built.client.images.list():
-            names = [tag for tag in image.tags if tag.startswith(("kiln-test-vela:", "kiln-base:"))]
+            names = [tag for tag in image.tags if tag.startswith((PREFIX, "kiln-base:"))]
             if names:
                 client.images.load(b"".join(image.save(named=names[0])))
 
@@ -182,7 +182,7 @@ def test_an_engine_that_cannot_see_the_drivers_files(
 
 
 def _tags(bench: Bench) -> list[str]:
-    return [tag for image in bench.client.images.list("kiln-test-vela") for tag in image.tags]
+    return [tag for image in bench.client.images.list(f"{PREFIX}vela") for tag in image.tags]
 
 
 # The SDK does not close a socket on which nobody answers.

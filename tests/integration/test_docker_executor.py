@@ -30,7 +30,7 @@ from kiln.executors.docker_engine import engine_errors
 from kiln.executors.docker_files import download_folder
 from kiln.tree import File, tree_of
 from tests.integration.conftest import ROOT, Recorder, tree
-from tests.integration.docker_bench import Bench, engine_or_skip, make_bench, remove_all
+from tests.integration.docker_bench import PREFIX, Bench, engine_or_skip, make_bench, remove_all
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_a_step_gets_its_inputs_and_gives_its_output_to_the_caller(
     recorder = Recorder()
     ended = bench.executor().run(step, recorder)
     assert (ended.code, ended.oom_killed, ended.facts["gpu_requested"]) == (0, False, False)
-    assert str(ended.facts["image"]).startswith("kiln-test-vela:")
+    assert str(ended.facts["image"]).startswith(f"{PREFIX}vela:")
     result = recorder.events[-1]["result"]
     assert result["weights"] == 7_000_000
     assert result["files"] == ["a b.txt", "images", "long" * 40, "träin"]
