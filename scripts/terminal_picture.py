@@ -16,8 +16,9 @@ from rich.console import Console
 from rich.text import Text
 
 COLUMNS = 100
-#: A progress bar redraws its line; what is left of it in the end is nothing.
-_REDRAWN = re.compile(rb"(?:[^\n]*\r)?(?:[^\n]*\x1b\[(?:\?25[lh]|2K|1A)[^\n]*\r?\n?)")
+#: Cursor on and off, and to the beginning of the line above.
+_CURSOR = re.compile(r"\x1b\[\?25[lh]")
+_ERASE, _UP = "\x1b[2K", "\x1b[1A"
 
 
 def main() -> None:
@@ -43,7 +44,18 @@ def terminal_output(command: list[str]) -> str:
     os.close(ours)
     if process.returncode:
         sys.exit(f"{command[0]} ended with {process.returncode}")
-    return _REDRAWN.sub(b"", b"".join(chunks)).decode().replace("\r\n", "\n").strip()
+    return "\n".join(_settled(b"".join(chunks).decode()))
+
+
+def _settled(text: str) -> list[str]:
+    """The lines that are left when a progress bar has drawn, erased and moved over them."""
+    lines: list[str] = []
+    for line in _CURSOR.sub("", text).split("\n"):
+        shown = line.rstrip("\r")
+        ups = shown.count(_UP)
+        del lines[len(lines) - ups :]
+        lines.append(shown.split(_ERASE)[-1].split(_UP)[-1].split("\r")[-1])
+    return lines
 
 
 def _read(terminal: int) -> bytes:

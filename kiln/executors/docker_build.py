@@ -18,7 +18,7 @@ import docker
 from kiln.errors import DiskFull, EnvironmentBroken
 from kiln.executors import Say
 from kiln.executors.docker_engine import PLATFORM, engine_errors
-from kiln.executors.installer import UvFailed, installer_variables
+from kiln.executors.installer import CREDENTIALS, UvFailed, installer_variables
 
 _CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 #: Where hosts keep theirs; a company puts its own certificate in there.
@@ -38,7 +38,6 @@ _FOR_PIP = (
     ("PIP_TRUSTED_HOST", ("UV_INSECURE_HOST",)),
 )
 _INDEX_NAME = re.compile(r"(?<!\S)[\w.-]+=(?=\w+://)")
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 #: The builder's folder in the Dockerfiles, into which ``network/`` is copied.
@@ -105,7 +104,7 @@ class BuildNetwork:
         for name, value in self.settings.items():
             if name.endswith("_PASSWORD") and value:
                 text = text.replace(value, "***")
-        return _CREDENTIALS.sub("***@", text)
+        return CREDENTIALS.sub("***@", text)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,8 @@ _OURS: dict[str, Any] = {"label": LABEL}
 def clean_engine(*, images: bool) -> list[str]:
     """Remove volumes and ended containers, and images if asked; says what went.
 
-    A running container and its volumes belong to a build that goes on: they stay. Nothing is done
-    where no engine answers. Raises EngineError.
+    A container that runs, or has yet to, may belong to a build that goes on: it stays, and so do
+    its volumes. Nothing is done where no engine answers. Raises EngineError.
     """
     if not engine_status().reachable:
         return []
@@ -36,7 +36,7 @@ def clean_engine(*, images: bool) -> list[str]:
 
 
 def _ended(container: Container) -> bool:
-    return str(container.status) != "running"
+    return str(container.status) in ("exited", "dead")
 
 
 def _remove_images(client: docker.DockerClient) -> int:

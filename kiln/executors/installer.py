@@ -33,7 +33,7 @@ _PIP = (
 #: A working directory in which no project's settings apply.
 _NOWHERE = Path("/")
 _LAST_LINES = 15
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 _DISK_FULL = "no space left"
 _HINTS = (
     (_DISK_FULL, "make room, or set KILN_HOME to a folder on a larger disk"),
@@ -80,7 +80,7 @@ def run_uv(
     with log.open("a", encoding="utf-8") as stream:
 
         def keep(line: str) -> None:
-            clean = _CREDENTIALS.sub("***@", line)
+            clean = CREDENTIALS.sub("***@", line)
             last.append(f"  {clean}")
             stream.write(clean + "\n")
 
