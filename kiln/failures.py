@@ -12,6 +12,7 @@ from kiln import errors
 from kiln.errors import KilnError, disk_errors
 from kiln.executors import StepExit
 from kiln.plan import Step
+from stages.contract import EXIT_INTERNAL
 
 TAIL_LINES = 30
 SHOWN_PROBLEMS = 10
@@ -28,6 +29,17 @@ _CLASSES: Mapping[str, type[KilnError]] = {
     "device": errors.DeviceError,
     "request": errors.RequestError,
     "internal": errors.StepCrashed,
+}
+
+#: Failures in a library's words, which need some of ours around them.
+_HOST_FAULTS: Mapping[str, str] = {
+    "internal": "",
+    "disk": " because the disk is full",
+    "memory": " for want of memory",
+}
+_HOST_HINTS: Mapping[str, str] = {
+    "disk": "free some space (kiln clean, docker system prune) and run the same command again",
+    "memory": "try a smaller BATCH or IMGSZ",
 }
 
 
@@ -102,9 +114,9 @@ def failure_of(step: Step, ended: StepExit, heard: StepListener) -> KilnError:
         message = str(heard.failed.get("message") or "no reason given")
         if heard.problems:
             message = "\n".join([message, *_shown(heard.problems)])
-        if kind == "internal":
-            message = f"{step.name} stopped: {message}"
-        hint = str(heard.failed.get("hint") or "")
+        if ended.code == EXIT_INTERNAL and kind in _HOST_FAULTS:
+            message = f"{step.name} stopped{_HOST_FAULTS[kind]}: {message}"
+        hint = str(heard.failed.get("hint") or _HOST_HINTS.get(kind, ""))
         return _CLASSES.get(kind, errors.StepCrashed)(message, hint=hint, log=heard.path)
     if ended.oom_killed:
         return errors.OutOfMemory(

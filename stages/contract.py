@@ -18,6 +18,7 @@ import errno
 import json
 import os
 import resource
+import shutil
 import signal
 import sys
 import time
@@ -33,6 +34,9 @@ EXIT_OK = 0
 EXIT_INTERNAL = 1
 EXIT_FAILED = 3
 EXIT_TERMINATED = 143
+
+#: With less room than this no step could have written what it gives.
+FULL_BYTES = 1 << 20
 
 FailureKind = Literal[
     "data", "weights", "network", "disk", "memory", "model", "device", "request", "internal"
@@ -141,7 +145,8 @@ def _run(run: Callable[[Job, Events], Result], folder: Path, events: Events) -> 
         return EXIT_TERMINATED
     except Exception as error:
         traceback.print_exc()
-        _report_failure(events, _kind_of(error), f"{type(error).__name__}: {error}", "")
+        message = f"{type(error).__name__}: {error}"
+        _report_failure(events, _kind_of(error, folder), message, "")
         return EXIT_INTERNAL
     events.emit(
         "finished",
@@ -156,9 +161,13 @@ def _report_failure(events: Events, kind: str, message: str, hint: str) -> None:
     events.emit("failed", kind=kind, message=message, hint=hint)
 
 
-def _kind_of(error: Exception) -> FailureKind:
-    """Tell the two faults of the host that any library may raise from all others."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+def _kind_of(error: Exception, folder: Path) -> FailureKind:
+    """Tell the two faults of the host that any library may raise from all others.
+
+    Of a full disk many libraries raise errors of their own, so the disk itself is asked.
+    """
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or shutil.disk_usage(folder).free < FULL_BYTES:
         return "disk"
     if isinstance(error, MemoryError):
         return "memory"

@@ -34,7 +34,7 @@ class User:
     def __init__(self, folder: Path, environments: Path) -> None:
         self.folder = folder
         self.home = folder / "home"
-        self.home.mkdir(parents=True)
+        self.home.mkdir(parents=True, exist_ok=True)
         (self.home / "envs").symlink_to(environments)
 
     def starts(self, *arguments: str) -> subprocess.Popen[str]:
@@ -146,6 +146,26 @@ def test_interrupted_training_leaves_nothing_running_and_goes_on(
     train = next(step for step in built["steps"] if step["name"] == "train")
     assert train["result"]["resumed_from"] in (1, 2)
     assert train["result"]["epochs_run"] == 3
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_full_disk_is_a_sentence_and_loses_no_finished_step(
+    tmp_path: Path, environments: Path, pose_data: Path
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "kiln-test", home], check=True)
+    try:
+        user = User(tmp_path, environments)
+        arguments = (*TINY, "--data", str(pose_data / "data"))
+        _out, err = user.types("build", *arguments, code=9)
+        assert "the disk is full" in err
+        assert "kiln clean" in err
+        subprocess.run(["mount", "-o", "remount,size=1g", home], check=True)
+        _out, err = user.types("build", *arguments)
+        assert "= check the data set (already made)" in err
+    finally:
+        subprocess.run(["umount", home], check=True)
 
 
 def _listing(folder: Path) -> dict[str, int]:
