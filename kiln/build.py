@@ -19,6 +19,7 @@ from kiln.plan import FromHost, Plan, Step, needs_host_data
 from kiln.result import (
     BuildResult,
     StepResult,
+    mismatched_data,
     numbers_of,
     request_document,
     sums_text,
@@ -262,8 +263,10 @@ class Build:
         plan = self.plan
         files = {name: entries[ref.step].files[ref.path] for name, ref in plan.files.items()}
         listed = {name: (file.sha256, file.size) for name, file in files.items()}
-        numbers = numbers_of(plan, {step.name: step for step in steps}, files)
+        by_name = {step.name: step for step in steps}
+        numbers = numbers_of(plan, by_name, files)
         warnings = [warning for step in steps for warning in step.warnings]
+        warnings += mismatched_data(plan, by_name) + unknown_operators(plan, numbers)
         result = BuildResult(
             kiln=__version__,
             name=plan.name,
@@ -281,7 +284,7 @@ class Build:
             steps=tuple(steps),
             files=listed,
             numbers=numbers,
-            warnings=(*warnings, *unknown_operators(plan, numbers)),
+            warnings=tuple(warnings),
         )
         write_result(self.place.results / plan.target.name / plan.name, result, files)
         return result

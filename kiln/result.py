@@ -125,6 +125,27 @@ def unknown_operators(plan: Plan, numbers: Numbers) -> list[dict[str, str]]:
     ]
 
 
+def mismatched_data(plan: Plan, steps: Mapping[str, StepResult]) -> list[dict[str, str]]:
+    """A warning if own weights are judged on a data set that speaks of other things."""
+    if "import" not in steps or plan.request.trains or plan.request.data is None:
+        return []
+    weights, data = steps["import"].result, steps["check"].result
+    differing = [
+        f"{words} {weights.get(key)} against {data.get(key)}"
+        for key, words in (("nc", "classes"), ("kpt_shape", "keypoints"))
+        if weights.get(key) != data.get(key)
+    ]
+    if not differing:
+        return []
+    return [
+        {
+            "step": "import",
+            "message": f"the weights and the data set do not match: {', '.join(differing)}",
+            "hint": "pass the data set that the weights were trained on",
+        }
+    ]
+
+
 def deployed_file(plan: Plan) -> str:
     """The name of the file that goes onto the board: the last one that the plan gives."""
     return list(plan.files)[-1]

@@ -332,3 +332,27 @@ def test_an_operator_that_the_firmware_lacks_is_a_warning_that_names_it(place: W
     assert [warning["message"] for warning in result.warnings] == [
         "SSCMA-Micro 1.0.x does not know ARG_MAX: the board will not load this model"
     ]
+
+
+def test_own_weights_of_other_classes_than_the_data_set_s(place: Workplace, tmp_path: Path) -> None:
+    weights = tmp_path / "best.pt"
+    weights.write_bytes(b"weights")
+    executor = ScriptedExecutor()
+
+    def of_three_classes(run: StepRun, listener: Listener) -> StepExit:
+        (run.out / "weights.safetensors").write_text("imported")
+        listener.event({"event": "finished", "result": {"nc": 3}})
+        return StepExit(code=0)
+
+    def fetched(run: StepRun, listener: Listener) -> StepExit:
+        (run.out / "data").mkdir()
+        (run.out / "data" / "data.yaml").write_text("names")
+        listener.event({"event": "finished", "result": {}})
+        return StepExit(code=0)
+
+    executor.fail = {"import": of_three_classes, "fetch-data": fetched}
+    request = {"weights": str(weights), "data": "coco8.yaml", "task": "detect"}
+    result = _build(place, executor, **request).run(Record())
+    assert [warning["message"] for warning in result.warnings] == [
+        "the weights and the data set do not match: classes 3 against 1"
+    ]
