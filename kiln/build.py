@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from kiln import __version__
 from kiln.environments import Environment, EnvironmentName, load_environment
-from kiln.errors import KilnError, disk_errors
+from kiln.errors import KilnError, os_errors
 from kiln.executors import Executor, Limits, StepRun
 from kiln.failures import StepListener, failure_of
 from kiln.plan import FromHost, Plan, Step, needs_host_data
@@ -292,7 +292,7 @@ class Build:
 
 def write_result(folder: Path, result: BuildResult, files: Mapping[str, File]) -> None:
     """Copy what is not there yet, and write build.json and SHA256SUMS; raises StoreError."""
-    with disk_errors("write the result", folder):
+    with os_errors("cannot write the result"):
         folder.mkdir(parents=True, exist_ok=True)
         for name, file in files.items():
             place = folder / name

@@ -12,7 +12,7 @@ from pathlib import Path
 from kiln.build import Build
 from kiln.console import Terminal
 from kiln.environments import ENVIRONMENT_NAMES, load_environment
-from kiln.errors import disk_errors
+from kiln.errors import os_errors
 from kiln.executors import Executor
 from kiln.plan import Plan, make_plan
 from kiln.request import BuildRequest
@@ -113,7 +113,7 @@ def clean_up(place: Workplace, *, store: bool, environments: bool) -> None:
     for folder in folders:
         if folder.exists():
             size = _size(folder)
-            with disk_errors("remove files", folder):
+            with os_errors("cannot remove files"):
                 shutil.rmtree(folder)
             terminal.say(f"removed {_shown(folder)} ({size / 2**20:,.0f} MiB)")
     for removed in clean_engine(images=environments):

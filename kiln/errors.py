@@ -120,18 +120,17 @@ class Interrupted(KilnError):
 
 
 @contextlib.contextmanager
-def disk_errors(doing: str, place: Path) -> Iterator[None]:
-    """Turn an OSError into DiskFull or StoreError: what was being done, where, what to do."""
+def os_errors(what: str, otherwise: type[KilnError] = StoreError) -> Iterator[None]:
+    """Translate OSError into DiskFull, or ``otherwise``; ``what`` begins the message."""
     try:
         yield
     except OSError as error:
+        place = f" ({error.filename})" if error.filename else ""
+        message = f"{what}: {error.strerror or error}{place}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(
-                f"cannot {doing}: no space is left on the disk of {place}",
-                hint="free some (kiln clean, docker system prune) and run again; "
-                "finished steps are kept",
+                message,
+                hint="make room (kiln clean, docker system prune), or set KILN_HOME to a folder "
+                "on a larger disk; finished steps are kept",
             ) from error
-        raise StoreError(
-            f"cannot {doing} in {place}: {error.strerror or error}",
-            hint="check that the folder is yours to write",
-        ) from error
+        raise otherwise(message) from error

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from kiln import errors
-from kiln.errors import KilnError, disk_errors
+from kiln.errors import KilnError, os_errors
 from kiln.executors import StepExit
 from kiln.plan import Step
 from stages.contract import EXIT_INTERNAL
@@ -66,7 +66,7 @@ class StepListener:
         self._written = 0
 
     def __enter__(self) -> StepListener:
-        with disk_errors("write a log", self.path.parent):
+        with os_errors("cannot write a log"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._stream = self.path.open("w", encoding="utf-8")
         return self
@@ -82,7 +82,7 @@ class StepListener:
     def log(self, line: str) -> None:
         self.tail.append(line)
         if self._written < MAX_LOG_BYTES:
-            with disk_errors("write a log", self.path.parent):
+            with os_errors("cannot write a log"):
                 self._written += self._stream.write(line + "\n")
                 self._stream.flush()
         self._audience.step_log(self._step, line)

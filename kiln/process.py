@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import errno
 import os
 import re
 import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from kiln.errors import DiskFull, EnvironmentBroken
+from kiln.errors import EnvironmentBroken, os_errors
 
 #: How long a process may take between being asked to end and being killed.
 GRACE_S = 10.0
@@ -70,20 +69,6 @@ def run(
     return process.returncode
 
 
-@contextlib.contextmanager
-def os_errors(what: str) -> Iterator[None]:
-    """Translate OSError into DiskFull or EnvironmentBroken, beginning with ``what``."""
-    try:
-        yield
-    except OSError as error:
-        place = f" ({error.filename})" if error.filename else ""
-        message = f"{what}: {error.strerror or error}{place}"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            hint = "make room, or set KILN_HOME to a folder on a larger disk"
-            raise DiskFull(message, hint=hint) from error
-        raise EnvironmentBroken(message) from error
-
-
 class Lines:
     """Turns bytes into text lines as they come; a carriage return ends a line too."""
 
@@ -113,7 +98,7 @@ class Lines:
 def _start(
     argv: Sequence[str | Path], env: Mapping[str, str], cwd: Path, inherit: Sequence[int]
 ) -> subprocess.Popen[bytes]:
-    with os_errors(f"cannot start {argv[0]}"):
+    with os_errors(f"cannot start {argv[0]}", EnvironmentBroken):
         return subprocess.Popen(
             argv,
             env=env,

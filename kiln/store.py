@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kiln.errors import StoreError, disk_errors
+from kiln.errors import StoreError, os_errors
 from kiln.statindex import StatIndex
 from kiln.tree import File, Tree, canonical_json, digest_of, tree_of
 
@@ -99,7 +99,7 @@ class Store:
 
     def open(self) -> None:
         """Make the folders; raises StoreError if that cannot be."""
-        with disk_errors("make the store", self.folder):
+        with os_errors("cannot make the store"):
             for folder in (self._entries, self._tmp, self._locks, self.index_folder):
                 folder.mkdir(parents=True, exist_ok=True)
             tag = self.folder / "CACHEDIR.TAG"
@@ -123,7 +123,7 @@ class Store:
     @contextlib.contextmanager
     def making(self, key: str, waiting: Callable[[], None]) -> Iterator[None]:
         """Hold a step's lock; ``waiting`` is called if another driver holds it now."""
-        with disk_errors("lock the store", self.folder):
+        with os_errors("cannot lock the store"):
             lock = (self._locks / f"{key}.lock").open("w")
         with lock:
             try:
@@ -136,7 +136,7 @@ class Store:
     @contextlib.contextmanager
     def workspace(self) -> Iterator[Path]:
         """An empty folder in the store's own file system, gone at the end unless published."""
-        with disk_errors("write to the store", self.folder):
+        with os_errors("cannot write to the store"):
             self._tmp.mkdir(parents=True, exist_ok=True)
             folder = Path(tempfile.mkdtemp(dir=self._tmp))
         try:
@@ -156,7 +156,7 @@ class Store:
         facts: Mapping[str, Any],
     ) -> Entry:
         """Hash what lies in ``workspace/out``, then put it under its key by one rename."""
-        with disk_errors("write to the store", self.folder):
+        with os_errors("cannot write to the store"):
             out = workspace / "out"
             files = StatIndex(workspace / "unused").files(_files_below(out))
             document = {
@@ -185,7 +185,7 @@ class Store:
 
     def clear(self) -> None:
         """Remove every entry."""
-        with disk_errors("clear the store", self.folder):
+        with os_errors("cannot clear the store"):
             shutil.rmtree(self.folder, ignore_errors=False)
 
     def _move_in(self, workspace: Path, place: Path) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import docker
 from docker.models.containers import Container
 
-from kiln.errors import DataError, EngineError, StepCrashed, disk_errors
+from kiln.errors import DataError, EngineError, StepCrashed, os_errors
 from kiln.executors.docker_engine import engine_errors
 from kiln.tree import File, Tree
 
@@ -99,7 +99,7 @@ def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path, st
             hint="a step gives files only; this is a fault of the step",
         )
     path = target.joinpath(*parts)
-    with disk_errors("store the outputs of a step", target):
+    with os_errors("cannot store the outputs of a step"):
         if member.isdir():
             path.mkdir(exist_ok=True)
             return

@@ -18,7 +18,7 @@ import docker
 from kiln import process
 from kiln.compose import load_names
 from kiln.environments import Environment
-from kiln.errors import EnvironmentBroken
+from kiln.errors import EnvironmentBroken, os_errors
 from kiln.executors import Say
 from kiln.executors.docker_build import (
     BuildNetwork,
@@ -254,7 +254,7 @@ class Images:
     def _log(self, environment: Environment, say: Say) -> Iterator[Path]:
         """A fresh log, held so that two drivers of one checkout build an image once."""
         path = self._logs / f"image-{environment.name}.log"
-        with process.os_errors("an image cannot be built"):
+        with os_errors("an image cannot be built", EnvironmentBroken):
             self._logs.mkdir(parents=True, exist_ok=True)
             stream = path.open("a")
         with stream:

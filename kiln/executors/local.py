@@ -17,7 +17,7 @@ from typing import IO, Literal
 
 from kiln import process
 from kiln.environments import Environment
-from kiln.errors import EnvironmentBroken, StepTimeout
+from kiln.errors import EnvironmentBroken, StepTimeout, os_errors
 from kiln.executors import STEP_VARIABLES, Listener, Say, StepExit, StepRun, job_document
 from kiln.executors.events import EventReader
 from kiln.executors.installer import proxies
@@ -57,7 +57,7 @@ class LocalExecutor:
         folder = self._home / "jobs" / run.key
         finished = False
         failing = f"step {run.step} cannot be run"
-        with process.os_errors(failing), _claimed(folder, listener) as claim:
+        with os_errors(failing, EnvironmentBroken), _claimed(folder, listener) as claim:
             try:
                 _fill(folder, run)
                 code, oom_killed = self._start(run, interpreter, folder, listener, claim)

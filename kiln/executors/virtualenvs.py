@@ -15,9 +15,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kiln import process
 from kiln.environments import Environment
-from kiln.errors import DiskFull, EnvironmentBroken
+from kiln.errors import DiskFull, EnvironmentBroken, os_errors
 from kiln.executors import Say
 from kiln.executors.installer import UvFailed, ask_uv, installer_variables, run_uv
 from kiln.tree import hash_file
@@ -72,7 +71,7 @@ class VirtualEnvironments:
             return
         _refuse_other_hosts()
         folder = self._folder(environment)
-        with process.os_errors(f"the {environment.name} environment cannot be made"):
+        with os_errors(f"the {environment.name} environment cannot be made", EnvironmentBroken):
             folder.parent.mkdir(parents=True, exist_ok=True)
             self._logs.mkdir(parents=True, exist_ok=True)
             with _locked(folder.with_suffix(".lock"), environment.name, say):

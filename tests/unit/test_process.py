@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from kiln import process
-from kiln.errors import DiskFull, EnvironmentBroken
+from kiln.errors import DiskFull, EnvironmentBroken, os_errors
 
 
 def _python(code: str, **settings: Any) -> tuple[int, bytes, list[str]]:
@@ -205,7 +205,7 @@ def test_a_missing_command_is_a_sentence() -> None:
 def test_a_full_disk_has_its_own_error() -> None:
     with (
         pytest.raises(DiskFull, match="cannot write: No space left") as caught,
-        process.os_errors("cannot write"),
+        os_errors("cannot write"),
     ):
         raise OSError(28, "No space left on device", "/some/file")
     assert "KILN_HOME" in caught.value.hint
