@@ -8,6 +8,7 @@ a job's own volume goes with it, but for the unfinished work of a step that can 
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -95,7 +96,9 @@ class DockerExecutor:
 
     @functools.cached_property
     def _client(self) -> docker.DockerClient:
-        return connect()
+        client = connect()
+        weakref.finalize(self, client.close)
+        return client
 
     @functools.cached_property
     def _engine(self) -> Mapping[str, Any]:

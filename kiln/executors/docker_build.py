@@ -130,16 +130,19 @@ def build_image(
     """Build and tag one image, adding to ``log``; raises EnvironmentBroken, EngineError."""
     last: collections.deque[str] = collections.deque(maxlen=_LAST_LINES)
     said_at = time.monotonic()
+    broken = False
     with log.open("a", encoding="utf-8") as stream, engine_errors(f"build {recipe.title}"):
         for line, failed in _messages(client, recipe):
             clean = network.redact(line)
             stream.write(clean + "\n")
             last.append(f"  {clean}")
-            if failed:
-                raise _failure(recipe, last, log)
+            # Heard to its end all the same, or the connection would stay open.
+            broken = broken or failed
             if time.monotonic() - said_at > _HEARTBEAT_S:
                 said_at = time.monotonic()
                 say(f"{recipe.title}: {clean[:_SHOWN_CHARACTERS]}")
+    if broken:
+        raise _failure(recipe, last, log)
 
 
 def _messages(client: docker.DockerClient, recipe: ImageRecipe) -> Iterator[tuple[str, bool]]:

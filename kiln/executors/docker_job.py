@@ -14,7 +14,7 @@ from kiln.errors import EngineError
 from kiln.executors import StepRun, job_document
 from kiln.executors.docker_engine import LABEL, PLATFORM, engine_errors
 from kiln.executors.docker_files import put_files
-from kiln.executors.docker_stream import Output
+from kiln.executors.docker_stream import Output, hang_up
 from kiln.tree import canonical_json
 
 JOB_LABEL = f"{LABEL}.job"
@@ -98,7 +98,11 @@ class DockerJob:
             output: Output = container.attach(
                 stdout=True, stderr=True, stream=True, logs=False, demux=True
             )
-            container.start()
+            try:
+                container.start()
+            except BaseException:
+                hang_up(output)
+                raise
         return container, output
 
     def _create(self, image: str, name: str, **settings: Any) -> Container:

@@ -103,5 +103,11 @@ def _in_background(output: Output) -> Iterator[queue.Queue[Chunk | None]]:
             # It may be waiting for room.
             with contextlib.suppress(queue.Empty):
                 chunks.get(timeout=_TICK_S / 10)
-        # The SDK hangs up and leaves its own end of the line open.
-        output._response.close()  # type: ignore[attr-defined]
+        hang_up(output)
+
+
+def hang_up(output: Output) -> None:
+    """Close a stream of a container, the SDK's own end of it too, which it leaves open."""
+    with contextlib.suppress(*GONE):
+        output.close()
+    output._response.close()  # type: ignore[attr-defined]
