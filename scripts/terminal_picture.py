@@ -11,6 +11,7 @@ import pty
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
@@ -18,16 +19,19 @@ from rich.text import Text
 COLUMNS = 100
 #: Cursor on and off, and to the beginning of the line above.
 _CURSOR = re.compile(r"\x1b\[\?25[lh]")
+#: rich's pictures fetch a font from the net; any monospaced one will do.
+_FONT = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 _ERASE, _UP = "\x1b[2K", "\x1b[1A"
 
 
 def main() -> None:
     """Run the command in a terminal of its own and write the picture."""
     picture, *command = sys.argv[1:]
-    console = Console(record=True, width=COLUMNS, file=io.StringIO())
+    console = Console(record=True, width=COLUMNS, file=io.StringIO(), highlight=False)
     console.print(f"[bold]$ {' '.join(command)}[/]")
     console.print(Text.from_ansi(terminal_output(command)))
-    console.save_svg(picture, title="kiln")
+    svg = console.export_svg(title="kiln")
+    Path(picture).write_text(_FONT.sub("", svg), encoding="utf-8")
 
 
 def terminal_output(command: list[str]) -> str:
