@@ -128,7 +128,7 @@ class Terminal:
         match event["event"]:
             case "progress":
                 self._progress(float(event["done"]), float(event["total"]), str(event["unit"]))
-            case "metric" if event["name"] in _ACCURACY:
+            case "metric" if event["name"] in ("box/map50", "pose/map50"):
                 self._bar.note(f"{_ACCURACY[event['name']]} {event['value']:.3f}")
             case "device":
                 self._bar.note(str(event["name"]))
