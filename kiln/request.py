@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from kiln.errors import RequestError, WeightsError
 from kiln.records import read_record, read_toml
@@ -222,6 +223,9 @@ def _validate(request: BuildRequest) -> None:
     for name, (value, least) in counts.items():
         if value is not None and value < least:
             raise RequestError(f"{name} is {value}", hint=f"it must be at least {least}")
+    for address in (request.data, request.weights):
+        if address is not None and _is_url(address):
+            _refuse_secrets(address)
     weights = request.weights_file
     if weights is not None and not weights.is_file():
         raise WeightsError(
@@ -232,4 +236,15 @@ def _validate(request: BuildRequest) -> None:
         raise RequestError(
             "EPOCHS=0 without weights is an untrained network",
             hint="pass WEIGHTS=, or leave EPOCHS out",
+        )
+
+
+def _refuse_secrets(address: str) -> None:
+    """A URL is part of a build's recipe and so of its logs; a password or token may not be."""
+    parts = urlsplit(address)
+    if parts.username or parts.password or parts.query:
+        place = f"{parts.scheme}://{parts.hostname}{parts.path}"
+        raise RequestError(
+            f"the address at {place} holds a password or a query, which build.json would repeat",
+            hint="download it yourself and pass its path",
         )

@@ -90,3 +90,12 @@ def test_published_weights_say_their_architecture(tmp_path: Path) -> None:
 def test_an_untrained_network_is_refused(tmp_path: Path, weights: str | None) -> None:
     with pytest.raises(RequestError, match="untrained"):
         load_request(Flags(weights=weights, epochs=0), None, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "address", ["https://me:secret@example.org/x.zip", "https://example.org/x.zip?key=secret"]
+)
+def test_a_secret_in_an_address_is_refused_and_not_repeated(tmp_path: Path, address: str) -> None:
+    with pytest.raises(RequestError, match="password or a query") as error:
+        load_request(Flags(data=address), None, tmp_path)
+    assert "secret" not in error.value.message + error.value.hint
