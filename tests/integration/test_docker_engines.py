@@ -27,6 +27,7 @@ import pytest
 
 from kiln.errors import EngineError
 from kiln.executors.docker import engine_status
+from kiln.executors.docker_clean import clean_engine
 from tests.integration.conftest import ROOT, Recorder, tree
 from tests.integration.docker_bench import PREFIX, Bench, engine_or_skip, make_bench, remove_all
 
@@ -179,6 +180,19 @@ def test_an_engine_that_cannot_see_the_drivers_files(
     assert {path.stat().st_uid for path in step.out.rglob("*")} == {os.getuid()}
     assert there.is_clear_of(step.key)
     there.client.close()
+
+
+def test_clean_takes_what_is_kilns_and_nothing_else(engine: Engine) -> None:
+    with contextlib.closing(docker.DockerClient(engine.address)) as client:
+        ours = client.volumes.create("kiln-state-of-something", labels={"org.kiln": "job"})
+        client.volumes.create("somebody-elses")
+        assert [line for line in clean_engine(images=False) if "volume" in line]
+        left = [volume.name for volume in client.volumes.list()]
+        assert "somebody-elses" in left
+        assert ours.name not in left
+        assert client.images.list(f"{PREFIX}vela")
+        clean_engine(images=True)
+        assert not client.images.list(f"{PREFIX}vela")
 
 
 def _tags(bench: Bench) -> list[str]:
