@@ -164,10 +164,11 @@ def _report_failure(events: Events, kind: str, message: str, hint: str) -> None:
 def _kind_of(error: Exception, folder: Path) -> FailureKind:
     """Tell the two faults of the host that any library may raise from all others.
 
-    Of a full disk many libraries raise errors of their own, so the disk itself is asked.
+    Of a full disk many libraries raise errors of their own: with the system's words in them, or
+    after they have taken away what did not fit, or neither, so the disk itself is asked too.
     """
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    if full or shutil.disk_usage(folder).free < FULL_BYTES:
+    told = any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT))
+    if told or shutil.disk_usage(folder).free < FULL_BYTES:
         return "disk"
     if isinstance(error, MemoryError):
         return "memory"
