@@ -286,22 +286,25 @@ class Build:
             numbers=numbers,
             warnings=tuple(warnings),
         )
-        write_result(self.place.results / plan.target.name / plan.name, result, files)
+        folder = self.place.results / plan.target.name / plan.name
+        index = self._store.index_folder / f"result-{_file_name(folder)}.json"
+        write_result(folder, result, files, index=index)
         return result
 
 
-def write_result(folder: Path, result: BuildResult, files: Mapping[str, File]) -> None:
+def write_result(
+    folder: Path, result: BuildResult, files: Mapping[str, File], *, index: Path
+) -> None:
     """Copy what is not there yet, and write build.json and SHA256SUMS; raises StoreError."""
-    with os_errors("cannot write the result"):
+    with os_errors("cannot write the result"), StatIndex(index) as known:
         folder.mkdir(parents=True, exist_ok=True)
+        places = {name: folder / name for name in files}
+        there = known.files({name: path for name, path in places.items() if path.is_file()})
         for name, file in files.items():
-            place = folder / name
-            if not (place.is_file() and place.stat().st_size == file.size) or (
-                hash_file(place) != file.sha256
-            ):
+            if name not in there or there[name].sha256 != file.sha256:
                 temporary = folder / f".{name}.part"
                 shutil.copyfile(file.path, temporary)
-                temporary.replace(place)
+                temporary.replace(places[name])
         text = json.dumps(result.document(), indent=2, ensure_ascii=False) + "\n"
         _write(folder / "build.json", text)
         _write(folder / "SHA256SUMS", sums_text(result.files))

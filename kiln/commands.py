@@ -28,13 +28,8 @@ def build_targets(
     terminal = Terminal(verbose=verbose)
     plans = [_plan(request, place) for request in requests]
     results: list[BuildResult] = []
-    executors: list[Executor] = []
-
-    def executor() -> Executor:
-        if not executors:
-            executors.append(_choose(requests[0], place, terminal))
-        return executors[0]
-
+    # One for all targets, chosen when the first of them has something to run.
+    executor = functools.cache(functools.partial(_choose, requests[0], place, terminal))
     for note in dict.fromkeys(note for plan in plans for note in plan.notes):
         terminal.say(note)
     for plan in plans:

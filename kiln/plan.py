@@ -72,7 +72,7 @@ class DemoSettings:
 
 
 #: What reaches its accuracy soonest on two CPU cores: many small steps, and no mosaics, which a
-#: short training has no time to learn from. scripts/ and README have the figures.
+#: short training has no time to learn from.
 DEMO = DemoSettings(
     train=256,
     val=48,

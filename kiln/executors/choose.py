@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from kiln.errors import EngineError
 from kiln.executors import Executor, Say
 from kiln.executors.local import LocalExecutor
 from kiln.request import BuildRequest
@@ -16,7 +15,7 @@ def choose_executor(
 ) -> Executor:
     """Take what was asked for; ``auto`` takes the engine where one answers, and says why.
 
-    Raises EngineError if docker was asked for and no engine answers.
+    An engine that was asked for and does not answer is told by the executor's first use of it.
     """
     logs = home / "logs"
     if request.executor == "local":
@@ -24,17 +23,12 @@ def choose_executor(
     # The SDK takes longer to import than a build that has nothing to do.
     from kiln.executors.docker import BuildNetwork, DockerExecutor, engine_status
 
-    status = engine_status()
     if request.executor == "auto":
+        status = engine_status()
         name = "docker" if status.reachable else "local"
         why = f"engine {status.version} answers" if status.reachable else status.detail
         say(f"executor: {name} ({why})")
         if not status.reachable:
             return LocalExecutor(root=root, home=home, logs=logs)
-    elif not status.reachable:
-        raise EngineError(
-            f"no container engine answers: {status.detail}",
-            hint="start it, or use EXECUTOR=local, which needs none",
-        )
     network = BuildNetwork.from_environment(variables)
     return DockerExecutor(root=root, logs=logs, network=network, registry=request.registry)

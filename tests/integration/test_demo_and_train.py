@@ -16,19 +16,11 @@ from kiln.environments import EnvironmentName
 from kiln.executors import STEP_VARIABLES
 from kiln.tree import hash_file
 
-from .conftest import IMGSZ, ROOT, RunStep, tree
+from . import conftest
+from .conftest import ROOT, RunStep, tree
 
 Python = Callable[[EnvironmentName], Path]
-TINY = {
-    "task": "pose",
-    "model": "yolov8n",
-    "imgsz": IMGSZ,
-    "epochs": 1,
-    "batch": 4,
-    "seed": 0,
-    "gpu": "none",
-    "overrides": {},
-}
+TINY = {"task": "pose", **conftest.TINY}
 #: The pictures and labels of {"train": 3, "val": 1, "seed": 7}. They must come out the same on
 #: every host: the weights trained on them are compared between hosts.
 DRAWN = {

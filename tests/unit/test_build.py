@@ -356,3 +356,28 @@ def test_own_weights_of_other_classes_than_the_data_set_s(place: Workplace, tmp_
     assert [warning["message"] for warning in result.warnings] == [
         "the weights and the data set do not match: classes 3 against 1"
     ]
+
+
+def test_a_data_set_of_poses_is_no_mismatch_for_detection_weights(
+    place: Workplace, tmp_path: Path
+) -> None:
+    weights = tmp_path / "best.pt"
+    weights.write_bytes(b"weights")
+    executor = ScriptedExecutor()
+
+    def gives(path: str, result: Mapping[str, Any]) -> Callable[[StepRun, Listener], StepExit]:
+        def run(run: StepRun, listener: Listener) -> StepExit:
+            (run.out / path).parent.mkdir(exist_ok=True)
+            (run.out / path).write_text("given")
+            listener.event({"event": "finished", "result": result})
+            return StepExit(code=0)
+
+        return run
+
+    executor.fail = {
+        "fetch-data": gives("data/data.yaml", {}),
+        "check": gives("dataset.json", {"nc": 1, "kpt_shape": [17, 3]}),
+        "import": gives("weights.safetensors", {"nc": 1, "kpt_shape": None}),
+    }
+    request = {"weights": str(weights), "data": "coco8-pose.yaml", "task": "detect"}
+    assert not _build(place, executor, **request).run(Record()).warnings
