@@ -1,15 +1,15 @@
-"""Exports a network with raw heads, and pictures to calibrate and to judge it with."""
+"""Exports a network with raw heads.
+
+``params``: imgsz, split_c2f (bool; true where it is left out). ``in/``: weights.safetensors.
+``out/``: model.onnx.
+"""
 
 from __future__ import annotations
 
 import io
-import json
 import math
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 import stages.train.quiet  # noqa: F401 - before anything of ultralytics
 
@@ -21,8 +21,6 @@ from ultralytics.nn.tasks import DetectionModel
 
 from stages.contract import Events, Job, StepFailed, main
 from stages.train import checkpoint
-from stages.train.images import list_images
-from stages.train.pictures import Square, objects_of, read_square, spread
 from stages.train.raw_heads import RawHeads, largest_difference
 
 #: The newest that onnx2tf 1.17 converts without a transpose being added, as far as is known.
@@ -33,15 +31,14 @@ _TRIAL_IMAGES = 2
 _PACKAGES = ("ultralytics", "torch", "onnx", "onnxslim", "numpy")
 
 
-def run(job: Job, events: Events) -> dict[str, Any]:
-    """Write model.onnx, calibration.npy and evaluation/; say what the model is."""
+def run(job: Job, _events: Events) -> dict[str, Any]:
+    """Write model.onnx; say what the model is."""
     size = int(job.params["imgsz"])
     model, meta = checkpoint.load(job.inputs / "weights.safetensors")
     raw = RawHeads(model, split_c2f=job.params.get("split_c2f", True)).eval()
     check_same_function(model, raw, size)
     exported = export(raw, size)
     (job.out / "model.onnx").write_bytes(exported.SerializeToString(deterministic=True))
-    _write_pictures(job, events, meta, size)
     return {
         "task": meta.task,
         "nc": meta.nc,
@@ -124,45 +121,6 @@ def _values(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
 
 def _shape(value: onnx.ValueInfoProto) -> list[int]:
     return [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
-
-
-def _write_pictures(job: Job, events: Events, meta: checkpoint.Meta, size: int) -> None:
-    """Both sets come from val, as the wiki calibrates."""
-    folder = job.inputs / "data" / "images" / "val"
-    paths = list_images(folder)
-    if not paths:
-        raise StepFailed("data", "the data set has no pictures in val to calibrate with")
-    calibration = spread(paths, job.params["calibration"])
-    judged = spread(paths, job.params["evaluation"])
-    wanted = sorted({*calibration, *judged})
-    squares = {}
-    for number, path in enumerate(wanted, start=1):
-        squares[path] = read_square(path, size, letterbox=job.params["letterbox"])
-        events.progress(number, len(wanted), "pictures")
-    evaluation = job.out / "evaluation"
-    evaluation.mkdir()
-    _save(job.out / "calibration.npy", [squares[path] for path in calibration])
-    _save(evaluation / "images.npy", [squares[path] for path in judged])
-    keypoints = meta.kpt_shape[0] if meta.kpt_shape else 0
-    truth = [_truth(path, folder, squares[path], keypoints) for path in judged]
-    text = json.dumps(truth, indent=1, ensure_ascii=False) + "\n"
-    (evaluation / "truth.json").write_text(text, encoding="utf-8")
-
-
-def _save(path: Path, squares: list[Square]) -> None:
-    np.save(path, np.stack([square.pixels for square in squares]), allow_pickle=False)
-
-
-def _truth(path: Path, folder: Path, square: Square, keypoints: int) -> dict[str, Any]:
-    """What is to be seen in a picture, in pixels of the square."""
-    name = path.relative_to(folder)
-    label = folder.parents[1] / "labels" / "val" / name.with_suffix(".txt")
-    return {
-        "file": name.as_posix(),
-        "width": square.source_width,
-        "height": square.source_height,
-        "objects": objects_of(label, square, keypoints=keypoints),
-    }
 
 
 if __name__ == "__main__":

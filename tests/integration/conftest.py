@@ -28,9 +28,14 @@ STEPS: Mapping[str, tuple[EnvironmentName, str]] = {
     "check": ("train", "check"),
     "import": ("train", "import_weights"),
     "train": ("train", "train"),
+    "pictures": ("train", "pictures"),
     "onnx": ("train", "onnx"),
     "quantize": ("export", "quantize"),
     "compile": ("vela", "compile"),
+    "reference": ("export", "reference"),
+    "verify": ("vela", "verify"),
+    "evaluate": ("export", "evaluate"),
+    "layers": ("export", "layers"),
 }
 IMGSZ = 64
 #: A training that is over in seconds; its task is the test's.
@@ -183,23 +188,33 @@ def detect_weights(run_step: RunStep, detect_data: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pose_onnx(run_step: RunStep, pose_data: Path, pose_weights: Path) -> Path:
-    return _onnx(run_step, pose_data, pose_weights)
+def pose_onnx(run_step: RunStep, pose_weights: Path) -> Path:
+    return _onnx(run_step, pose_weights)
 
 
 @pytest.fixture(scope="session")
-def detect_onnx(run_step: RunStep, detect_data: Path, detect_weights: Path) -> Path:
-    return _onnx(run_step, detect_data, detect_weights)
+def detect_onnx(run_step: RunStep, detect_weights: Path) -> Path:
+    return _onnx(run_step, detect_weights)
 
 
 @pytest.fixture(scope="session")
-def pose_int8(run_step: RunStep, pose_onnx: Path) -> Path:
-    return _int8(run_step, pose_onnx)
+def pose_pictures(run_step: RunStep, pose_data: Path) -> Path:
+    return _pictures(run_step, pose_data)
 
 
 @pytest.fixture(scope="session")
-def detect_int8(run_step: RunStep, detect_onnx: Path) -> Path:
-    return _int8(run_step, detect_onnx)
+def detect_pictures(run_step: RunStep, detect_data: Path) -> Path:
+    return _pictures(run_step, detect_data)
+
+
+@pytest.fixture(scope="session")
+def pose_int8(run_step: RunStep, pose_onnx: Path, pose_pictures: Path) -> Path:
+    return _int8(run_step, pose_onnx, pose_pictures)
+
+
+@pytest.fixture(scope="session")
+def detect_int8(run_step: RunStep, detect_onnx: Path, detect_pictures: Path) -> Path:
+    return _int8(run_step, detect_onnx, detect_pictures)
 
 
 def _data(run_step: RunStep, task: str) -> Path:
@@ -216,18 +231,21 @@ def _weights(run_step: RunStep, task: str, data: Path) -> Path:
     return run_step("train", {"task": task, **TINY}, inputs).expect_success().out
 
 
-def _onnx(run_step: RunStep, data: Path, weights: Path) -> Path:
-    params = {
-        "imgsz": IMGSZ,
-        "calibration": 4,
-        "evaluation": 4,
-        "letterbox": False,
-        "split_c2f": True,
+def _onnx(run_step: RunStep, weights: Path) -> Path:
+    inputs = {"weights.safetensors": weights / "weights.safetensors"}
+    return run_step("onnx", {"imgsz": IMGSZ}, inputs).expect_success().out
+
+
+def _pictures(run_step: RunStep, data: Path) -> Path:
+    params = {"imgsz": IMGSZ, "calibration": 4, "evaluation": 4, "letterbox": False}
+    inputs = {"data": data / "data", "dataset.json": data / "dataset.json"}
+    return run_step("pictures", params, inputs).expect_success().out
+
+
+def _int8(run_step: RunStep, exported: Path, pictures: Path) -> Path:
+    inputs = {
+        "model.onnx": exported / "model.onnx",
+        "calibration.npy": pictures / "calibration.npy",
     }
-    inputs = {"weights.safetensors": weights / "weights.safetensors", "data": data / "data"}
-    return run_step("onnx", params, inputs).expect_success().out
-
-
-def _int8(run_step: RunStep, exported: Path) -> Path:
-    inputs = {name: exported / name for name in ("model.onnx", "calibration.npy")}
-    return run_step("quantize", {"per_channel": False}, inputs).expect_success().out
+    params = {"granularity": "per-tensor", "order": None}
+    return run_step("quantize", params, inputs).expect_success().out
