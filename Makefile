@@ -1,8 +1,8 @@
 # Thin entry points; `make` alone lists them. Everything is also a command line: kiln --help
 #
 # Settings are given as in  make model TARGET=grove-v2 DATA='my set/data.yaml'
-SETTINGS := TARGET TASK DATA WEIGHTS MODEL IMGSZ EPOCHS BATCH NAME EXECUTOR GPU QUANT RESIZE \
-  REGISTRY TRUST_WEIGHTS CONFIG
+SETTINGS := TARGET TASK DATA WEIGHTS MODEL IMGSZ EPOCHS BATCH NAME EXECUTOR GPU QUANT RESIZE LAYERS \
+  FORCE REGISTRY TRUST_WEIGHTS CONFIG
 
 .DEFAULT_GOAL := help
 .SUFFIXES:
@@ -32,6 +32,9 @@ model: $(WORK)/driver/.complete  ## make the model file for TARGET
 
 explain: $(WORK)/driver/.complete  ## say which steps `make model` would run, and why
 	@$(KILN) explain
+
+report: $(WORK)/driver/.complete  ## open the report of the build that these settings ask for
+	@$(KILN) report
 
 targets: $(WORK)/driver/.complete  ## list the boards
 	@$(KILN) targets
@@ -74,4 +77,4 @@ $(WORK)/dev/.complete: dev.lock pyproject.toml scripts/bootstrap.sh $(call lost,
   | $(WORK)/driver/.complete
 	@scripts/bootstrap.sh $(WORK)/dev dev.lock
 
-.PHONY: model explain targets doctor images clean test test-unit check pins bench help lost
+.PHONY: model explain report targets doctor images clean test test-unit check pins bench help lost

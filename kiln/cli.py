@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from kiln import __version__
-from kiln.errors import Interrupted, KilnError, RequestError
+from kiln.errors import Interrupted, KilnError, ModelError, RequestError
 from kiln.request import BuildRequest, Flags, load_request
 from kiln.workplace import Workplace
 
@@ -31,17 +31,31 @@ def _option(*names: str, **settings: Any) -> Callable[[Command], Command]:
     return click.option(*names, envvar=variable, show_envvar=False, default=None, **settings)
 
 
-_REQUEST_OPTIONS = (
+#: What a finished file can be asked about, too.
+_COMMON_OPTIONS = (
     _option("--target", metavar="NAME", help="The board; `kiln targets` lists them, `all` is all."),
     _option("--task", type=click.Choice(["pose", "detect"]), help="What the model finds."),
     _option("--data", metavar="PATH", help="data.yaml or its folder, a published name, or a URL."),
+    _option("--executor", type=click.Choice(["auto", "docker", "local"]), help="Where steps run."),
+    _option(
+        "--resize",
+        type=click.Choice(["stretch", "letterbox"]),
+        help="How pictures to calibrate and to judge with become square; the board stretches.",
+    ),
+    _option("--registry", metavar="PREFIX", help="Pull stage images from here, if they are there."),
+    _option(
+        "--config",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="Settings file; ./kiln.toml is taken if it is there.",
+    ),
+)
+_BUILD_OPTIONS = (
     _option("--weights", metavar="FILE", help="Own .pt, a published name, or `scratch`."),
     _option("--model", metavar="SIZE", help="Architecture if weights do not say: yolov8n."),
     _option("--imgsz", type=int, metavar="PIXELS", help="Side of the square input picture."),
     _option("--epochs", type=click.IntRange(min=0), help="0 takes the weights as they are."),
     _option("--batch", type=click.IntRange(min=1), help="Pictures a training batch."),
     _option("--name", metavar="NAME", help="Name of the result folder and files."),
-    _option("--executor", type=click.Choice(["auto", "docker", "local"]), help="Where steps run."),
     _option("--gpu", type=click.Choice(["none", "auto", "required"]), help="GPU for training."),
     _option(
         "--quant",
@@ -49,28 +63,28 @@ _REQUEST_OPTIONS = (
         type=click.Choice(["per-tensor", "per-channel"]),
         help="Scales of the int8 weights.",
     ),
-    _option(
-        "--resize",
-        type=click.Choice(["stretch", "letterbox"]),
-        help="How calibration pictures become square; the board stretches.",
-    ),
-    _option("--registry", metavar="PREFIX", help="Pull stage images from here, if they are there."),
+    _option("--layers/--no-layers", help="Also say where along the network int8 errs most."),
     _option(
         "--trust-weights/--no-trust-weights",
         help="Open a .pt that holds more than plain tensors: that runs its code.",
     ),
     _option(
-        "--config",
-        type=click.Path(dir_okay=False, path_type=Path),
-        help="Settings file; ./kiln.toml is taken if it is there.",
+        "--force/--no-force",
+        help="Keep a model that the firmware would not take, marked as not accepted.",
     ),
 )
 
 
-def _request_options(command: Command) -> Command:
-    for option in reversed(_REQUEST_OPTIONS):
+def _common_options(command: Command) -> Command:
+    for option in reversed(_COMMON_OPTIONS):
         command = option(command)
     return command
+
+
+def _request_options(command: Command) -> Command:
+    for option in reversed(_BUILD_OPTIONS):
+        command = option(command)
+    return _common_options(command)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -106,6 +120,51 @@ def explain(as_json: bool, config: Path | None, **flags: Any) -> None:
     from kiln.commands import explain_targets
 
     explain_targets(_requests(config, flags), _workplace(), as_json=as_json)
+
+
+@kiln.command()
+@click.argument("build", required=False, type=click.Path(exists=True, path_type=Path))
+@_request_options
+@click.option("--open/--no-open", "show", default=True, help="Open it in a browser.")
+def report(build: Path | None, show: bool, config: Path | None, **flags: Any) -> None:
+    """Make report.html anew from build.json alone, and open it.
+
+    BUILD is a result folder; without it, that of the build which the settings ask for.
+    """
+    from kiln.commands import show_report
+
+    for request in _requests(config, flags):
+        show_report(build, request, _workplace(), show=show)
+
+
+@kiln.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@_common_options
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def inspect(file: Path, as_json: bool, config: Path | None, **flags: Any) -> None:
+    """Say what any TFLite FILE is, and whether the board would take it.
+
+    With --data its accuracy is measured too. Ends with 13 if the firmware would refuse it.
+    """
+    from kiln.commands import inspect_file
+
+    found = [
+        inspect_file(file, request, _workplace(), as_json=as_json)
+        for request in _requests(config, flags)
+    ]
+    if not all(found):
+        sys.exit(ModelError.exit_code)
+
+
+@kiln.command()
+@click.argument("left", type=click.Path(path_type=Path))
+@click.argument("right", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print both and their differences as JSON.")
+def compare(left: Path, right: Path, as_json: bool) -> None:
+    """Put two builds, given by their result folders, side by side."""
+    from kiln.commands import compare_builds
+
+    compare_builds(left, right, as_json=as_json)
 
 
 @kiln.command()
@@ -147,16 +206,18 @@ def clean(store: bool, environments: bool) -> None:
 
 
 def _requests(config: Path | None, flags: dict[str, Any]) -> list[BuildRequest]:
-    """One request, or one a target for `all`."""
-    from kiln.targets import target_names
+    """One request, or for `all` one for each target that can do the task."""
+    from kiln.targets import load_target, target_names
 
     default = Path("kiln.toml")
     chosen = config or (default if default.is_file() else None)
     request = load_request(Flags(**flags), chosen, Path.cwd())
     if request.target != ALL_TARGETS:
         return [request]
-    names = target_names(_workplace().root / "targets")
-    return [dataclasses.replace(request, target=name) for name in names]
+    folder = _workplace().root / "targets"
+    targets = [load_target(folder, name) for name in target_names(folder)]
+    able = [target.name for target in targets if request.task in target.tasks]
+    return [dataclasses.replace(request, target=name) for name in able]
 
 
 def _workplace() -> Workplace:

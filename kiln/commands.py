@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import os
 import shutil
+import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,11 +36,11 @@ def build_targets(
     for plan in plans:
         if len(plans) > 1:
             terminal.say(f"target {plan.target.name}")
-        result = Build(plan, place, executor).run(terminal)
+        build = Build(plan, place, executor)
+        result = build.run(terminal)
         results.append(result)
         if not as_json:
-            folder = place.results / plan.target.name / plan.name
-            terminal.build_done(result, _shown(folder))
+            terminal.build_done(result, _shown(build.folder))
     if as_json:
         documents = [result.document() for result in results]
         terminal.json(documents[0] if len(documents) == 1 else documents)
@@ -62,6 +63,53 @@ def explain_targets(requests: Sequence[BuildRequest], place: Workplace, *, as_js
         if len(found) > 1:
             terminal.say(f"target {name}")
         terminal.outlooks(looks)
+
+
+def inspect_file(file: Path, request: BuildRequest, place: Workplace, *, as_json: bool) -> bool:
+    """Say what a TFLite file is; True if the target's firmware would take it."""
+    # Nothing that a build with nothing to do needs.
+    from kiln.inspection import Inspector
+
+    terminal = Terminal()
+    target = load_target(place.root / "targets", request.target)
+    choose = functools.partial(_choose, request, place, terminal)
+    found = Inspector(request, target, place, choose).inspect(file, terminal)
+    if as_json:
+        terminal.json(dataclasses.asdict(found))
+    else:
+        terminal.inspected(found)
+    return found.verdict.accepted
+
+
+def compare_builds(left: Path, right: Path, *, as_json: bool) -> None:
+    """Two builds side by side."""
+    from kiln.comparison import compare, load_build
+
+    found = compare(load_build(left), load_build(right))
+    if as_json:
+        Terminal().json(dataclasses.asdict(found))
+    else:
+        Terminal().compared(found)
+
+
+def show_report(
+    folder: Path | None, request: BuildRequest, place: Workplace, *, show: bool
+) -> None:
+    """Make report.html anew from build.json alone, and open it in a browser."""
+    from kiln.comparison import load_build
+    from kiln.report import render
+
+    if folder is None:
+        plan = _plan(request, place)
+        folder = place.results / plan.target.name / plan.name
+    document = load_build(folder)
+    page = (folder if folder.is_dir() else folder.parent) / "report.html"
+    with os_errors("cannot write the report"):
+        page.write_text(render(document), encoding="utf-8")
+    terminal = Terminal()
+    terminal.result(_shown(page))
+    if show and not webbrowser.open(page.absolute().as_uri()):
+        terminal.say("no browser was found on this host: open the file yourself")
 
 
 def list_targets(place: Workplace, *, as_json: bool) -> None:

@@ -12,12 +12,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kiln.build import Outlook
+from kiln.comparison import Comparison
 from kiln.doctor import Finding
 from kiln.errors import KilnError
-from kiln.plan import Step
+from kiln.inspection import Inspection
 from kiln.progress import StepBar
-from kiln.result import BuildResult, Usage
+from kiln.result import METRICS, BuildResult, Usage, Verdict
+from kiln.runner import Outlook
+from kiln.step import Step
 from kiln.store import Entry
 from kiln.targets import Target
 
@@ -25,13 +27,6 @@ _STYLES: Mapping[str, str] = {"✓": "green", "✕": "red", "=": "dim", "!": "ye
 
 #: Without a terminal, a long step shows that it lives.
 _SECONDS_A_LINE = 15.0
-
-_ACCURACY: Mapping[str, str] = {
-    "box/map50": "box mAP50",
-    "box/map50_95": "box mAP50-95",
-    "pose/map50": "pose mAP50",
-    "pose/map50_95": "pose mAP50-95",
-}
 
 
 class Terminal:
@@ -54,6 +49,9 @@ class Terminal:
     def json(self, value: object) -> None:
         sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
+    def result(self, text: str) -> None:
+        self._out.print(escape(text))
+
     def build_done(self, result: BuildResult, folder: str) -> None:
         """The end of a build: files, memory against the board, speed and accuracy."""
         if result.did_nothing:
@@ -65,10 +63,60 @@ class Terminal:
         for name, (_sha256, size) in result.files.items():
             table.add_row(escape(f"  {name}"), _kib(size / 1024))
         self._out.print(table)
+        self._verdict(result.verdict, result.board["firmware"])
         for line in _figures(result):
             self._out.print(line)
+        self._out.print(f"[dim]report    {escape(folder)}/report.html[/]")
         for warning in result.warnings:
             self._warning(warning["message"], warning["hint"])
+
+    def inspected(self, found: Inspection) -> None:
+        """What a file is, whether the board would take it, and how accurate it is."""
+        self._out.print(f"[bold]{escape(found.file)}[/] is {escape(found.model['what'])}")
+        table = Table(box=None, pad_edge=False)
+        for title in ("", "tensor", "shape", "type", "scale", "zero point", "read as"):
+            table.add_column(title, overflow="fold")
+        for kind, tensors in (
+            ("in", [found.model["input"]]),
+            ("out", found.model["outputs"]),
+        ):
+            for tensor in tensors:
+                table.add_row(kind, *_tensor(tensor))
+        self._out.print(table)
+        self._verdict(found.verdict, found.firmware)
+        lines = [f"operators {_placed(found.model['operators'])}"]
+        if found.accuracy is not None:
+            (artifact,) = found.accuracy["artifacts"].values()
+            lines.append(f"accuracy  {_maps(artifact)} on {found.accuracy['images']} pictures")
+        for line in lines:
+            self._out.print(line)
+        for warning in found.warnings:
+            self._warning(warning["message"], warning["hint"])
+
+    def compared(self, found: Comparison) -> None:
+        """Two builds side by side, and what differs in their recipes."""
+        for title, rows in (("figures", found.figures), ("recipes", found.differences)):
+            if not rows:
+                self._out.print("the recipes are the same")
+                continue
+            table = Table(box=None, pad_edge=False)
+            for heading in (title, found.left, found.right):
+                table.add_column(escape(heading), overflow="fold")
+            if title == "figures":
+                table.add_column("change", overflow="fold")
+            for row in rows:
+                cells = [row.name, row.left, row.right, row.change]
+                table.add_row(*(escape(cell) for cell in cells[: len(table.columns)]))
+            self._out.print(table)
+
+    def _verdict(self, verdict: Verdict, firmware: str) -> None:
+        """Each check that failed in red, or one line in green."""
+        if verdict.accepted:
+            self._mark("✓", f"accepted by {firmware} ({len(verdict.checks)} checks)", out=True)
+            return
+        self._mark("✕", f"NOT ACCEPTED by {firmware}:", out=True)
+        for line in verdict.refusals:
+            self._out.print(f"  [red]{escape(line)}[/]")
 
     def outlooks(self, outlooks: Sequence[Outlook]) -> None:
         table = Table(box=None, pad_edge=False)
@@ -129,7 +177,7 @@ class Terminal:
             case "progress":
                 self._progress(float(event["done"]), float(event["total"]), str(event["unit"]))
             case "metric" if event["name"] in ("box/map50", "pose/map50"):
-                self._bar.note(f"{_ACCURACY[event['name']]} {event['value']:.3f}")
+                self._bar.note(f"{METRICS[event['name']]} {event['value']:.3f}")
             case "device":
                 self._bar.note(str(event["name"]))
             case "warning":
@@ -174,29 +222,50 @@ class Terminal:
 
 def _figures(result: BuildResult) -> list[str]:
     numbers = result.numbers
-    lines = [_usage("flash", numbers.flash)]
-    if numbers.sram is not None:
-        lines.append(_usage("SRAM", numbers.sram))
+    lines = [_usage("flash", numbers.flash), _usage("SRAM", numbers.sram)]
     if numbers.estimated_ms is not None:
         lines.append(
             f"speed     {numbers.estimated_ms:.1f} ms estimated by {numbers.estimator} "
             f"({numbers.cycles:,} cycles)"
         )
-    placed = ", ".join(
-        f"{sum(counts.values())} on the {place.upper()}"
-        for place, counts in numbers.operators.items()
+    lines.append(f"operators {_placed(_counted(numbers.operators))}")
+    accuracy = numbers.accuracy
+    lines.append(
+        f"accuracy  {_maps(accuracy.artifacts['int8'])} (int8, {accuracy.images} pictures)"
     )
-    lines.append(f"operators {placed}")
-    if numbers.accuracy:
-        shown = ", ".join(
-            f"{_ACCURACY[name]} {value:.3f}"
-            for name, value in numbers.accuracy.items()
-            if name in _ACCURACY
+    if accuracy.drop:
+        lost = ", ".join(
+            f"{METRICS[name]} {-points:+.1f}" for name, points in accuracy.drop.items()
         )
-        lines.append(f"accuracy  {shown} (trained weights, before quantisation)")
-    else:
-        lines.append("accuracy  not measured: nothing was trained")
+        lines.append(f"          against fp32: {lost} points")
     return lines
+
+
+def _counted(operators: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    return {place: sum(counts.values()) for place, counts in operators.items()}
+
+
+def _placed(operators: Mapping[str, Any]) -> str:
+    """How many operators run where; those of the CPU by name if they are few."""
+    return ", ".join(
+        f"{count if isinstance(count, int) else sum(count.values())} on the {place.upper()}"
+        for place, count in operators.items()
+        if count is not None
+    )
+
+
+def _maps(artifact: Mapping[str, float | None]) -> str:
+    known = {title: artifact.get(name) for name, title in METRICS.items()}
+    shown = [f"{title} {value:.3f}" for title, value in known.items() if value is not None]
+    return ", ".join(shown) or "not measured: nothing is labelled"
+
+
+def _tensor(tensor: Mapping[str, Any]) -> list[str]:
+    scale = "" if tensor["scale"] is None else f"{tensor['scale']:.6g}"
+    shape = "x".join(str(side) for side in tensor["shape"])
+    point = "" if tensor["zero_point"] is None else str(tensor["zero_point"])
+    cells = [tensor["name"], shape, tensor["dtype"], scale, point, tensor.get("role") or ""]
+    return [escape(cell) for cell in cells]
 
 
 def _usage(name: str, usage: Usage) -> str:

@@ -107,6 +107,16 @@ class ModelError(KilnError):
     exit_code = 13
 
 
+class NotAccepted(ModelError):
+    """The firmware would not take this model; names each check that failed."""
+
+    def __init__(self, firmware: str, refusals: Iterable[str]) -> None:
+        super().__init__(
+            "\n".join([f"{firmware} would not take this model:", *(f"  ✕ {r}" for r in refusals)]),
+            hint="FORCE=1 keeps the model all the same, marked as not accepted",
+        )
+
+
 class DeviceError(KilnError):
     """A GPU was asked for and is not there."""
 

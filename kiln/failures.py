@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from kiln import errors
 from kiln.errors import KilnError, os_errors
 from kiln.executors import StepExit
-from kiln.plan import Step
+from kiln.step import Step
 from stages.contract import EXIT_INTERNAL
 
 TAIL_LINES = 30

@@ -8,48 +8,24 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from kiln.environments import EnvironmentName
-from kiln.executors import Gpu
+from kiln.evidence import (
+    JUDGED,
+    evaluate_step,
+    evidence_of,
+    layers_step,
+    pictures_step,
+    proof_steps,
+)
 from kiln.request import BuildRequest
+from kiln.step import FromHost, FromStep, Input, Step
 from kiln.targets import Target
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FromHost:
-    """An input that the user brought: ``data`` or ``weights``."""
-
-    source: str
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FromStep:
-    """An input that an earlier step gave: a file, a folder, or all of its outputs ("")."""
-
-    step: str
-    path: str = ""
-
-
-Input = FromHost | FromStep
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Step:
-    """One step of a plan."""
-
-    name: str
-    title: str
-    environment: EnvironmentName
-    module: str
-    params: Mapping[str, Any]
-    inputs: Mapping[str, Input]
-    network: bool = False
-    gpu: Gpu = "none"
-    resumable: bool = False
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Steps in the order in which they run, and the files that the user gets, by name."""
+    """Steps in the order in which they run; the files that the user gets, by name, the last of
+    them the one that goes onto the board; and what the report shows beyond figures, by name.
+    """
 
     name: str
     target: Target
@@ -58,6 +34,12 @@ class Plan:
     notes: tuple[str, ...]
     steps: tuple[Step, ...]
     files: Mapping[str, FromStep]
+    evidence: Mapping[str, FromStep]
+
+    @property
+    def deployed(self) -> str:
+        """The name of the file that goes onto the board."""
+        return list(self.files)[-1]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,6 +63,7 @@ DEMO = DemoSettings(
     overrides={"optimizer": "AdamW", "lr0": 0.002, "momentum": 0.9, "mosaic": 0.0},
 )
 DEMO_SEED = 0
+
 DEFAULT_EPOCHS = 100
 DEFAULT_BATCH = 16
 
@@ -89,23 +72,28 @@ def make_plan(request: BuildRequest, target: Target) -> Plan:
     """Decide every step of a build; raises RequestError if the target cannot take the request."""
     imgsz = request.imgsz or target.input.default_size
     target.check_size(imgsz)
-    data, data_steps = _data_steps(request)
+    target.task(request.task)
+    data, data_steps = data_steps_of(request)
     weights, weight_steps = _weight_steps(request, data, imgsz)
-    onnx = _onnx(request, target, weights, data, imgsz)
-    quantize = _quantize(request)
-    steps = [*data_steps, *weight_steps, onnx, quantize]
+    pictures = pictures_step(request, target, data, imgsz)
+    onnx = _onnx(weights, imgsz)
+    steps = [*data_steps, *weight_steps, pictures, onnx, _quantize(request, target)]
+    deployed = FromStep(step="quantize", path="int8.tflite")
     name = request.name or _default_name(request, imgsz)
     files = {
         f"{name}.safetensors": weights,
         f"{name}.onnx": FromStep(step="onnx", path="model.onnx"),
         f"{name}_float32.tflite": FromStep(step="quantize", path="float32.tflite"),
-        f"{name}_full_integer_quant.tflite": FromStep(step="quantize", path="int8.tflite"),
+        f"{name}_full_integer_quant.tflite": deployed,
     }
     if target.vela is not None:
         steps.append(_compile(target))
-        files[f"{name}_full_integer_quant_vela.tflite"] = FromStep(
-            step="compile", path="vela.tflite"
-        )
+        deployed = FromStep(step="compile", path="vela.tflite")
+        files[f"{name}_full_integer_quant_vela.tflite"] = deployed
+    steps += proof_steps(target, request.task, imgsz, deployed)
+    steps.append(evaluate_step(JUDGED))
+    if request.evaluation.layers:
+        steps.append(layers_step())
     return Plan(
         name=name,
         target=target,
@@ -114,6 +102,7 @@ def make_plan(request: BuildRequest, target: Target) -> Plan:
         notes=tuple(_notes(request)),
         steps=tuple(steps),
         files=files,
+        evidence=evidence_of([step.name for step in steps]),
     )
 
 
@@ -122,7 +111,7 @@ def needs_host_data(request: BuildRequest) -> bool:
     return request.data is not None and PurePosixPath(request.data).is_absolute()
 
 
-def _data_steps(request: BuildRequest) -> tuple[Input, list[Step]]:
+def data_steps_of(request: BuildRequest) -> tuple[Input, list[Step]]:
     """Where the data set comes from, and the check that nothing is trained without."""
     steps: list[Step] = []
     data: Input
@@ -230,33 +219,31 @@ def _train(request: BuildRequest, data: Input, start: Input | None, imgsz: int) 
     )
 
 
-def _onnx(request: BuildRequest, target: Target, weights: Input, data: Input, imgsz: int) -> Step:
-    resize = request.calibration.resize or target.input.resize
+def _onnx(weights: Input, imgsz: int) -> Step:
     return Step(
         name="onnx",
         title="export raw heads",
         environment="train",
         module="stages.train.onnx",
-        params={
-            "imgsz": imgsz,
-            "calibration": request.calibration.images,
-            "evaluation": request.evaluation.images,
-            "letterbox": resize == "letterbox",
-        },
-        inputs={"weights.safetensors": weights, "data": data},
+        params={"imgsz": imgsz},
+        inputs={"weights.safetensors": weights},
     )
 
 
-def _quantize(request: BuildRequest) -> Step:
+def _quantize(request: BuildRequest, target: Target) -> Step:
+    form = target.task(request.task)
     return Step(
         name="quantize",
         title="quantise to int8",
         environment="export",
         module="stages.export.quantize",
-        params={"per_channel": request.quantize.granularity == "per-channel"},
+        params={
+            "granularity": request.quantize.granularity,
+            "order": list(form.outputs) if form.order == "fixed" else None,
+        },
         inputs={
             "model.onnx": FromStep(step="onnx", path="model.onnx"),
-            "calibration.npy": FromStep(step="onnx", path="calibration.npy"),
+            "calibration.npy": FromStep(step="pictures", path="calibration.npy"),
         },
     )
 

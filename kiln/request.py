@@ -46,9 +46,10 @@ class CalibrationSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """The ``[evaluation]`` table."""
+    """The ``[evaluation]`` table; ``layers`` also asks where along the network int8 errs."""
 
     images: int = 200
+    layers: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,6 +81,7 @@ class BuildRequest:
     executor: ExecutorName = "auto"
     registry: str | None = None
     trust_weights: bool = False
+    force: bool = False
     train: TrainSettings = TrainSettings()
     calibration: CalibrationSettings = CalibrationSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
@@ -125,11 +127,13 @@ class Flags:
     executor: ExecutorName | None = None
     registry: str | None = None
     trust_weights: bool | None = None
+    force: bool | None = None
     epochs: int | None = None
     batch: int | None = None
     gpu: GpuChoice | None = None
     granularity: Granularity | None = None
     resize: Resize | None = None
+    layers: bool | None = None
 
 
 _FLAG_TABLES: Mapping[str, str] = {
@@ -138,6 +142,7 @@ _FLAG_TABLES: Mapping[str, str] = {
     "gpu": "train",
     "granularity": "quantize",
     "resize": "calibration",
+    "layers": "evaluation",
 }
 
 

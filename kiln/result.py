@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from kiln.plan import Plan
-from kiln.tree import File
+from kiln.runner import Made
+from kiln.targets import Target
 
-FORMAT = 1
+FORMAT = 2
+
+#: What is measured, in people's words.
+METRICS: Mapping[str, str] = {
+    "box/map50": "box mAP50",
+    "box/map50_95": "box mAP50-95",
+    "pose/map50": "pose mAP50",
+    "pose/map50_95": "pose mAP50-95",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +43,37 @@ class StepResult:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Whether the firmware takes the model; ``forced`` says that the user wants it all the same.
+
+    ``checks`` are those of the step `verify`: name, title, ok, figure, limit, help.
+    """
+
+    accepted: bool
+    forced: bool
+    checks: tuple[Mapping[str, Any], ...]
+
+    @staticmethod
+    def of(result: Mapping[str, Any], *, forced: bool) -> Verdict:
+        """What the step `verify` found."""
+        return Verdict(
+            accepted=bool(result["accepted"]),
+            forced=forced and not result["accepted"],
+            checks=tuple(result["checks"]),
+        )
+
+    @property
+    def refusals(self) -> list[str]:
+        """A line for each check that failed: what, the figure, the limit, and what would help."""
+        return [
+            f"{check['title']}: {check['figure']}, limit {check['limit']}"
+            + (f" ({check['help']})" if check["help"] else "")
+            for check in self.checks
+            if not check["ok"]
+        ]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Usage:
     """A figure against the board's limit, in KiB. ``source`` says who made the figure."""
 
@@ -44,16 +87,33 @@ class Usage:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """mAP, 0 to 1, of every form of the network on the same pictures; None if nothing is there.
+
+    ``trained`` is the trainer's own figure, on whole pictures and before raw heads; ``drop`` is
+    what quantising cost, in points.
+    """
+
+    images: int
+    artifacts: Mapping[str, Mapping[str, float | None]]
+    drop: Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Numbers:
-    """The figures of a build; None where this target or request has none."""
+    """The figures of a build; None where this target or request has none.
+
+    ``performance_model`` says which estimates of cycles may be compared with each other.
+    """
 
     flash: Usage
-    sram: Usage | None
+    sram: Usage
     estimated_ms: float | None
     cycles: int | None
     estimator: str | None
+    performance_model: str | None
     operators: Mapping[str, Mapping[str, int]]
-    accuracy: Mapping[str, float]
+    accuracy: Accuracy
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,12 +123,17 @@ class BuildResult:
     kiln: str
     name: str
     target: str
+    board: Mapping[str, Any]
     imgsz: int
+    task: str
     request: Mapping[str, Any]
     environments: Mapping[str, Mapping[str, str]]
     steps: tuple[StepResult, ...]
     files: Mapping[str, tuple[str, int]]
+    deployed: str
+    verdict: Verdict
     numbers: Numbers
+    evidence: Mapping[str, Any]
     warnings: tuple[Mapping[str, str], ...]
 
     @property
@@ -83,46 +148,90 @@ class BuildResult:
         return document
 
 
-def numbers_of(plan: Plan, steps: Mapping[str, StepResult], files: Mapping[str, File]) -> Numbers:
-    """Collect the figures of a build from what its steps said."""
-    compiled = steps["compile"].result if "compile" in steps else {}
-    quantized = steps["quantize"].result
-    trained = steps["train"].result if "train" in steps else {}
-    deployed = files[deployed_file(plan)]
-    sram = None
-    if compiled:
-        sram = Usage(
-            used_kib=compiled["sram_kib"],
-            limit_kib=plan.target.firmware.arena_kib,
-            source=compiled["estimator"],
-        )
-    return Numbers(
-        flash=Usage(
-            used_kib=deployed.size / 1024,
-            limit_kib=plan.target.flash.model_bytes / 1024,
-            source="file size",
-        ),
-        sram=sram,
-        estimated_ms=compiled.get("inference_ms"),
-        cycles=compiled.get("cycles"),
-        estimator=compiled.get("estimator"),
-        operators=compiled.get("operators") or {"cpu": quantized["operators"]},
-        accuracy=trained.get("metrics", {}),
+def step_result(made: Made) -> StepResult:
+    """What build.json says of one step."""
+    entry = made.entry
+    return StepResult(
+        name=made.step.name,
+        title=made.step.title,
+        key=made.recipe.key,
+        reused=made.reused,
+        seconds=entry.seconds,
+        params=made.step.params,
+        inputs=made.recipe.inputs,
+        outputs={name: file.sha256 for name, file in entry.files.items()},
+        result=entry.result,
+        warnings=entry.warnings,
+        facts=entry.facts,
     )
 
 
-def unknown_operators(plan: Plan, numbers: Numbers) -> list[dict[str, str]]:
-    """A warning for each operator outside the NPU that the firmware has not registered."""
-    firmware = plan.target.firmware
-    return [
-        {
-            "step": plan.steps[-1].name,
-            "message": f"{firmware.name} does not know {name}: the board will not load this model",
-            "hint": f"it knows {', '.join(firmware.operators)}",
-        }
-        for name in numbers.operators.get("cpu", {})
-        if name not in firmware.operators
-    ]
+def board_of(target: Target) -> dict[str, Any]:
+    """What a reader needs to know of the board."""
+    return {
+        "title": target.title,
+        "description": target.description,
+        "firmware": target.firmware.name,
+        "source": target.firmware.source,
+        "npu": target.vela.accelerator if target.vela else None,
+    }
+
+
+def numbers_of(steps: Mapping[str, StepResult]) -> Numbers:
+    """Collect the figures of a build from what its steps said."""
+    compiled = steps["compile"].result if "compile" in steps else {}
+    arena, flash = steps["verify"].result["arena"], steps["verify"].result["flash"]
+    return Numbers(
+        flash=Usage(source="file size", **flash),
+        sram=Usage(
+            used_kib=arena["used_kib"], limit_kib=arena["limit_kib"], source=arena["source"]
+        ),
+        estimated_ms=compiled.get("inference_ms"),
+        cycles=compiled.get("cycles"),
+        estimator=compiled.get("estimator"),
+        performance_model=compiled.get("performance_model"),
+        operators=compiled.get("operators") or {"cpu": steps["quantize"].result["operators"]},
+        accuracy=_accuracy(steps),
+    )
+
+
+def _accuracy(steps: Mapping[str, StepResult]) -> Accuracy:
+    judged = steps["evaluate"].result
+    trained = steps["train"].result.get("metrics", {}) if "train" in steps else {}
+    artifacts = {"trained": trained} if trained else {}
+    return Accuracy(
+        images=judged["images"],
+        artifacts={**artifacts, **judged["artifacts"]},
+        drop=judged["drop"],
+    )
+
+
+def evidence_of(steps: Mapping[str, StepResult], files: Mapping[str, Path]) -> dict[str, Any]:
+    """What the report shows beyond figures. ``files``: by the names of ``plan.evidence``."""
+    return {
+        **_read_json(files["accuracy"]),
+        "outputs": steps["evaluate"].result["outputs"],
+        "classes": steps["evaluate"].result["classes"],
+        "operators": _read_json(files["operators"]) if "operators" in files else [],
+        "layers": _read_json(files["layers"])["layers"] if "layers" in files else [],
+        "curves": _read_curves(files["curves"]) if "curves" in files else {},
+    }
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _read_curves(path: Path) -> dict[str, list[float | None]]:
+    """Columns of a training's figures, a value an epoch; None for what is no number."""
+    with path.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    return {name: [_finite(row[name]) for row in rows] for name in (rows[0] if rows else ())}
+
+
+def _finite(text: str) -> float | None:
+    value = float(text)
+    return value if math.isfinite(value) else None
 
 
 def mismatched_data(plan: Plan, steps: Mapping[str, StepResult]) -> list[dict[str, str]]:
@@ -146,11 +255,6 @@ def mismatched_data(plan: Plan, steps: Mapping[str, StepResult]) -> list[dict[st
             "hint": "pass the data set that the weights were trained on",
         }
     ]
-
-
-def deployed_file(plan: Plan) -> str:
-    """The name of the file that goes onto the board: the last one that the plan gives."""
-    return list(plan.files)[-1]
 
 
 def sums_text(files: Mapping[str, tuple[str, int]]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from kiln.errors import ModelError, RequestError, UnknownName
 from kiln.records import read_record, read_toml
@@ -14,12 +14,22 @@ from kiln.request import Resize, Task
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Firmware:
-    """What the firmware's interpreter knows and how much memory it gives to it."""
+    """What the firmware's interpreter knows and how much memory it gives to it.
+
+    ``arena_kib_at`` is for firmware that is built for some image sizes alone, each with an arena
+    of its own; ``arena_kib`` is then the largest of them.
+    """
 
     name: str
     source: str
     operators: tuple[str, ...]
     arena_kib: int
+    arena_kib_at: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The only image sizes that it is built for; () if it takes any."""
+        return tuple(sorted(int(size) for size in self.arena_kib_at))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,9 +55,19 @@ class FlashMap:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TaskContract:
-    """Class counts that the firmware's post-processing can tell apart."""
+    """The outputs that the firmware's post-processing reads, and the counts it can tell apart.
 
+    ``outputs`` name what YOLOv8's raw heads give: ``box8`` is [1, N, 64] for the N cells of
+    stride 8, ``score8`` [1, N, classes], ``keypoints`` [1, sum of N, 3 a keypoint]. In any order
+    they are told apart by shape, in a fixed one by position. ``decoded_max_classes`` is the most
+    classes that the firmware takes in one output decoded in the graph, if it takes one at all.
+    """
+
+    outputs: tuple[str, ...]
+    order: Literal["any", "fixed"]
+    keypoints: int | None = None
     max_classes: int | None = None
+    decoded_max_classes: int | None = None
     refused_classes: tuple[int, ...] = ()
     reason: str = ""
 
@@ -74,7 +94,7 @@ class Target:
     firmware: Firmware
     input: InputContract
     flash: FlashMap
-    tasks: Mapping[str, TaskContract]
+    tasks: Mapping[Task, TaskContract]
     vela: VelaSettings | None = None
 
     def check_size(self, imgsz: int) -> None:
@@ -88,10 +108,52 @@ class Target:
                 f"{step} from {self.input.min}",
                 hint=f"use IMGSZ={near}",
             )
+        if self.firmware.sizes and imgsz not in self.firmware.sizes:
+            sizes = ", ".join(str(size) for size in self.firmware.sizes)
+            raise RequestError(
+                f"IMGSZ={imgsz} does not fit {self.name}: its firmware is built for {sizes} alone",
+                hint=f"use one of IMGSZ={sizes}",
+            )
+
+    def task(self, name: Task) -> TaskContract:
+        """Raises RequestError for a task that this firmware has no post-processing for."""
+        if name not in self.tasks:
+            raise RequestError(
+                f"{self.name} cannot do TASK={name}: its firmware reads {', '.join(self.tasks)}",
+                hint="choose another target; `kiln targets` lists their tasks",
+            )
+        return self.tasks[name]
+
+    def contract(self, task: Task, imgsz: int | None) -> dict[str, Any]:
+        """What the step `verify` holds a model against; without a size, the largest arena."""
+        firmware, source, form = self.firmware, self.input, self.task(task)
+        return {
+            "task": task,
+            "firmware": firmware.name,
+            "input": {
+                "dtype": source.dtype,
+                "scale": source.scale,
+                "zero_point": source.zero_point,
+                "multiple_of": source.multiple_of,
+                "min": source.min,
+            },
+            "sizes": list(firmware.sizes),
+            "outputs": list(form.outputs),
+            "order": form.order,
+            "keypoints": form.keypoints,
+            "max_classes": form.max_classes,
+            "decoded_max_classes": form.decoded_max_classes,
+            "refused_classes": list(form.refused_classes),
+            "reason": form.reason,
+            "operators": list(firmware.operators),
+            "arena_kib": firmware.arena_kib_at.get(str(imgsz), firmware.arena_kib),
+            "flash_kib": self.flash.model_bytes / 1024,
+            "accelerator": self.vela.accelerator if self.vela else None,
+        }
 
     def check_classes(self, task: Task, count: int) -> None:
         """Raises ModelError for a class count that the firmware cannot tell apart."""
-        contract = self.tasks[task]
+        contract = self.task(task)
         refused = count in contract.refused_classes or (
             contract.max_classes is not None and count > contract.max_classes
         )

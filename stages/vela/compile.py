@@ -2,13 +2,16 @@
 
 ``params``: accelerator, ini {section: {key: value}}, system_config, memory_mode, optimise,
 arguments [more of Vela's own]. ``in/``: int8.tflite.
-``out/``: vela.tflite, vela.ini (what Vela was told), summary.csv (Vela's own, unchanged).
+``out/``: vela.tflite, vela.ini (what Vela was told), summary.csv (Vela's own, unchanged), and
+layers.json, the fields of ``stages.vela.placement.Layer`` for each operator in order.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
+import json
 import re
 import shutil
 import sys
@@ -22,17 +25,13 @@ from ethosu.vela import vela
 from ethosu.vela.errors import CliOptionError, ConfigOptionError, VelaError
 
 from stages.contract import Events, Job, StepFailed, main
-from stages.vela.placement import (
-    NPU_OPERATOR,
-    Layer,
-    count,
-    read_estimate,
-    read_layers,
-    read_npu_layers,
-    read_reasons,
-)
+from stages.vela.placement import Layer, count, read_estimate, read_layers, read_reasons
+from stages.vela.tflite_file import open_file
 
 USAGE_ERROR = 2
+#: The first Vela whose figures come from another model of the NPU's speed: no two figures of
+#: different models say which of two networks is the faster.
+NEW_MODEL = 5
 _SETTINGS_HINT = "correct [vela] in the target's file, or the extra Vela arguments"
 
 
@@ -55,18 +54,20 @@ def run(job: Job, events: Events) -> Mapping[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder)
         log = run_vela([str(job.inputs / "int8.tflite"), *_arguments(job.params, ini, made)])
-        npu = read_npu_layers(made / "int8_per-layer.csv")
+        compiled = open_file((made / "int8_vela.tflite").read_bytes())
+        layers = read_layers(compiled, made / "int8_per-layer.csv")
         summary = made / f"int8_summary_{job.params['system_config']}.csv"
         shutil.copyfile(made / "int8_vela.tflite", job.out / "vela.tflite")
         shutil.copyfile(summary, job.out / "summary.csv")
-    layers = read_layers((job.out / "vela.tflite").read_bytes())
-    cpu = [layer for layer in layers if layer.operator != NPU_OPERATOR]
-    _report(npu, cpu, read_reasons(log), events)
+    _report(layers, read_reasons(log), events)
+    listed = json.dumps([dataclasses.asdict(layer) for layer in layers], indent=1)
+    (job.out / "layers.json").write_text(listed + "\n", encoding="utf-8")
     return {
         **read_estimate(job.out / "summary.csv"),
-        "operators": {"npu": count(npu), "cpu": count(cpu)},
-        "cpu_operators": [f"{layer.operator} {layer.name}" for layer in cpu],
+        "operators": {"npu": count(layers, "npu"), "cpu": count(layers, "cpu")},
+        "cpu_operators": [f"{each.operator} {each.name}" for each in layers if each.place == "cpu"],
         "estimator": f"Vela {version('ethos-u-vela')}",
+        "performance_model": performance_model(version("ethos-u-vela")),
         "accelerator": job.params["accelerator"],
         "versions": {package: version(package) for package in ("ethos-u-vela", "numpy")},
     }
@@ -79,6 +80,11 @@ def ini_text(sections: Mapping[str, Mapping[str, object]]) -> str:
         for name, keys in sorted(sections.items())
     ]
     return "\n".join(blocks)
+
+
+def performance_model(release: str) -> str:
+    """Which of Vela's models of the NPU's speed an estimate comes from."""
+    return "Vela 5" if int(release.partition(".")[0]) >= NEW_MODEL else "Vela 3-4"
 
 
 def run_vela(arguments: list[str]) -> str:
@@ -123,13 +129,13 @@ def _arguments(params: Mapping[str, Any], ini: Path, folder: Path) -> list[str]:
     ]
 
 
-def _report(npu: list[Layer], cpu: list[Layer], reasons: Mapping[str, str], events: Events) -> None:
+def _report(layers: list[Layer], reasons: Mapping[str, str], events: Events) -> None:
     """Warn of each layer that is left on the CPU; raises StepFailed if all of them are."""
-    if not npu:
+    if not count(layers, "npu"):
         raise _refusal(
             f"the NPU can run none of it ({next(iter(reasons.values()), 'see the log')})"
         )
-    for layer in cpu:
+    for layer in (each for each in layers if each.place == "cpu"):
         reason = reasons.get(layer.name)
         events.warning(
             f"{layer.operator} {layer.name} is left on the CPU",

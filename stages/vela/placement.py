@@ -1,4 +1,4 @@
-"""Reads what Vela left behind: which operator runs where, and its estimate of the whole."""
+"""Reads what Vela left behind: which operator runs where, and its estimates."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import csv
 import dataclasses
 import re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
-from ethosu.vela.tflite.BuiltinOperator import BuiltinOperator
-from ethosu.vela.tflite.Model import Model
-from ethosu.vela.tflite.OperatorCode import OperatorCode
+from stages.vela.tflite_file import NPU_OPERATOR, TFLiteFile
 
-NPU_OPERATOR = "ethos-u"
+Place = Literal["npu", "cpu"]
 
 _LEFT_ON_CPU = re.compile(
     r"^(?:Warning|Info): .*?'(?P<name>[^'\n]+)'"
@@ -23,42 +23,42 @@ _LEFT_ON_CPU = re.compile(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One operator of a TFLite file: its type and the name of its first output tensor."""
+    """One operator: its type, the name of what it makes, and where it runs.
+
+    ``cycles`` of the NPU and ``sram_kib``, in use while it runs, are Vela's estimates; None on the
+    CPU, of which Vela says nothing.
+    """
 
     operator: str
     name: str
+    place: Place
+    cycles: int | None
+    sram_kib: float | None
 
 
-def read_layers(model: bytes) -> list[Layer]:
-    """The operators of a TFLite file in order; a custom operator's type is its own name."""
-    root = Model.GetRootAs(model)
-    builtin = {code: name for name, code in vars(BuiltinOperator).items() if name.isupper()}
-    types = [_type_of(root.OperatorCodes(i), builtin) for i in range(root.OperatorCodesLength())]
-    layers = []
-    for graph in (root.Subgraphs(i) for i in range(root.SubgraphsLength())):
-        for operator in (graph.Operators(i) for i in range(graph.OperatorsLength())):
-            name = graph.Tensors(operator.Outputs(0)).Name().decode()
-            layers.append(Layer(operator=types[operator.OpcodeIndex()], name=name))
+def read_layers(compiled: TFLiteFile, per_layer: Path) -> list[Layer]:
+    """All operators in the order in which they run.
+
+    Vela puts what goes to the NPU at one stretch into one operator of the compiled file, and lists
+    the stretches in the same order.
+    """
+    stretches = iter(_read_stretches(per_layer))
+    layers: list[Layer] = []
+    for graph in compiled.graphs:
+        for operator in graph.operators:
+            if operator.name == NPU_OPERATOR:
+                layers += next(stretches)
+                continue
+            name = graph.tensors[operator.outputs[0]].name
+            layers.append(
+                Layer(operator=operator.name, name=name, place="cpu", cycles=None, sram_kib=None)
+            )
     return layers
 
 
-def count(layers: list[Layer]) -> dict[str, int]:
-    """How many layers there are of each type, by name."""
-    return dict(sorted(Counter(layer.operator for layer in layers).items()))
-
-
-def read_npu_layers(per_layer: Path) -> list[Layer]:
-    """What Vela runs on the NPU: TFLite operators, one for each piece that it made of them.
-
-    Vela writes the heading again wherever the NPU starts anew after a layer of the CPU.
-    """
-    with per_layer.open(newline="", encoding="utf-8") as stream:
-        reader = csv.DictReader(stream)
-        return [
-            Layer(operator=row["TFLite_operator"], name=row["Name"])
-            for row in reader
-            if row["Name"] != "Name"
-        ]
+def count(layers: Iterable[Layer], place: Place) -> dict[str, int]:
+    """How many layers of each type run in a place, by name."""
+    return dict(sorted(Counter(each.operator for each in layers if each.place == place).items()))
 
 
 def read_estimate(summary: Path) -> dict[str, float]:
@@ -81,8 +81,24 @@ def read_reasons(log: str) -> dict[str, str]:
     }
 
 
-def _type_of(code: OperatorCode, builtin: dict[int, str]) -> str:
-    if code.CustomCode() is not None:
-        return str(code.CustomCode().decode())
-    # Files for old interpreters keep small codes in the first field, newer ones fill the second.
-    return builtin[max(code.DeprecatedBuiltinCode(), code.BuiltinCode())]
+def _read_stretches(per_layer: Path) -> list[list[Layer]]:
+    """What runs on the NPU: TFLite operators, one for each piece that Vela made of them.
+
+    Vela writes the heading again wherever the NPU starts anew after a layer of the CPU.
+    """
+    stretches: list[list[Layer]] = [[]]
+    with per_layer.open(newline="", encoding="utf-8") as stream:
+        for row in csv.DictReader(stream):
+            if row["Name"] == "Name":
+                stretches.append([])
+                continue
+            stretches[-1].append(
+                Layer(
+                    operator=row["TFLite_operator"],
+                    name=row["Name"],
+                    place="npu",
+                    cycles=round(float(row["Op Cycles"])),
+                    sram_kib=float(row["SRAM Usage"]) / 1024,
+                )
+            )
+    return stretches

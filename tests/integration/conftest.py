@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from kiln.environments import EnvironmentName, load_environment
+from kiln.environments import ENVIRONMENT_NAMES, EnvironmentName, load_environment
 from kiln.errors import EnvironmentBroken
 from kiln.executors import StepRun
 from kiln.executors.local import LocalExecutor
 from kiln.tree import File, Tree, hash_file, tree_of
+from tests.integration.user import User
 
 ROOT = Path(__file__).resolve().parents[2]
 HOME = Path(os.environ.get("KILN_HOME") or ROOT / ".kiln").absolute()
@@ -134,6 +135,19 @@ def env_python(local_executor: LocalExecutor) -> Callable[[EnvironmentName], Pat
         return local_executor.python(environment)
 
     return python
+
+
+@pytest.fixture(scope="session")
+def environments(env_python: Callable[[EnvironmentName], Path]) -> Path:
+    """The stage environments, all made."""
+    for name in ENVIRONMENT_NAMES:
+        env_python(name)
+    return HOME / "envs"
+
+
+@pytest.fixture
+def user(tmp_path: Path, environments: Path) -> User:
+    return User(tmp_path, environments)
 
 
 @pytest.fixture(scope="session")

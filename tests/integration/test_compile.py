@@ -5,6 +5,8 @@ from __future__ import annotations
 import configparser
 import csv
 import dataclasses
+import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,12 @@ def test_the_whole_network_runs_on_the_npu(
     assert result["inference_ms"] == pytest.approx(result["cycles"] / 400e6 * 1000)
     assert 0 < result["sram_kib"] < 100
     assert (trial.out / "vela.tflite").read_bytes()[4:8] == b"TFL3"
+    assert result["performance_model"] == "Vela 3-4"
+    layers = json.loads((trial.out / "layers.json").read_text())
+    assert Counter(layer["operator"] for layer in layers) == result["operators"]["npu"]
+    assert {layer["place"] for layer in layers} == {"npu"}
+    assert sum(layer["cycles"] for layer in layers) == result["cycles"]
+    assert 0.9 < max(layer["sram_kib"] for layer in layers) / result["sram_kib"] <= 1
 
 
 def test_same_bytes_whatever_the_order_of_the_settings(
@@ -56,7 +64,7 @@ def test_same_bytes_whatever_the_order_of_the_settings(
         run_step("compile", {**params, "ini": ini}, inputs).expect_success().out
         for ini in (params["ini"], turned)
     )
-    for name in ("vela.tflite", "vela.ini", "summary.csv"):
+    for name in ("vela.tflite", "vela.ini", "summary.csv", "layers.json"):
         assert hash_file(first / name) == hash_file(second / name), name
     told = configparser.ConfigParser()
     told.optionxform = str  # type: ignore[assignment,method-assign]
@@ -71,7 +79,9 @@ def test_a_layer_on_the_cpu_is_named(
     tmp_path: Path,
 ) -> None:
     inputs = make_tiny(env_python("export"), "raw", tmp_path)
-    made = run_step("quantize", {"per_channel": False}, inputs).expect_success()
+    made = run_step(
+        "quantize", {"granularity": "per-tensor", "order": None}, inputs
+    ).expect_success()
     trial = run_step("compile", params, {"int8.tflite": made.out / "int8.tflite"}).expect_success()
     assert trial.result is not None
     assert trial.result["operators"]["cpu"] == {"TRANSPOSE": 1}
@@ -81,6 +91,14 @@ def test_a_layer_on_the_cpu_is_named(
     assert layer.startswith("TRANSPOSE ")
     assert layer in warning["message"]
     assert "permutation is: [0 3 1 2]" in warning["hint"]
+    layers = json.loads((trial.out / "layers.json").read_text())
+    places = [(each["operator"], each["place"], each["cycles"] is None) for each in layers]
+    assert places == [
+        ("CONV_2D", "npu", False),
+        ("TRANSPOSE", "cpu", True),
+        ("RESHAPE", "npu", False),
+        ("MUL", "npu", False),
+    ]
 
     unquantised = {"int8.tflite": made.out / "float32.tflite"}
     refused = run_step("compile", params, unquantised).failure

@@ -8,66 +8,14 @@ import json
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kiln.environments import EnvironmentName
-from tests.integration.conftest import HOME, ROOT
 from tests.integration.docker_bench import engine_or_skip
-
-
-@pytest.fixture(scope="session")
-def environments(env_python: Callable[[EnvironmentName], Path]) -> Path:
-    """The stage environments, all made."""
-    for name in ("train", "export", "vela"):
-        env_python(name)
-    return HOME / "envs"
-
-
-class User:
-    """Types commands in a folder of his own, with a store of his own."""
-
-    def __init__(self, folder: Path, environments: Path) -> None:
-        self.folder = folder
-        self.variables: dict[str, str] = {}
-        self.home = folder / "home"
-        self.home.mkdir(parents=True, exist_ok=True)
-        (self.home / "envs").symlink_to(environments)
-
-    def starts(self, *arguments: str) -> subprocess.Popen[str]:
-        clean = {name: value for name, value in os.environ.items() if "KILN" not in name}
-        return subprocess.Popen(
-            [sys.executable, "-m", "kiln", *arguments],
-            cwd=self.folder,
-            env=clean | {"PYTHONPATH": str(ROOT), "KILN_HOME": str(self.home)} | self.variables,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def types(self, *arguments: str, code: int = 0) -> tuple[str, str]:
-        with self.starts(*arguments) as process:
-            out, err = process.communicate(timeout=900)
-        assert process.returncode == code, err
-        assert "Traceback" not in err
-        return out, err
-
-    def builds(self, *arguments: str) -> Any:
-        """The content of build.json, as it is printed."""
-        return json.loads(self.types("build", "--json", *arguments)[0])
-
-
-@pytest.fixture
-def user(tmp_path: Path, environments: Path) -> User:
-    return User(tmp_path, environments)
-
-
-LOCAL = ("--executor", "local", "--imgsz", "64")
-TINY = (*LOCAL, "--epochs", "1")
+from tests.integration.user import LOCAL, TINY, User
 
 
 def test_demo_build_then_nothing_then_another_board(user: User) -> None:
@@ -82,15 +30,32 @@ def test_demo_build_then_nothing_then_another_board(user: User) -> None:
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
     assert built["numbers"]["operators"]["cpu"] == {}
     assert built["numbers"]["sram"]["used_kib"] < built["numbers"]["sram"]["limit_kib"]
-    assert "pose/map50" in built["numbers"]["accuracy"]
+    assert built["verdict"]["accepted"]
+    artifacts = built["numbers"]["accuracy"]["artifacts"]
+    assert list(artifacts) == ["trained", "onnx", "float32", "int8"]
+    assert all(0 <= artifact["pose/map50_95"] <= 1 for artifact in artifacts.values())
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "yolov8n-pose-demo-64" in page
+    assert "<svg" in page
 
     _out, err = user.types("build", *TINY)
     assert "nothing to do" in err
-    _out, err = user.types("build", *TINY, "--target", "xiao-esp32s3")
-    assert "nothing to do" in err
+    (folder / "report.html").unlink()
+    out, _err = user.types("report", "--no-open", *TINY)
+    assert out.strip() == "build/grove-v2/yolov8n-pose-demo-64/report.html"
+    assert (folder / "report.html").read_text(encoding="utf-8") == page
+    _out, err = user.types("build", *TINY, "--target", "xiao-esp32s3", "--layers")
+    assert "= quantise to int8 (already made)" in err
+    other = json.loads(
+        (user.folder / "build/xiao-esp32s3" / folder.name / "build.json").read_text()
+    )
+    assert {check["name"] for check in other["verdict"]["checks"]} >= {"interpreter", "kernels"}
+    assert len(other["evidence"]["layers"]) > 60
+    out, _err = user.types("compare", str(folder), f"build/xiao-esp32s3/{folder.name}")
+    assert "accepted by SSCMA-Micro 1.0.x" in out
     explained = json.loads(user.types("explain", "--json", *TINY, "--quant", "per-channel")[0])
     would_run = [look["step"] for look in explained["grove-v2"] if look["runs"]]
-    assert would_run == ["quantize", "compile"]
+    assert would_run == ["quantize", "compile", "verify", "evaluate"]
 
     user.types("clean")
     assert "nothing to do" in user.types("build", *TINY)[1]
@@ -112,7 +77,8 @@ def test_own_detection_weights_and_data_for_every_board(
     builds = user.builds("--target", "all", "--weights", "best.safetensors")
     assert [build["target"] for build in builds] == ["grove-v2", "xiao-esp32s3"]
     steps = [step["name"] for step in builds[0]["steps"]]
-    assert steps == ["check", "import", "onnx", "quantize", "compile"]
+    made = ["check", "import", "pictures", "onnx", "quantize", "compile"]
+    assert steps == [*made, "verify", "evaluate"]
     assert builds[0]["steps"][1]["result"]["nc"] == 5
     int8 = "best-64_full_integer_quant.tflite"
     assert builds[0]["files"][int8] == builds[1]["files"][int8]

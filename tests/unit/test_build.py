@@ -11,10 +11,11 @@ import pytest
 
 from kiln.build import Build
 from kiln.environments import Environment
-from kiln.errors import DataError, KilnError, OutOfMemory, StepCrashed
+from kiln.errors import DataError, KilnError, NotAccepted, OutOfMemory, StepCrashed
 from kiln.executors import Listener, Say, StepExit, StepRun
-from kiln.plan import Step, make_plan
-from kiln.request import BuildRequest, QuantizeSettings
+from kiln.plan import make_plan
+from kiln.request import BuildRequest, EvaluationSettings, QuantizeSettings
+from kiln.step import Step
 from kiln.store import Entry
 from kiln.targets import load_target
 from kiln.workplace import Workplace
@@ -26,9 +27,33 @@ OUTPUTS: Mapping[str, Sequence[str]] = {
     "check": ["dataset.json"],
     "train": ["weights.safetensors", "curves.csv"],
     "import": ["weights.safetensors"],
-    "onnx": ["model.onnx", "calibration.npy", "evaluation/truth.json"],
+    "pictures": ["calibration.npy", "evaluation/truth.json"],
+    "onnx": ["model.onnx"],
     "quantize": ["float32.tflite", "int8.tflite"],
-    "compile": ["vela.tflite"],
+    "compile": ["vela.tflite", "layers.json"],
+    "reference": ["reference.npz"],
+    "verify": ["log.txt"],
+    "evaluate": ["evidence.json"],
+    "layers": ["layers.json"],
+}
+#: What the driver itself reads of them.
+CONTENTS: Mapping[str, str] = {
+    "curves.csv": "epoch,box/map50\n1,0.25\n2,nan\n",
+    "compile layers.json": "[]",
+    "layers layers.json": '{"layers": [{"name": "conv", "operator": "CONV_2D", "snr_db": 30.0}]}',
+    "evidence.json": '{"pictures": [], "precision_recall": {}, "names": [], "skeleton": []}',
+}
+CHECK = {"name": "arena", "title": "tensor arena", "figure": "294 KiB", "limit": "1110 KiB"}
+VERIFIED: Mapping[str, Any] = {
+    "accepted": True,
+    "checks": [{**CHECK, "ok": True, "help": ""}],
+    "arena": {"used_kib": 294.0, "limit_kib": 1110, "source": "Vela and TensorFlow Lite Micro"},
+    "flash": {"used_kib": 2245.0, "limit_kib": 10240},
+}
+REFUSED: Mapping[str, Any] = {
+    **VERIFIED,
+    "accepted": False,
+    "checks": [{**CHECK, "figure": "1171 KiB", "ok": False, "help": "a smaller IMGSZ"}],
 }
 RESULTS: Mapping[str, Mapping[str, Any]] = {
     "check": {"nc": 1},
@@ -40,7 +65,16 @@ RESULTS: Mapping[str, Mapping[str, Any]] = {
         "cycles": 27_000_000,
         "inference_ms": 67.8,
         "estimator": "Vela 4.5.0",
+        "performance_model": "Vela 3-4",
         "operators": {"npu": {"CONV_2D": 3}, "cpu": {}},
+    },
+    "verify": VERIFIED,
+    "evaluate": {
+        "images": 4,
+        "artifacts": {"float32": {"pose/map50": 0.79}, "int8": {"pose/map50": 0.78}},
+        "drop": {"pose/map50": 1.0},
+        "outputs": [],
+        "classes": [],
     },
 }
 
@@ -68,7 +102,8 @@ class ScriptedExecutor:
         for name in OUTPUTS[run.step]:
             path = run.out / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(f"{run.step} {name} {taken}", encoding="utf-8")
+            content = CONTENTS.get(f"{run.step} {name}") or CONTENTS.get(name)
+            path.write_text(content or f"{run.step} {name} {taken}", encoding="utf-8")
         listener.log("working")
         listener.event({"event": "finished", "result": RESULTS.get(run.step, {})})
         return StepExit(code=0)
@@ -117,7 +152,21 @@ def _build(
     return Build(plan, place, lambda: executor)
 
 
-ALL_STEPS = ["demo", "check", "train", "onnx", "quantize", "compile"]
+MADE = ["demo", "check", "train", "pictures", "onnx", "quantize", "compile"]
+ALL_STEPS = [*MADE, "verify", "evaluate"]
+
+
+def _gives(step: str, result: Mapping[str, Any]) -> Callable[[StepRun, Listener], StepExit]:
+    """A run that leaves a step's usual files and says another result."""
+
+    def run(run: StepRun, listener: Listener) -> StepExit:
+        for name in OUTPUTS[step]:
+            (run.out / name).parent.mkdir(parents=True, exist_ok=True)
+            (run.out / name).write_text("given", encoding="utf-8")
+        listener.event({"event": "finished", "result": result})
+        return StepExit(code=0)
+
+    return run
 
 
 def test_the_second_build_runs_nothing_and_gives_the_same_files(place: Workplace) -> None:
@@ -144,20 +193,74 @@ def test_the_result_folder_holds_the_models_their_sums_and_the_recipe(place: Wor
         "dog_float32.tflite",
         "dog_full_integer_quant.tflite",
         "dog_full_integer_quant_vela.tflite",
+        "report.html",
     ]
     document = json.loads((folder / "build.json").read_text())
-    assert document["numbers"]["sram"]["used_kib"] == 292.9
+    assert document["numbers"]["sram"]["used_kib"] == 294
     assert document["numbers"]["sram"]["limit_kib"] == 1110
-    assert document["numbers"]["accuracy"] == {"pose/map50": 0.8}
-    assert result.numbers.sram is not None
+    assert document["numbers"]["accuracy"] == {
+        "images": 4,
+        "artifacts": {
+            "trained": {"pose/map50": 0.8},
+            "float32": {"pose/map50": 0.79},
+            "int8": {"pose/map50": 0.78},
+        },
+        "drop": {"pose/map50": 1.0},
+    }
+    assert document["evidence"]["curves"] == {"epoch": [1, 2], "box/map50": [0.25, None]}
+    assert document["deployed"] == "dog_full_integer_quant_vela.tflite"
     assert result.numbers.sram.fits
+
+
+def test_the_report_is_made_again_when_it_is_gone_or_the_build_is_another(
+    place: Workplace,
+) -> None:
+    _build(place, ScriptedExecutor(), name="dog").run(Record())
+    report = place.results / "grove-v2/dog/report.html"
+    first = report.read_text(encoding="utf-8")
+    report.unlink()
+    _build(place, ScriptedExecutor(), name="dog").run(Record())
+    assert report.read_text(encoding="utf-8") == first
+    quantize = QuantizeSettings(granularity="per-channel")
+    _build(place, ScriptedExecutor(), name="dog", quantize=quantize).run(Record())
+    assert report.read_text(encoding="utf-8") != first
+
+
+def test_a_model_that_the_firmware_refuses_fails_the_build_before_its_accuracy_is_measured(
+    place: Workplace,
+) -> None:
+    executor = ScriptedExecutor()
+    executor.fail["verify"] = _gives("verify", REFUSED)
+    with pytest.raises(NotAccepted) as error:
+        _build(place, executor, name="dog").run(Record())
+    assert error.value.message.splitlines() == [
+        "SSCMA-Micro 1.0.x would not take this model:",
+        "  ✕ tensor arena: 1171 KiB, limit 1110 KiB (a smaller IMGSZ)",
+    ]
+    assert "FORCE=1" in error.value.hint
+    assert "evaluate" not in executor.ran
+    assert not (place.results / "grove-v2/dog").exists()
+    again = ScriptedExecutor()
+    result = _build(place, again, name="dog", force=True).run(Record())
+    assert again.ran == ["evaluate"], "nothing that took time is made anew"
+    assert (result.verdict.accepted, result.verdict.forced) == (False, True)
+
+
+def test_layers_are_shown_where_they_were_asked_for(place: Workplace) -> None:
+    plain = _build(place, ScriptedExecutor()).run(Record())
+    executor = ScriptedExecutor()
+    asked = _build(place, executor, evaluation=EvaluationSettings(layers=True)).run(Record())
+    assert executor.ran == ["layers"]
+    assert plain.evidence["layers"] == []
+    assert [layer["name"] for layer in asked.evidence["layers"]] == ["conv"]
 
 
 def test_another_target_reuses_all_it_can(place: Workplace) -> None:
     _build(place, ScriptedExecutor()).run(Record())
     executor = ScriptedExecutor()
-    _build(place, executor, target="xiao-esp32s3").run(Record())
-    assert executor.ran == []
+    result = _build(place, executor, target="xiao-esp32s3").run(Record())
+    assert executor.ran == ["reference", "verify"]
+    assert result.numbers.estimated_ms is None
 
 
 def test_a_changed_setting_runs_its_step_and_what_follows(place: Workplace) -> None:
@@ -165,9 +268,9 @@ def test_a_changed_setting_runs_its_step_and_what_follows(place: Workplace) -> N
     executor, record = ScriptedExecutor(), Record()
     quantize = QuantizeSettings(granularity="per-channel")
     _build(place, executor, quantize=quantize).run(record)
-    assert executor.ran == ["quantize", "compile"]
+    assert executor.ran == ["quantize", "compile", "verify", "evaluate"]
     assert executor.prepared == ["export", "vela"]
-    assert record.why["quantize"] == "per_channel changed from false to true"
+    assert record.why["quantize"] == 'granularity changed from "per-tensor" to "per-channel"'
 
 
 def test_only_what_changed_is_named(place: Workplace) -> None:
@@ -195,7 +298,7 @@ def test_a_failure_keeps_what_was_finished(place: Workplace) -> None:
         _build(place, executor).run(Record())
     again = ScriptedExecutor()
     _build(place, again).run(Record())
-    assert again.ran == ["quantize", "compile"]
+    assert again.ran == ["quantize", "compile", "verify", "evaluate"]
 
 
 def test_half_written_outputs_of_a_failed_step_are_never_taken(place: Workplace) -> None:
@@ -247,13 +350,13 @@ def test_a_result_file_that_was_changed_is_laid_out_again(place: Workplace) -> N
 
 def test_explain_says_why_and_changes_nothing(place: Workplace) -> None:
     before = _build(place, ScriptedExecutor()).explain()
-    assert [look.runs for look in before] == [True] * 6
+    assert [look.runs for look in before] == [True] * len(ALL_STEPS)
     assert before[0].why == "it has not run before"
     assert before[2].why == "needs what demo gives, which would run"
     assert not place.store.exists()
     _build(place, ScriptedExecutor()).run(Record())
     after = _build(place, ScriptedExecutor(), imgsz=256).explain()
-    assert [look.step for look in after if look.runs] == ["train", "onnx", "quantize", "compile"]
+    assert [look.step for look in after if not look.runs] == ["demo", "check"]
     assert after[2].why == "imgsz changed from 192 to 256"
 
 
@@ -308,7 +411,8 @@ def test_a_gpu_that_the_engine_did_not_give_is_a_warning(place: Workplace) -> No
     executor = ScriptedExecutor()
 
     def on_cpu(run: StepRun, listener: Listener) -> StepExit:
-        (run.out / "weights.safetensors").write_text("trained")
+        for name in OUTPUTS["train"]:
+            (run.out / name).write_text(CONTENTS.get(name, "trained"))
         listener.event({"event": "device", "kind": "cpu", "name": "CPU"})
         listener.event({"event": "finished", "result": {}})
         return StepExit(code=0, facts={"gpu_requested": True})
@@ -316,22 +420,6 @@ def test_a_gpu_that_the_engine_did_not_give_is_a_warning(place: Workplace) -> No
     executor.fail["train"] = on_cpu
     result = _build(place, executor).run(Record())
     assert any("asked for a GPU" in warning["message"] for warning in result.warnings)
-
-
-def test_an_operator_that_the_firmware_lacks_is_a_warning_that_names_it(place: Workplace) -> None:
-    executor = ScriptedExecutor()
-
-    def lacking(run: StepRun, listener: Listener) -> StepExit:
-        for name in OUTPUTS["quantize"]:
-            (run.out / name).write_text("model")
-        listener.event({"event": "finished", "result": {"operators": {"ARG_MAX": 1, "CONV_2D": 9}}})
-        return StepExit(code=0)
-
-    executor.fail["quantize"] = lacking
-    result = _build(place, executor, target="xiao-esp32s3").run(Record())
-    assert [warning["message"] for warning in result.warnings] == [
-        "SSCMA-Micro 1.0.x does not know ARG_MAX: the board will not load this model"
-    ]
 
 
 def test_own_weights_of_other_classes_than_the_data_set_s(place: Workplace, tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from kiln.errors import ModelError, RequestError, UnknownName
-from kiln.plan import FromHost, FromStep, make_plan
-from kiln.request import BuildRequest, TrainSettings
+from kiln.plan import make_plan
+from kiln.request import BuildRequest, EvaluationSettings, TrainSettings
+from kiln.step import FromHost, FromStep
 from kiln.targets import load_target, target_names
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,21 +21,55 @@ def _names(request: BuildRequest, target: str = "grove-v2") -> list[str]:
 
 
 def test_demo_build_runs_start_to_finish() -> None:
-    steps = ["demo", "check", "train", "onnx", "quantize", "compile"]
-    assert _names(BuildRequest()) == steps
+    made = ["demo", "check", "train", "pictures", "onnx", "quantize", "compile"]
+    assert _names(BuildRequest()) == [*made, "verify", "evaluate"]
 
 
-def test_a_board_without_an_npu_has_no_compile_step() -> None:
-    assert "compile" not in _names(BuildRequest(), "xiao-esp32s3")
+def test_a_board_without_an_npu_runs_the_int8_model_itself() -> None:
+    plan = make_plan(BuildRequest(), load_target(TARGETS, "xiao-esp32s3"))
+    names = [step.name for step in plan.steps]
+    assert names[names.index("quantize") :] == ["quantize", "reference", "verify", "evaluate"]
+    assert plan.files[plan.deployed] == FromStep(step="quantize", path="int8.tflite")
+
+
+def test_a_comparison_of_layers_is_made_on_request() -> None:
+    settings = EvaluationSettings(layers=True)
+    assert _names(BuildRequest(evaluation=settings))[-1] == "layers"
+
+
+def test_outputs_are_put_in_order_for_firmware_that_wants_one() -> None:
+    orders = {}
+    for name in target_names(TARGETS):
+        plan = make_plan(BuildRequest(), load_target(TARGETS, name))
+        quantize = next(step for step in plan.steps if step.name == "quantize")
+        orders[name] = quantize.params["order"]
+    assert orders["grove-v2"] is orders["xiao-esp32s3"] is None
+    assert orders["grove-v2-himax"][0] == "box16"
+    assert len(set(orders["grove-v2-himax"])) == 7
+
+
+def test_firmware_that_is_built_for_some_sizes_takes_no_other() -> None:
+    himax = load_target(TARGETS, "grove-v2-himax")
+    plan = make_plan(BuildRequest(imgsz=256), himax)
+    verify = next(step for step in plan.steps if step.name == "verify")
+    assert verify.params["arena_kib"] == 518
+    with pytest.raises(RequestError, match="built for 192, 224, 256 alone"):
+        make_plan(BuildRequest(imgsz=320), himax)
+
+
+def test_a_task_that_the_firmware_cannot_do() -> None:
+    with pytest.raises(RequestError, match="cannot do TASK=detect"):
+        make_plan(BuildRequest(task="detect"), load_target(TARGETS, "grove-v2-himax"))
 
 
 def test_own_weights_skip_training() -> None:
     request = BuildRequest(weights="/w/best.pt", data="/d/data.yaml")
     plan = make_plan(request, load_target(TARGETS, "grove-v2"))
-    assert [step.name for step in plan.steps] == ["check", "import", "onnx", "quantize", "compile"]
-    onnx = plan.steps[2]
+    made = ["check", "import", "pictures", "onnx", "quantize", "compile"]
+    assert [step.name for step in plan.steps] == [*made, "verify", "evaluate"]
+    _check, _import, pictures, onnx, *_rest = plan.steps
     assert onnx.inputs["weights.safetensors"] == FromStep(step="import", path="weights.safetensors")
-    assert onnx.inputs["data"] == FromHost(source="data")
+    assert pictures.inputs["data"] == FromHost(source="data")
     assert plan.name == "best-192"
 
 
@@ -52,9 +87,11 @@ def test_only_training_asks_for_a_gpu_and_may_resume() -> None:
 
 
 def test_changing_the_target_changes_no_step_before_compile() -> None:
-    grove = make_plan(BuildRequest(), load_target(TARGETS, "grove-v2"))
-    xiao = make_plan(BuildRequest(), load_target(TARGETS, "xiao-esp32s3"))
-    assert grove.steps[: len(xiao.steps)] == xiao.steps
+    grove = make_plan(BuildRequest(), load_target(TARGETS, "grove-v2")).steps
+    xiao = make_plan(BuildRequest(), load_target(TARGETS, "xiao-esp32s3")).steps
+    shared = [step.name for step in grove].index("compile")
+    assert grove[:shared] == xiao[:shared]
+    assert grove[-1] == xiao[-1], "the same int8 model is as accurate on either board"
 
 
 def test_training_arguments_of_the_user_win_over_the_demo_s() -> None:

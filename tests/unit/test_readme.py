@@ -29,6 +29,7 @@ def test_it_names_every_command_and_every_board_with_its_limits() -> None:
         target = load_target(ROOT / "targets", name)
         (row,) = (line for line in README.splitlines() if line.startswith(f"| `{name}` |"))
         assert f"{target.firmware.arena_kib} KiB" in row
+        assert all(str(each) in row for each in target.firmware.arena_kib_at.values())
         assert f"{target.flash.model_bytes >> 20} MiB" in row
 
 

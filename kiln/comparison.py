@@ -1,0 +1,142 @@
+"""Two builds side by side: figures, and what differs in how they were made. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from kiln.errors import RequestError
+from kiln.result import FORMAT, METRICS
+
+#: Their inputs are the user's own data set and weights, or what was drawn or fetched instead.
+_TAKES_WHAT_WAS_BROUGHT = ("check", "import")
+
+Document = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """One figure of both builds, as shown, and their difference or why there is none."""
+
+    name: str
+    left: str
+    right: str
+    change: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """``figures`` of both, and the lines of their recipes that ``differ``."""
+
+    left: str
+    right: str
+    figures: tuple[Row, ...]
+    differences: tuple[Row, ...]
+
+
+def load_build(path: Path) -> Document:
+    """Read build.json, or that of a result folder; raises RequestError if it is none."""
+    file = path / "build.json" if path.is_dir() else path
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RequestError(
+            f"there is no build at {path}", hint="pass a folder of build/, or its build.json"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise RequestError(f"{file} cannot be read: {error}") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise RequestError(
+            f"{file} was not written by this version of Kiln",
+            hint="build it again; what is in the store is not made anew",
+        )
+    return document
+
+
+def compare(left: Document, right: Document) -> Comparison:
+    """Put two builds side by side."""
+    return Comparison(
+        left=f"{left['target']}/{left['name']}",
+        right=f"{right['target']}/{right['name']}",
+        figures=tuple(_figures(left, right)),
+        differences=tuple(_differences(left, right)),
+    )
+
+
+def _figures(left: Document, right: Document) -> Iterator[Row]:
+    verdicts = [_verdict(document) for document in (left, right)]
+    yield Row(name="firmware", left=verdicts[0], right=verdicts[1])
+    a, b = left["numbers"], right["numbers"]
+    for name, title in (("flash", "flash"), ("sram", "SRAM")):
+        yield _number(title, a[name]["used_kib"], b[name]["used_kib"], ",.1f", " KiB")
+    models = [numbers["performance_model"] for numbers in (a, b)]
+    alike = models[0] == models[1]
+    why = "" if alike or None in models else f"not comparable: {models[0]} against {models[1]}"
+    yield _number("estimated", a["estimated_ms"], b["estimated_ms"], ".1f", " ms", why)
+    yield _number("cycles", a["cycles"], b["cycles"], ",d", "", why)
+    for place in ("npu", "cpu"):
+        one, two = (sum(each["operators"].get(place, {}).values()) for each in (a, b))
+        yield _number(f"operators on the {place.upper()}", one, two, "d", "")
+    yield from _accuracy(a["accuracy"], b["accuracy"])
+
+
+def _verdict(document: Document) -> str:
+    accepted = document["verdict"]["accepted"]
+    return f"{'' if accepted else 'NOT '}accepted by {document['board']['firmware']}"
+
+
+def _accuracy(left: Document, right: Document) -> Iterator[Row]:
+    """mAP in points of a hundred; of the form that is deployed, and what quantising cost it."""
+    for key, title in METRICS.items():
+        pair = [each["artifacts"].get("int8", {}).get(key) for each in (left, right)]
+        if pair != [None, None]:
+            one, two = (None if value is None else 100 * value for value in pair)
+            yield _number(f"{title}, int8", one, two, ".1f", "")
+    for key, title in METRICS.items():
+        one, two = (each["drop"].get(key) for each in (left, right))
+        if (one, two) != (None, None):
+            yield _number(f"{title}, lost to int8", one, two, ".1f", "")
+    yield _number("pictures judged", left["images"], right["images"], "d", "")
+
+
+def _number(
+    name: str, left: float | None, right: float | None, form: str, unit: str, why: str = ""
+) -> Row:
+    """``why`` says that the two may not be subtracted."""
+    shown = ["none" if value is None else f"{value:{form}}{unit}" for value in (left, right)]
+    change = why if None not in (left, right) else ""
+    if left is not None and right is not None and not why:
+        share = f" ({(right - left) / left:+.1%})" if left and unit == " KiB" else ""
+        change = "" if shown[0] == shown[1] else f"{right - left:+{form}}{unit}{share}"
+    return Row(name=name, left=shown[0], right=shown[1], change=change)
+
+
+def _differences(left: Document, right: Document) -> Iterator[Row]:
+    """Settings, packages and brought inputs that are not the same, by the step they belong to."""
+    a, b = _recipe(left), _recipe(right)
+    for name in dict.fromkeys([*a, *b]):
+        if a.get(name) != b.get(name):
+            yield Row(name=name, left=_shown(a.get(name)), right=_shown(b.get(name)))
+
+
+def _recipe(document: Document) -> dict[str, Any]:
+    recipe: dict[str, Any] = {"kiln": document["kiln"], "target": document["target"]}
+    for step in document["steps"]:
+        name, versions = step["name"], step["result"].get("versions", {})
+        recipe |= {f"{name}: {key}": value for key, value in step["params"].items()}
+        recipe |= {f"{name}: version of {key}": value for key, value in versions.items()}
+        if name in _TAKES_WHAT_WAS_BROUGHT:
+            recipe |= {f"{name}: {key}": digest[:12] for key, digest in step["inputs"].items()}
+    for name, environment in document["environments"].items():
+        recipe[f"{name} environment"] = environment["digest"][:12]
+    return recipe
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "absent"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,243 @@
+"""Runs steps one after the other: found in the store, or made and published."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from kiln.environments import Environment, EnvironmentName, load_environment
+from kiln.errors import KilnError
+from kiln.executors import Executor, Limits, StepRun
+from kiln.failures import StepListener, failure_of
+from kiln.request import LimitSettings
+from kiln.sources import sources_digest
+from kiln.step import FromHost, Step
+from kiln.store import Entry, Miss, Recipe, Store
+from kiln.tree import Tree
+from kiln.workplace import Workplace
+from stages.contract import CONTRACT_VERSION
+
+
+class Observer(Protocol):
+    """Hears a build live."""
+
+    def say(self, message: str, /) -> None: ...
+
+    def step_reused(self, step: Step) -> None: ...
+
+    def step_started(self, step: Step, why: str) -> None: ...
+
+    def step_event(self, event: Mapping[str, Any]) -> None: ...
+
+    def step_log(self, step: Step, line: str) -> None: ...
+
+    def step_finished(self, step: Step, entry: Entry) -> None: ...
+
+    def step_failed(self, step: Step) -> None: ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """What ``kiln explain`` says of one step: would it run, and why."""
+
+    step: str
+    title: str
+    runs: bool
+    why: str
+    key: str | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Made:
+    """A step that is done: what it was made from, what it gave, and whether it was there."""
+
+    step: Step
+    recipe: Recipe
+    entry: Entry
+    reused: bool
+
+
+class Runner:
+    """Runs steps at one workplace. ``choose_executor`` is called only if something must run."""
+
+    def __init__(
+        self, place: Workplace, limits: LimitSettings, choose_executor: Callable[[], Executor]
+    ) -> None:
+        self.store = Store(place.store)
+        self._place = place
+        self._limits = limits
+        self._choose_executor = choose_executor
+        self._executor: Executor | None = None
+        self._environments: dict[EnvironmentName, Environment] = {}
+        self._prepared: set[EnvironmentName] = set()
+
+    def environments_of(self, steps: Sequence[Step]) -> dict[EnvironmentName, Environment]:
+        """The environments that steps run in, by name."""
+        for name in {step.environment for step in steps} - self._environments.keys():
+            self._environments[name] = load_environment(self._place.root, name)
+        return {name: self._environments[name] for name in sorted(self._environments)}
+
+    def run(
+        self,
+        steps: Sequence[Step],
+        brought: Mapping[str, Tree],
+        observer: Observer,
+        judge: Callable[[Made], None],
+    ) -> dict[str, Made]:
+        """Run what is missing, in order; ``judge`` may raise after each. Raises KilnError."""
+        self.store.open()
+        self.environments_of(steps)
+        done: dict[str, Made] = {}
+        for number, step in enumerate(steps):
+            recipe, inputs = self._recipe(step, brought, done)
+            found = self.store.lookup(recipe)
+            if isinstance(found, Entry):
+                observer.step_reused(step)
+                made = Made(step=step, recipe=recipe, entry=found, reused=True)
+            else:
+                made = self._make(steps[number:], recipe, inputs, found, observer)
+            done[step.name] = made
+            judge(made)
+        return done
+
+    def explain(self, steps: Sequence[Step], brought: Mapping[str, Tree]) -> list[Outlook]:
+        """Say for each step what would run and why; changes nothing."""
+        self.environments_of(steps)
+        done: dict[str, Made] = {}
+        outlooks: list[Outlook] = []
+        for step in steps:
+            waits_for = [
+                source.step
+                for source in step.inputs.values()
+                if not isinstance(source, FromHost) and source.step not in done
+            ]
+            if waits_for:
+                why = f"needs what {waits_for[0]} gives, which would run"
+                outlooks.append(_outlook(step, why=why, key=None))
+                continue
+            recipe, _inputs = self._recipe(step, brought, done)
+            found = self.store.lookup(recipe)
+            if isinstance(found, Entry):
+                done[step.name] = Made(step=step, recipe=recipe, entry=found, reused=True)
+                outlooks.append(_outlook(step, why="", key=recipe.key))
+            else:
+                outlooks.append(_outlook(step, why=found.reason, key=recipe.key))
+        return outlooks
+
+    def _recipe(
+        self, step: Step, brought: Mapping[str, Tree], done: Mapping[str, Made]
+    ) -> tuple[Recipe, dict[str, Tree]]:
+        inputs = {
+            name: brought[source.source]
+            if isinstance(source, FromHost)
+            else done[source.step].entry.tree(source.path)
+            for name, source in step.inputs.items()
+        }
+        recipe = Recipe(
+            step=step.module,
+            contract=CONTRACT_VERSION,
+            sources=sources_digest(self._place.root, step.module),
+            environment=self._environments[step.environment].digest,
+            params=step.params,
+            inputs={name: tree.digest for name, tree in inputs.items()},
+        )
+        return recipe, inputs
+
+    def _make(
+        self,
+        steps: Sequence[Step],
+        recipe: Recipe,
+        inputs: Mapping[str, Tree],
+        miss: Miss,
+        observer: Observer,
+    ) -> Made:
+        """Run the first of ``steps`` under its lock; another driver may have made it meanwhile."""
+        step = steps[0]
+        if miss.damaged:
+            observer.say(f"{step.name}: {miss.reason}; making it again")
+        executor = self._ready_executor(steps, observer)
+
+        def waiting() -> None:
+            observer.say(f"{step.name}: another Kiln is making this step; waiting for it")
+
+        with self.store.making(recipe.key, waiting):
+            found = self.store.lookup(recipe)
+            if isinstance(found, Entry):
+                observer.step_reused(step)
+                return Made(step=step, recipe=recipe, entry=found, reused=True)
+            observer.step_started(step, miss.reason)
+            try:
+                entry = self._run_step(step, recipe, inputs, executor, observer)
+            except BaseException:
+                observer.step_failed(step)
+                raise
+            observer.step_finished(step, entry)
+            return Made(step=step, recipe=recipe, entry=entry, reused=False)
+
+    def _run_step(
+        self,
+        step: Step,
+        recipe: Recipe,
+        inputs: Mapping[str, Tree],
+        executor: Executor,
+        observer: Observer,
+    ) -> Entry:
+        log = self._place.log_of(step.name, recipe.key)
+        limits = self._limits
+        started = time.monotonic()
+        with self.store.workspace() as workspace, StepListener(log, step, observer) as listener:
+            run = StepRun(
+                key=recipe.key,
+                step=step.name,
+                module=step.module,
+                environment=self._environments[step.environment],
+                params=step.params,
+                inputs=inputs,
+                out=workspace / "out",
+                network=step.network,
+                gpu=step.gpu,
+                resumable=step.resumable,
+                limits=Limits(memory_mib=limits.memory_mib, timeout_s=limits.timeout_s),
+            )
+            try:
+                ended = executor.run(run, listener)
+            except KilnError as error:
+                error.log = error.log or log
+                raise
+            if ended.code != 0 or listener.result is None:
+                raise failure_of(step, ended, listener)
+            if ended.facts.get("gpu_requested") and listener.device == "cpu":
+                # Some engines take the request and say nothing; only the step can tell.
+                listener.warn(
+                    "the engine was asked for a GPU and the step saw none: it ran on the CPU",
+                    hint="check the engine's NVIDIA container toolkit; GPU=required fails instead",
+                )
+            return self.store.publish(
+                workspace,
+                recipe,
+                result=listener.result,
+                warnings=tuple(listener.warnings),
+                seconds=round(time.monotonic() - started, 3),
+                facts={
+                    **ended.facts,
+                    "executor": executor.name,
+                    "peak_memory_mib": listener.peak_memory_mib,
+                },
+            )
+
+    def _ready_executor(self, steps: Sequence[Step], observer: Observer) -> Executor:
+        """Choose once, and make every environment from here on: a late failure costs most."""
+        if self._executor is None:
+            self._executor = self._choose_executor()
+        names = dict.fromkeys(step.environment for step in steps)
+        missing = [name for name in names if name not in self._prepared]
+        if missing:
+            self._executor.prepare([self._environments[name] for name in missing], observer.say)
+            self._prepared.update(missing)
+        return self._executor
+
+
+def _outlook(step: Step, *, why: str, key: str | None) -> Outlook:
+    return Outlook(step=step.name, title=step.title, runs=bool(why), why=why, key=key)

@@ -1,0 +1,241 @@
+"""Measure what every form of the model finds in the evaluation pictures, and what int8 costs.
+
+``params``: none. ``in/``: any of model.onnx, float32.tflite, int8.tflite; ``evaluation/``
+(images.npy, uint8 [m,S,S,3] RGB, and truth.json).
+``out/evidence.json``: pictures with what float32 and int8 find in them, precision over recall.
+
+Pictures go in as on the board and detections come out as in the firmware. Two detections are one
+object above an IoU of 0.45, the firmware's default. Its score threshold is another matter: mAP
+ranks all detections, so those of 0.1 % and more count, as everybody else has it.
+Where there is no float32.tflite, the ONNX file stands for float32; they are the same function.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from stages.contract import Events, Job, StepFailed, main
+from stages.export import album
+from stages.export.artifacts import is_per_channel
+from stages.export.looks import (
+    Artifact,
+    Evaluation,
+    Look,
+    Thresholds,
+    look_at_all,
+    open_artifact,
+    read_evaluation,
+)
+from stages.export.noise import snr_db
+from stages.export.scores import Kind, Precision, measure
+
+THRESHOLDS = Thresholds(score=0.001, iou=0.45)
+#: A larger drop, in points of any mAP, is warned of.
+ACCEPTED_DROP = 2.0
+#: Of the outputs that lost most, so many are named.
+NAMED_OUTPUTS = 3
+
+FILES = {"onnx": "model.onnx", "float32": "float32.tflite", "int8": "int8.tflite"}
+PACKAGES = ("tensorflow-cpu", "onnxruntime", "pycocotools", "numpy")
+_MEASURES = {
+    "box/map50": "box mAP50",
+    "box/map50_95": "box mAP50-95",
+    "pose/map50": "pose mAP50",
+    "pose/map50_95": "pose mAP50-95",
+}
+
+Figures = Mapping[str, float | None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Findings:
+    """All looks at all pictures, and by artifact what they are worth.
+
+    ``sides``: what is compared, float32 and int8, each with the artifact that stands for it.
+    """
+
+    evaluation: Evaluation
+    looks: Sequence[Look]
+    precision: Mapping[str, Mapping[Kind, Precision]]
+    sides: Mapping[str, str]
+
+    def figures(self, artifact: str) -> dict[str, float | None]:
+        """Every mAP of an artifact, 0 to 1; None where there is nothing to find."""
+        return {
+            f"{kind}/{name}": None if value is None else round(value, 4)
+            for kind, precision in self.precision[artifact].items()
+            for name, value in (("map50", precision.map50), ("map50_95", precision.map50_95))
+        }
+
+    def pairs(self) -> dict[str, tuple[float, float]]:
+        """Every mAP of float32 and of int8; none without both, nor where nothing is to be found."""
+        if len(self.sides) < 2:
+            return {}
+        before, after = (self.figures(self.sides[side]) for side in ("float32", "int8"))
+        both = {name: (before[name], after[name]) for name in before}
+        return {
+            name: (one, other)
+            for name, (one, other) in both.items()
+            if one is not None and other is not None
+        }
+
+    def drop(self) -> dict[str, float]:
+        """Points of every mAP that int8 is below float32."""
+        return {name: round(100 * (one - other), 2) for name, (one, other) in self.pairs().items()}
+
+    def outputs(self) -> list[dict[str, Any]]:
+        """Signal-to-noise ratio of every output, float32 against int8."""
+        return [
+            {"name": role, "snr_db": snr_db([look.noise[role] for look in self.looks])}
+            for role in self.looks[0].noise
+        ]
+
+    def classes(self) -> list[dict[str, Any]]:
+        """By class the mAP50-95 of what the model is for: keypoints for pose, else boxes."""
+        kind: Kind = "pose" if self.evaluation.keypoints else "box"
+        counts = [0] * len(self.evaluation.names)
+        for objects in self.evaluation.truth:
+            for each in objects:
+                counts[each["class"]] += 1
+        return [
+            {"name": name, "objects": counts[number]}
+            | {side: self._of_class(side, kind, number) for side in ("float32", "int8")}
+            for number, name in enumerate(self.evaluation.names)
+        ]
+
+    def _of_class(self, side: str, kind: Kind, number: int) -> float | None:
+        if side not in self.sides:
+            return None
+        value = self.precision[self.sides[side]][kind].classes[number]
+        return None if value is None else round(value, 4)
+
+
+def run(job: Job, events: Events) -> Mapping[str, Any]:
+    """Look at everything, then measure, warn, and keep what a report shows."""
+    evaluation = read_evaluation(job.inputs / "evaluation")
+    findings = look_and_measure(open_artifacts(job, evaluation), evaluation, events)
+    for message, hint in faults(findings, job):
+        events.warning(message, hint=hint)
+    text = json.dumps(evidence(findings), ensure_ascii=False, separators=(",", ":")) + "\n"
+    (job.out / "evidence.json").write_text(text, encoding="utf-8")
+    names = list(findings.precision)
+    return {
+        "images": len(findings.looks),
+        "objects": sum(map(len, evaluation.truth)),
+        "artifacts": {name: findings.figures(name) for name in names},
+        "drop": findings.drop(),
+        "classes": findings.classes(),
+        "outputs": findings.outputs(),
+        "seconds": {
+            name: round(sum(look.seconds[name] for look in findings.looks), 3) for name in names
+        },
+        "score_threshold": THRESHOLDS.score,
+        "iou_threshold": THRESHOLDS.iou,
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+
+
+def open_artifacts(job: Job, evaluation: Evaluation) -> list[Artifact]:
+    """Those forms of the model that the job has; raises StepFailed if one cannot be judged."""
+    paths = {name: job.inputs / file for name, file in FILES.items()}
+    present = {name: path for name, path in paths.items() if path.exists()}
+    if not present:
+        files = ", ".join(FILES.values())
+        raise StepFailed("request", "there is no model to evaluate", hint=f"pass one of {files}")
+    return [open_artifact(name, path, evaluation) for name, path in present.items()]
+
+
+def look_and_measure(
+    artifacts: Sequence[Artifact], evaluation: Evaluation, events: Events
+) -> Findings:
+    """Show every picture to every artifact, then compare with what is labelled."""
+    names = [artifact.name for artifact in artifacts]
+    stand = {"onnx": "float32", "float32": "float32", "int8": "int8"}  # the later for the earlier
+    sides = {stand[name]: name for name in names}
+    looks = []
+    for look in look_at_all(artifacts, evaluation, THRESHOLDS, list(sides.values())):
+        looks.append(look)
+        events.progress(len(looks), len(evaluation.images), "pictures")
+    precision = {
+        name: measure(
+            evaluation.truth,
+            [look.found[name] for look in looks],
+            classes=len(evaluation.names),
+            keypoints=evaluation.keypoints,
+        )
+        for name in names
+    }
+    return Findings(evaluation=evaluation, looks=looks, precision=precision, sides=sides)
+
+
+def faults(findings: Findings, job: Job) -> Iterator[tuple[str, str]]:
+    """What the user should hear of, each with what to do about it."""
+    figures = findings.figures(next(iter(findings.precision)))
+    if unknown := [words for name, words in _MEASURES.items() if figures.get(name, 0) is None]:
+        yield (
+            f"{' and '.join(unknown)} cannot be measured: no evaluation picture has such an object",
+            "label some pictures of val, or evaluate on more of them ([evaluation] images)",
+        )
+    drop = findings.drop()
+    worst = max(drop, key=lambda name: drop[name], default="")
+    if not worst or drop[worst] <= ACCEPTED_DROP:
+        return
+    before, after = findings.pairs()[worst]
+    finer = "" if is_per_channel(job.inputs / FILES["int8"]) else "per-channel weights, "
+    yield (
+        f"int8 loses {drop[worst]:.1f} points of {_MEASURES[worst]} ({100 * before:.1f} to "
+        f"{100 * after:.1f}){_losers(findings.outputs())}",
+        f"try more calibration pictures ([calibration] images) that look like those the board "
+        f"will see, {finer}or a larger IMGSZ",
+    )
+
+
+def evidence(findings: Findings) -> dict[str, Any]:
+    """What a report draws: pictures, and precision over recall."""
+    evaluation, sides = findings.evaluation, findings.sides
+    kinds = next(iter(findings.precision.values()))
+    return {
+        "pictures": _pictures(findings),
+        "precision_recall": {
+            kind: {side: findings.precision[name][kind].curve for side, name in sides.items()}
+            for kind in kinds
+        },
+        "names": evaluation.names,
+        "skeleton": evaluation.skeleton,
+    }
+
+
+def _pictures(findings: Findings) -> list[dict[str, Any]]:
+    evaluation, sides = findings.evaluation, findings.sides
+    changes = [
+        album.change(*(look.found[name] for name in sides.values())) if len(sides) == 2 else 0.0
+        for look in findings.looks
+    ]
+    return [
+        {
+            "file": evaluation.pictures[number]["file"],
+            "size": evaluation.labels.size,
+            "image": album.data_url(evaluation.images[number]),
+            "truth": album.labelled(evaluation.truth[number]),
+            "note": note,
+        }
+        | {side: album.describe(findings.looks[number].found[name]) for side, name in sides.items()}
+        for number, note in album.choose(changes).items()
+    ]
+
+
+def _losers(outputs: Sequence[Mapping[str, Any]]) -> str:
+    """The outputs with the least signal-to-noise ratio, in words."""
+    known = sorted((each["snr_db"], each["name"]) for each in outputs if each["snr_db"] is not None)
+    if not known:
+        return ""
+    named = ", ".join(f"{name} ({ratio:.1f} dB)" for ratio, name in known[:NAMED_OUTPUTS])
+    return f"; the outputs with the least signal to noise: {named}"
+
+
+if __name__ == "__main__":
+    main(run)

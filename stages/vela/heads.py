@@ -1,0 +1,114 @@
+"""Which output of a YOLOv8 model is which, told by shapes as the firmware tells them.
+
+Read in Seeed-Studio/SSCMA-Micro, branch 1.0.x, core/algorithm: el_algorithm_yolo_pose.cpp (seven
+raw heads), el_algorithm_yolo_world.cpp (six), el_algorithm_yolov8.cpp (one output, decoded in the
+graph), which are tried in this order. There a box head is 64 wide and a score head of a pose model
+1 wide; here a score head may have any width, so that a wrong number of classes is called by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+Shape = tuple[int, ...]
+Task = Literal["pose", "detect"]
+
+STRIDES = (8, 16, 32)
+
+DETECT_ROLES = frozenset(f"{part}{stride}" for part in ("box", "score") for stride in STRIDES)
+POSE_ROLES = DETECT_ROLES | {"keypoints"}
+
+#: A box is told by its sides, in a raw head each by a distribution over 16 distances.
+BOX_SIDES = 4
+BOX_WIDTH = BOX_SIDES * 16
+#: x, y and visibility.
+POINT_WIDTH = 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Heads:
+    """What the outputs of a model are; ``roles`` holds a name for each, None where it has none.
+
+    ``task``, ``classes`` and ``keypoints`` are None where the shapes leave them open.
+    """
+
+    form: Literal["raw-heads", "decoded", "unknown"]
+    task: Task | None
+    roles: tuple[str | None, ...]
+    classes: int | None
+    keypoints: int | None
+
+
+def image_size(shape: Shape) -> int | None:
+    """The side of the square picture [1,S,S,C] that a model takes; None if it takes another."""
+    if len(shape) != 4 or shape[0] != 1 or shape[1] != shape[2] or shape[3] not in (1, 3):
+        return None
+    return shape[1]
+
+
+def read_heads(size: int | None, shapes: Sequence[Shape], notes: Mapping[str, Any]) -> Heads:
+    """Tell the outputs of a model for pictures of ``size``; ``notes`` are its exporter's."""
+    cells = {(size // stride) ** 2: stride for stride in STRIDES} if size is not None else {}
+    roles = _raw_roles(cells, shapes)
+    widths = {role: shape[-1] for role, shape in zip(roles, shapes, strict=True) if role}
+    scores = {width for role, width in widths.items() if role.startswith("score")}
+    if set(widths) in (DETECT_ROLES, POSE_ROLES) and None not in roles and len(scores) == 1:
+        return Heads(
+            form="raw-heads",
+            task="pose" if "keypoints" in widths else "detect",
+            roles=roles,
+            classes=scores.pop(),
+            keypoints=widths["keypoints"] // POINT_WIDTH if "keypoints" in widths else None,
+        )
+    if len(shapes) == 1 and _is_decoded(shapes[0], sum(cells)):
+        return _decoded(shapes[0][1], notes)
+    return Heads(form="unknown", task=None, roles=roles, classes=None, keypoints=None)
+
+
+def _raw_roles(cells: Mapping[int, int], shapes: Sequence[Shape]) -> tuple[str | None, ...]:
+    """A role for each output, each given once: of two alike the second has none, but that a
+    second one of 64 for the same cells can only be the score of 64 classes."""
+    roles: list[str | None] = []
+    for shape in shapes:
+        wanted = _role_candidates(cells, shape)
+        roles.append(next((role for role in wanted if role not in roles), None))
+    return tuple(roles)
+
+
+def _role_candidates(cells: Mapping[int, int], shape: Shape) -> list[str]:
+    if len(shape) != 3 or shape[0] != 1:
+        return []
+    _, rows, width = shape
+    if rows in cells:
+        score = f"score{cells[rows]}"
+        return [f"box{cells[rows]}", score] if width == BOX_WIDTH else [score]
+    return ["keypoints"] if rows == sum(cells) and width % POINT_WIDTH == 0 else []
+
+
+def _is_decoded(shape: Shape, rows: int) -> bool:
+    """Whether an output holds for each cell the four numbers of a box, and scores."""
+    return len(shape) == 3 and shape[0] == 1 and shape[1] > BOX_SIDES and shape[2] == rows > 0
+
+
+def _decoded(width: int, notes: Mapping[str, Any]) -> Heads:
+    """A form in which classes and keypoints share one width: what it is its notes must say."""
+    task, names, points = (notes.get(key) for key in ("task", "names", "kpt_shape"))
+    if task == "pose" and isinstance(names, dict | list) and isinstance(points, tuple | list):
+        return Heads(
+            form="decoded",
+            task="pose",
+            roles=(None,),
+            classes=len(names),
+            keypoints=next(iter(points), None),
+        )
+    rest = width - BOX_SIDES - 1
+    is_detect = task == "detect" or rest == 0 or rest % POINT_WIDTH != 0
+    return Heads(
+        form="decoded",
+        task="detect" if is_detect else None,
+        roles=(None,),
+        classes=width - BOX_SIDES if is_detect else None,
+        keypoints=None,
+    )

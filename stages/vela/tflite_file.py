@@ -1,0 +1,254 @@
+"""Reads a TFLite file: its graphs, what Vela planned in it, and what its exporter noted.
+
+Files come from anywhere, so everything is read once and at the start: one that is cut short or
+damaged is refused here, and nothing behind this module meets a broken offset.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import io
+import json
+import math
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from ethosu.vela.tflite.BuiltinOperator import BuiltinOperator
+from ethosu.vela.tflite.Model import Model
+from ethosu.vela.tflite.Operator import Operator as RawOperator
+from ethosu.vela.tflite.OperatorCode import OperatorCode
+from ethosu.vela.tflite.SubGraph import SubGraph
+from ethosu.vela.tflite.Tensor import Tensor as RawTensor
+from ethosu.vela.tflite.TensorType import TensorType
+
+from stages.contract import StepFailed
+
+#: The custom operator into which Vela puts all that runs on the NPU.
+NPU_OPERATOR = "ethos-u"
+
+#: What a tensor has in Vela's plan that the interpreter is to place itself.
+UNPLANNED = -1
+
+_IDENTIFIER = b"TFL3"
+_PLAN = b"OfflineMemoryAllocation"
+_NOTES = ("metadata.json", "temp_meta.txt")
+_NOTES_BYTES = 1 << 20
+
+_BUILTIN = {code: name for name, code in vars(BuiltinOperator).items() if name.isupper()}
+_TYPES = {code: name.lower() for name, code in vars(TensorType).items() if name.isupper()}
+_BYTES = {
+    **dict.fromkeys(("int4", "int8", "uint8", "bool"), 1),
+    **dict.fromkeys(("int16", "uint16", "float16", "bfloat16"), 2),
+    **dict.fromkeys(("int32", "uint32", "float32", "resource"), 4),
+    **dict.fromkeys(("int64", "uint64", "float64", "complex64"), 8),
+    "complex128": 16,
+}
+#: What reading a damaged file ends in, by where the damage lies.
+_DAMAGE = (struct.error, LookupError, ValueError, TypeError, AttributeError, OverflowError)
+_NO_NOTES = (
+    *(zipfile.BadZipFile, zlib.error, EOFError),  # no archive, or not a whole one
+    *(StopIteration, ValueError, SyntaxError, RuntimeError),  # nothing of ultralytics in it
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tensor:
+    """One tensor. ``scale`` and ``zero_point`` are its first channel's, None if it has none;
+    ``data`` is what the file holds of it, None if that comes into being when the model runs."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float | None
+    zero_point: int | None
+    channels: int
+    data: bytes | None
+    variable: bool
+
+    @property
+    def nbytes(self) -> int:
+        """Its size in memory; 0 for a type that has no fixed one."""
+        return math.prod(self.shape) * _BYTES.get(self.dtype, 0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Operator:
+    """One operator: its type, a custom one's own name, and the indices of its tensors."""
+
+    name: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Graph:
+    """Tensors, operators in the order in which they run, and the indices at the two ends."""
+
+    tensors: tuple[Tensor, ...]
+    operators: tuple[Operator, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TFLiteFile:
+    """One file. ``graphs[0]`` is what runs; the others are called by operators of it.
+
+    ``plan`` is the place in the arena, in bytes, of each tensor of all graphs in turn, or
+    ``UNPLANNED``; None in a file that Vela did not write. ``notes`` is what ultralytics appends
+    to its exports: task, names, kpt_shape and more; {} in others.
+    """
+
+    graphs: tuple[Graph, ...]
+    plan: tuple[int, ...] | None
+    notes: Mapping[str, Any]
+    nbytes: int
+
+    @property
+    def inputs(self) -> list[Tensor]:
+        return [self.graphs[0].tensors[index] for index in self.graphs[0].inputs]
+
+    @property
+    def outputs(self) -> list[Tensor]:
+        return [self.graphs[0].tensors[index] for index in self.graphs[0].outputs]
+
+    @property
+    def tensors(self) -> Iterator[Tensor]:
+        return (tensor for graph in self.graphs for tensor in graph.tensors)
+
+    @property
+    def operators(self) -> Iterator[Operator]:
+        return (operator for graph in self.graphs for operator in graph.operators)
+
+    def command_streams(self) -> list[bytes]:
+        """What each NPU operator hands to the NPU's driver."""
+        return [
+            graph.tensors[operator.inputs[0]].data or b""
+            for graph in self.graphs
+            for operator in graph.operators
+            if operator.name == NPU_OPERATOR
+        ]
+
+
+def open_file(content: bytes) -> TFLiteFile:
+    """Read a whole TFLite file; raises StepFailed if it is none, or is cut short or damaged."""
+    if content[4:8] != _IDENTIFIER:
+        state = "is empty" if not content else "does not have the mark TFL3 of a TFLite file"
+        raise StepFailed(
+            "model", f"the model {state}", hint="give the .tflite file itself, not an archive of it"
+        )
+    try:
+        return _read(content)
+    except _DAMAGE as error:
+        raise StepFailed(
+            "model",
+            f"the model is cut short or damaged: {error}",
+            hint="copy or export it again",
+        ) from error
+
+
+def _read(content: bytes) -> TFLiteFile:
+    root = Model.GetRootAs(content)
+    data = [_bytes(root.Buffers(i).DataAsNumpy()) for i in range(root.BuffersLength())]
+    codes = [_operator_name(root.OperatorCodes(i)) for i in range(root.OperatorCodesLength())]
+    graphs = tuple(_graph(root.Subgraphs(i), codes, data) for i in range(root.SubgraphsLength()))
+    if not graphs:
+        raise ValueError("it has no graph")
+    plans = [
+        data[note.Buffer()]
+        for note in (root.Metadata(i) for i in range(root.MetadataLength()))
+        if note.Name() == _PLAN
+    ]
+    count = sum(len(graph.tensors) for graph in graphs)
+    return TFLiteFile(
+        graphs=graphs,
+        plan=_plan(plans[0], count) if plans else None,
+        notes=_notes(content),
+        nbytes=len(content),
+    )
+
+
+def _graph(graph: SubGraph, codes: list[str], data: list[bytes | None]) -> Graph:
+    tensors = tuple(_tensor(graph.Tensors(i), data) for i in range(graph.TensorsLength()))
+    operators = tuple(_operator(graph.Operators(i), codes) for i in range(graph.OperatorsLength()))
+    inputs, outputs = _indices(graph.InputsAsNumpy()), _indices(graph.OutputsAsNumpy())
+    used = [index for operator in operators for index in (*operator.inputs, *operator.outputs)]
+    # An input that an operator can do without is -1.
+    if any(not -1 <= index < len(tensors) for index in (*used, *inputs, *outputs)):
+        raise ValueError("an operator's tensor is not in the file")
+    return Graph(tensors=tensors, operators=operators, inputs=inputs, outputs=outputs)
+
+
+def _tensor(tensor: RawTensor, data: list[bytes | None]) -> Tensor:
+    quantization = tensor.Quantization()
+    channels = quantization.ScaleLength() if quantization is not None else 0
+    known = channels > 0 and quantization.ZeroPointLength() > 0
+    scale = float(quantization.Scale(0)) if known else None
+    shape = _indices(tensor.ShapeAsNumpy())
+    if min(shape, default=0) < 0 or not math.isfinite(scale or 0):
+        raise ValueError("a tensor's size or scale is no number")
+    return Tensor(
+        name=(tensor.Name() or b"").decode(errors="replace"),
+        shape=shape,
+        dtype=_TYPES[tensor.Type()],
+        scale=scale,
+        zero_point=int(quantization.ZeroPoint(0)) if known else None,
+        channels=channels,
+        data=data[tensor.Buffer()] or None,
+        variable=bool(tensor.IsVariable()),
+    )
+
+
+def _operator(operator: RawOperator, codes: list[str]) -> Operator:
+    return Operator(
+        name=codes[operator.OpcodeIndex()],
+        inputs=_indices(operator.InputsAsNumpy()),
+        outputs=_indices(operator.OutputsAsNumpy()),
+    )
+
+
+def _operator_name(code: OperatorCode) -> str:
+    """The schema's name of a builtin operator, a custom one's own."""
+    if code.CustomCode() is not None:
+        return str(code.CustomCode().decode(errors="replace"))
+    # Files for old interpreters keep small codes in the first field, newer ones fill the second.
+    number = max(code.DeprecatedBuiltinCode(), code.BuiltinCode())
+    return _BUILTIN.get(number, f"BUILTIN_{number}")
+
+
+def _plan(data: bytes | None, tensors: int) -> tuple[int, ...]:
+    """Vela's plan, int32: version, subgraph, how many follow, and a place for each tensor.
+
+    Source: github.com/tensorflow/tflite-micro, docs/offline_memory_plan.md.
+    """
+    numbers = np.frombuffer(data or b"", "<i4").tolist()
+    if len(numbers) != 3 + tensors or numbers[2] != tensors:
+        raise ValueError(f"its memory plan is not one of {tensors} tensors")
+    return tuple(numbers[3:])
+
+
+def _notes(content: bytes) -> Mapping[str, Any]:
+    """What ultralytics appends: an archive with metadata.json, in its older versions a literal."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            name = next(each for each in archive.namelist() if each in _NOTES)
+            with archive.open(name) as stream:
+                text = stream.read(_NOTES_BYTES).decode()
+        notes = json.loads(text) if name.endswith(".json") else ast.literal_eval(text)
+    except _NO_NOTES:
+        return {}
+    return notes if isinstance(notes, dict) else {}
+
+
+def _bytes(array: Any) -> bytes | None:
+    """A flatbuffer's vector of bytes; a missing one is given as 0."""
+    return array.tobytes() if isinstance(array, np.ndarray) else None
+
+
+def _indices(array: Any) -> tuple[int, ...]:
+    return tuple(array.tolist()) if isinstance(array, np.ndarray) else ()

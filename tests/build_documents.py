@@ -1,0 +1,288 @@
+"""Documents of the form of build.json, format 2, as builds of several kinds give them."""
+
+from __future__ import annotations
+
+import base64
+import math
+import struct
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+SIZE = 192
+SKELETON = [[0, 1], [0, 2], [1, 2]]
+NPU = "ethos-u55-64"
+_OUTPUTS = ("box8", "score8", "box16", "score16", "box32", "score32", "keypoints")
+
+
+def pose() -> dict[str, Any]:
+    """A pose model that was trained here and that a board with an NPU takes."""
+    return {
+        "format": 2,
+        "kiln": "0.1.0",
+        "name": "yolov8n-pose-demo-192",
+        "target": "grove-v2",
+        "board": {
+            "title": "Grove Vision AI V2",
+            "description": "Himax WE2 with an Ethos-U55-64 NPU, SSCMA firmware 1.0.x",
+            "firmware": "SSCMA-Micro 1.0.x",
+            "source": "https://github.com/Seeed-Studio/SSCMA-Micro/tree/1.0.x",
+            "npu": NPU,
+        },
+        "imgsz": SIZE,
+        "task": "pose",
+        "request": {"target": "grove-v2", "data": None, "train": {"epochs": None, "seed": 0}},
+        "environments": {
+            name: {
+                "digest": digit * 64,
+                "base": f"python@sha256:{'a' * 64}",
+                "lock_sha256": "c" * 64,
+            }
+            for name, digit in (("export", "1"), ("train", "2"), ("vela", "3"))
+        },
+        "steps": _steps(),
+        "files": {
+            "yolov8n-pose-demo-192_float32.tflite": ["f" * 64, 13225888],
+            "yolov8n-pose-demo-192_full_integer_quant.tflite": ["8" * 64, 3387848],
+            "yolov8n-pose-demo-192_full_integer_quant_vela.tflite": ["b" * 64, 3137360],
+        },
+        "deployed": "yolov8n-pose-demo-192_full_integer_quant_vela.tflite",
+        "verdict": {"accepted": True, "forced": False, "checks": _checks()},
+        "numbers": _numbers(),
+        "evidence": _evidence(),
+        "warnings": [
+            {"step": "demo", "message": "no data set was given", "hint": "pass DATA=my/data.yaml"}
+        ],
+    }
+
+
+def forced() -> dict[str, Any]:
+    """The same, but too large for the arena and with operators that the firmware has not."""
+    build = pose()
+    for check in build["verdict"]["checks"]:
+        if check["name"] == "arena":
+            check |= {"ok": False, "figure": "1288.3 KiB + 3.1 KiB", "help": "a smaller IMGSZ"}
+    build["verdict"] |= {"accepted": False, "forced": True}
+    build["numbers"]["sram"]["used_kib"] = 1291.4
+    build["numbers"]["operators"]["cpu"] = {"LOGISTIC": 3}
+    build["evidence"]["operators"].append(
+        {
+            "name": "sigmoid",
+            "operator": "LOGISTIC",
+            "place": "cpu",
+            "cycles": None,
+            "sram_kib": None,
+        }
+    )
+    return build
+
+
+def without_npu() -> dict[str, Any]:
+    """Weights of the user's own for a board without an NPU, compared layer by layer."""
+    build = pose()
+    build["target"] = "xiao-esp32s3"
+    build["board"] |= {"title": "XIAO ESP32S3", "npu": None}
+    build["steps"] = [step for step in build["steps"] if step["name"] not in ("train", "compile")]
+    del build["files"][build["deployed"]]
+    build["deployed"] = "yolov8n-pose-demo-192_full_integer_quant.tflite"
+    build["numbers"] |= dict.fromkeys(
+        ("estimated_ms", "cycles", "estimator", "performance_model"), None
+    )
+    build["numbers"]["operators"] = {"cpu": {"CONV_2D": 80, "LOGISTIC": 71}}
+    del build["numbers"]["accuracy"]["artifacts"]["trained"]
+    layers = [
+        {"name": f"conv_{number}", "operator": "CONV_2D", "snr_db": 40 - number / 2}
+        for number in range(80)
+    ]
+    build["evidence"] |= {"operators": [], "curves": {}, "layers": layers}
+    return build
+
+
+def detection() -> dict[str, Any]:
+    """A detection model of three classes, one of them not among the pictures."""
+    build = pose()
+    build |= {"name": "shapes", "task": "detect"}
+    accuracy = build["numbers"]["accuracy"]
+    accuracy["artifacts"] = {
+        name: {metric: value for metric, value in figures.items() if metric.startswith("box")}
+        for name, figures in accuracy["artifacts"].items()
+    }
+    evidence = build["evidence"]
+    del evidence["precision_recall"]["pose"]
+    evidence["names"] = ["circle", "square", "star"]
+    evidence["classes"] = [
+        {"name": "circle", "objects": 30, "float32": 0.71, "int8": 0.7},
+        {"name": "square", "objects": 40, "float32": 0.61, "int8": 0.6},
+        {"name": "star", "objects": 0, "float32": None, "int8": None},
+    ]
+    for picture in evidence["pictures"]:
+        for found in (*picture["truth"], *picture["float32"], *picture["int8"]):
+            found["keypoints"] = None
+    return build
+
+
+def picture_data(shade: int, size: int = SIZE) -> str:
+    """The address of a PNG that runs from dark to light."""
+    row = b"\0" + bytes(value for x in range(size) for value in (shade, x * 255 // size, 120))
+    header = struct.pack(">IIBBBBB", size, size, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(row * size)), (b"IEND", b""))
+    png = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def _checks() -> list[dict[str, Any]]:
+    rows = (
+        ("input", "input", "int8, scale 1/255, zero point -128", "multiple of 32"),
+        (
+            "outputs",
+            "outputs",
+            "7 raw heads",
+            "box8, score8, box16, score16, box32, score32, keypoints",
+        ),
+        ("classes", "classes", "1 class, 17 keypoints", "1 class"),
+        ("operators", "operators on the CPU", "ETHOS_U", "14 kinds"),
+        ("accelerator", "NPU", NPU, NPU),
+        ("arena", "tensor arena", "292.9 KiB + 3.1 KiB", "1110 KiB"),
+        ("flash", "flash", "3063.8 KiB", "10240 KiB"),
+    )
+    return [
+        {"name": name, "title": title, "ok": True, "figure": figure, "limit": limit, "help": ""}
+        for name, title, figure, limit in rows
+    ]
+
+
+def _numbers() -> dict[str, Any]:
+    figures = {
+        "trained": (0.9784, 0.4182, 0.9884, 0.5922),
+        "onnx": (0.9602, 0.4187, 0.9751, 0.5331),
+        "float32": (0.9602, 0.4187, 0.9751, 0.5331),
+        "int8": (0.951, 0.4012, 0.9762, 0.5319),
+    }
+    metrics = ("pose/map50", "pose/map50_95", "box/map50", "box/map50_95")
+    artifacts = {name: dict(zip(metrics, values, strict=True)) for name, values in figures.items()}
+    return {
+        "flash": {"used_kib": 3063.83, "limit_kib": 10240.0, "source": "file size"},
+        "sram": {"used_kib": 296.02, "limit_kib": 1110, "source": "Vela's plan in the file"},
+        "estimated_ms": 83.78232,
+        "cycles": 33512928,
+        "estimator": "Vela 4.5.0",
+        "performance_model": "Vela 3-4",
+        "operators": {"npu": {"CONV_2D": 80, "LOGISTIC": 71, "CONCATENATION": 41}, "cpu": {}},
+        "accuracy": {
+            "images": 48,
+            "artifacts": artifacts,
+            "drop": {
+                metric: 100 * (artifacts["float32"][metric] - artifacts["int8"][metric])
+                for metric in metrics
+            },
+        },
+    }
+
+
+def _evidence() -> dict[str, Any]:
+    curve = [[step / 100, 1 - (step / 100) ** 6] for step in range(101)]
+    lower = [[recall, precision * 0.97] for recall, precision in curve]
+    cycles = [1000 + 997 * number % 40_000 for number in range(192)]
+    kinds = [*["CONV_2D"] * 80, *["LOGISTIC"] * 71, *["CONCATENATION"] * 41]
+    return {
+        "pictures": [_picture(number) for number in range(3)],
+        "precision_recall": {kind: {"float32": curve, "int8": lower} for kind in ("box", "pose")},
+        "names": ["person"],
+        "skeleton": SKELETON,
+        "outputs": [
+            {"name": name, "snr_db": 31.2 - number} for number, name in enumerate(_OUTPUTS)
+        ],
+        "classes": [{"name": "person", "objects": 97, "float32": 0.4187, "int8": 0.4012}],
+        "operators": [
+            {
+                "name": f"model/layer_{number}/Add;model/layer_{number}/convolution",
+                "operator": kind,
+                "place": "npu",
+                "cycles": each,
+                "sram_kib": 200.5,
+            }
+            for number, (kind, each) in enumerate(zip(kinds, cycles, strict=True))
+        ],
+        "layers": [],
+        "curves": {
+            "epoch": [float(epoch) for epoch in range(1, 15)],
+            **{
+                f"{part}/{loss}_loss": [3 * math.exp(-epoch / 5) + 0.8 for epoch in range(14)]
+                for part in ("train", "val")
+                for loss in ("box", "pose", "kobj", "cls", "dfl")
+            },
+            **{
+                f"{kind}/{metric}": [0.9 * epoch / 13 for epoch in range(14)]
+                for kind in ("box", "pose")
+                for metric in ("map50", "map50_95")
+            },
+            "lr/pg0": [0.001] * 14,
+        },
+    }
+
+
+def _picture(number: int) -> dict[str, Any]:
+    """A person at the left; the first picture has one more at the top right, with a low score."""
+    person = {
+        "class": 0,
+        "box": [20, 30, 90, 180],
+        "keypoints": [[50, 40, 2], [40, 90, 2], [70, 90, 0]],
+    }
+    found = {**person, "score": 0.87, "keypoints": [[50, 40, 0.9], [40, 90, 0.8], [70, 90, 0.7]]}
+    corner = {"class": 0, "box": [150, -2, 195, 60], "keypoints": None, "score": 0.31}
+    return {
+        "file": f"0000{number}.jpg",
+        "size": SIZE,
+        "image": picture_data(60 * number),
+        "truth": [person],
+        "float32": [found, *([corner] if number == 0 else [])],
+        "int8": [found],
+        "note": "largest difference" if number == 0 else "",
+    }
+
+
+def _steps() -> list[Mapping[str, Any]]:
+    vela = {"System_Config.My_Sys_Cfg": {"core_clock": "400e6", "axi0_port": "Sram"}}
+    return [
+        _step("demo", "draw the demo data set", {"task": "pose", "train": 256}, seconds=7.469),
+        _step(
+            "train",
+            "train",
+            {"model": "yolov8n", "epochs": 14, "overrides": {"optimizer": "AdamW"}},
+            seconds=206.984,
+            result={"best_epoch": 13, "versions": {"torch": "2.14.1"}},
+        ),
+        _step("quantize", "quantise to int8", {"per_channel": False}, seconds=15.878),
+        _step(
+            "compile",
+            f"compile for {NPU}",
+            {"accelerator": NPU, "ini": vela, "arguments": []},
+            seconds=5.0,
+            result={"versions": {"ethos-u-vela": "4.5.0"}},
+        ),
+    ]
+
+
+def _step(
+    name: str,
+    title: str,
+    params: Mapping[str, Any],
+    *,
+    seconds: float,
+    result: Mapping[str, Any] | None = None,
+) -> Mapping[str, Any]:
+    return {
+        "name": name,
+        "title": title,
+        "key": name.encode().hex().ljust(64, "0"),
+        "seconds": seconds,
+        "params": params,
+        "inputs": {},
+        "outputs": {},
+        "result": result or {},
+        "warnings": [],
+        "facts": {"executor": "local", "python": "3.11.7", "peak_memory_mib": 57},
+    }
