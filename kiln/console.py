@@ -271,10 +271,7 @@ def _tensor(tensor: Mapping[str, Any]) -> list[str]:
 def _usage(name: str, usage: Usage) -> str:
     share = usage.used_kib / usage.limit_kib
     colour = "green" if usage.fits else "bold red"
-    return (
-        f"{name:<9} [{colour}]{_kib(usage.used_kib)}[/] of {_kib(usage.limit_kib)} "
-        f"({share:.0%}, {usage.source})"
-    )
+    return f"{name:<9} [{colour}]{_kib(usage.used_kib)}[/] of {_kib(usage.limit_kib)} ({share:.0%})"
 
 
 def _count(value: float) -> str:

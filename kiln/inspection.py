@@ -85,7 +85,8 @@ class Inspector:
         """Look at the file first: it says itself what task and image size it is for."""
         tasks = self._target.tasks
         task = self._request.task if self._request.task in tasks else next(iter(tasks))
-        first = verify_step(self._target, task, None, _MODEL)
+        verify = verify_step(self._target, task, None, _MODEL)
+        first = dataclasses.replace(verify, title="read the file")
         looked = self._run([first], observer)["verify"]
         model = looked.entry.result["model"]
         if model["task"] in tasks:
@@ -96,7 +97,7 @@ class Inspector:
                 reference_step({"model.tflite": _MODEL}),
                 verify_step(self._target, task, model["imgsz"], _MODEL, REFERENCE),
             ]
-        if steps == [first]:
+        if steps == [verify]:
             return looked
         return self._run(steps, observer)["verify"]
 

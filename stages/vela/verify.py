@@ -129,7 +129,7 @@ def _trial_facts(trial: Trial) -> dict[str, Any]:
     return {
         "ran": ran,
         "images": trial.images,
-        "equal": not trial.difference if trial.images else None,
+        "equal": not trial.difference and not trial.ties if trial.images else None,
         "arena_bytes": trial.head + trial.tail,
         "seconds": trial.seconds,
     }
