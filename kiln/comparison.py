@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,9 @@ def _figures(left: Document, right: Document) -> Iterator[Row]:
     for place in ("npu", "cpu"):
         one, two = (sum(each["operators"].get(place, {}).values()) for each in (a, b))
         yield _number(f"operators on the {place.upper()}", one, two, "d", "")
-    yield from _accuracy(a["accuracy"], b["accuracy"])
+    same = _data(left) == _data(right)
+    why = "" if same else "not comparable: measured on another data set"
+    yield from _accuracy(a["accuracy"], b["accuracy"], why)
 
 
 def _verdict(document: Document) -> str:
@@ -88,17 +90,23 @@ def _verdict(document: Document) -> str:
     return f"{'' if accepted else 'NOT '}accepted by {document['board']['firmware']}"
 
 
-def _accuracy(left: Document, right: Document) -> Iterator[Row]:
+def _data(document: Document) -> str:
+    """The digest of the data set that a build was trained and judged with."""
+    (check,) = (step for step in document["steps"] if step["name"] == "check")
+    return str(check["inputs"]["data"])
+
+
+def _accuracy(left: Document, right: Document, why: str) -> Iterator[Row]:
     """mAP in points of a hundred; of the form that is deployed, and what quantising cost it."""
     for key, title in METRICS.items():
         pair = [each["artifacts"].get("int8", {}).get(key) for each in (left, right)]
         if pair != [None, None]:
             one, two = (None if value is None else 100 * value for value in pair)
-            yield _number(f"{title}, int8", one, two, ".1f", "")
+            yield _number(f"{title}, int8", one, two, ".1f", "", why)
     for key, title in METRICS.items():
         one, two = (each["drop"].get(key) for each in (left, right))
         if (one, two) != (None, None):
-            yield _number(f"{title}, lost to int8", one, two, ".1f", "")
+            yield _number(f"{title}, lost to int8", one, two, ".1f", "", why)
     yield _number("pictures judged", left["images"], right["images"], "d", "")
 
 
@@ -116,16 +124,25 @@ def _number(
 
 def _differences(left: Document, right: Document) -> Iterator[Row]:
     """Settings, packages and brought inputs that are not the same, by the step they belong to."""
-    a, b = _recipe(left), _recipe(right)
+    one, two = ({step["name"]: step for step in each["steps"]} for each in (left, right))
+    shared = one.keys() & two.keys()
+    a, b = _recipe(left, shared), _recipe(right, shared)
     for name in dict.fromkeys([*a, *b]):
         if a.get(name) != b.get(name):
             yield Row(name=name, left=_shown(a.get(name)), right=_shown(b.get(name)))
+    for name in dict.fromkeys([*one, *two]):
+        if name not in shared:
+            words = ["run" if name in each else "absent" for each in (one, two)]
+            yield Row(name=f"step {name}", left=words[0], right=words[1])
 
 
-def _recipe(document: Document) -> dict[str, Any]:
+def _recipe(document: Document, steps: Collection[str]) -> dict[str, Any]:
+    """What was decided for some of the steps. What `verify` asks for is the target's."""
     recipe: dict[str, Any] = {"kiln": document["kiln"], "target": document["target"]}
     for step in document["steps"]:
         name, versions = step["name"], step["result"].get("versions", {})
+        if name not in steps or name == "verify":
+            continue
         recipe |= {f"{name}: {key}": value for key, value in step["params"].items()}
         recipe |= {f"{name}: version of {key}": value for key, value in versions.items()}
         if name in _TAKES_WHAT_WAS_BROUGHT:

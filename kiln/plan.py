@@ -87,7 +87,7 @@ def make_plan(request: BuildRequest, target: Target) -> Plan:
         f"{name}_full_integer_quant.tflite": deployed,
     }
     if target.vela is not None:
-        steps.append(_compile(target))
+        steps.append(_compile(target, imgsz))
         deployed = FromStep(step="compile", path="vela.tflite")
         files[f"{name}_full_integer_quant_vela.tflite"] = deployed
     steps += proof_steps(target, request.task, imgsz, deployed)
@@ -248,14 +248,14 @@ def _quantize(request: BuildRequest, target: Target) -> Step:
     )
 
 
-def _compile(target: Target) -> Step:
+def _compile(target: Target, imgsz: int) -> Step:
     assert target.vela is not None
     return Step(
         name="compile",
         title=f"compile for {target.vela.accelerator}",
         environment="vela",
         module="stages.vela.compile",
-        params=dataclasses.asdict(target.vela),
+        params=target.compilation(imgsz),
         inputs={"int8.tflite": FromStep(step="quantize", path="int8.tflite")},
     )
 

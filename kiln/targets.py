@@ -11,6 +11,9 @@ from kiln.errors import ModelError, RequestError, UnknownName
 from kiln.records import read_record, read_toml
 from kiln.request import Resize, Task
 
+#: Of the arena, what Vela may not plan with: TensorFlow Lite Micro's own structures, about 1 KiB.
+INTERPRETER_KIB = 2
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Firmware:
@@ -30,6 +33,10 @@ class Firmware:
     def sizes(self) -> tuple[int, ...]:
         """The only image sizes that it is built for; () if it takes any."""
         return tuple(sorted(int(size) for size in self.arena_kib_at))
+
+    def arena_at(self, imgsz: int | None) -> int:
+        """The arena in KiB for an image size; without one, the largest."""
+        return self.arena_kib_at.get(str(imgsz), self.arena_kib)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,6 +131,12 @@ class Target:
             )
         return self.tasks[name]
 
+    def compilation(self, imgsz: int) -> dict[str, Any]:
+        """What the step `compile` is told; for a target with an NPU."""
+        assert self.vela is not None
+        settings = dataclasses.asdict(self.vela)
+        return {**settings, "arena_kib": self.firmware.arena_at(imgsz) - INTERPRETER_KIB}
+
     def contract(self, task: Task, imgsz: int | None) -> dict[str, Any]:
         """What the step `verify` holds a model against; without a size, the largest arena."""
         firmware, source, form = self.firmware, self.input, self.task(task)
@@ -146,7 +159,7 @@ class Target:
             "refused_classes": list(form.refused_classes),
             "reason": form.reason,
             "operators": list(firmware.operators),
-            "arena_kib": firmware.arena_kib_at.get(str(imgsz), firmware.arena_kib),
+            "arena_kib": firmware.arena_at(imgsz),
             "flash_kib": self.flash.model_bytes / 1024,
             "accelerator": self.vela.accelerator if self.vela else None,
         }

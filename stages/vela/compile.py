@@ -1,7 +1,8 @@
 """Compile the int8 model for an Ethos-U NPU with Vela.
 
 ``params``: accelerator, ini {section: {key: value}}, system_config, memory_mode, optimise,
-arguments [more of Vela's own]. ``in/``: int8.tflite.
+arena_kib (what the firmware leaves Vela to plan with), arguments [more of Vela's own].
+``in/``: int8.tflite.
 ``out/``: vela.tflite, vela.ini (what Vela was told), summary.csv (Vela's own, unchanged), and
 layers.json, the fields of ``stages.vela.placement.Layer`` for each operator in order.
 """
@@ -123,6 +124,8 @@ def _arguments(params: Mapping[str, Any], ini: Path, folder: Path) -> list[str]:
         f"--system-config={params['system_config']}",
         f"--memory-mode={params['memory_mode']}",
         f"--optimise={params['optimise']}",
+        # Else Vela spends SRAM on buffers for weights that the firmware does not have.
+        f"--arena-cache-size={params['arena_kib'] * 1024}",
         f"--output-dir={folder}",
         "--verbose-performance",
         *params["arguments"],

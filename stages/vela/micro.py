@@ -85,7 +85,7 @@ def run(model: Path, reference: Path | None) -> dict[str, Any]:
                 interpreter.get_output(index).astype(np.float64) - arrays[f"output_{index}"][number]
             )
             if _are_ties(steps):
-                ties += np.count_nonzero(steps)
+                ties += int(np.count_nonzero(steps))
             else:
                 differences.append(
                     f"image {number}, output {index}: {np.count_nonzero(steps)} of {steps.size} "
@@ -97,7 +97,7 @@ def run(model: Path, reference: Path | None) -> dict[str, Any]:
         "images": len(images),
         "seconds": round(seconds, 3),
         "difference": differences[0] if differences else "",
-        "ties": int(ties),
+        "ties": ties,
     }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import configparser
 import csv
-import dataclasses
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -16,16 +15,14 @@ import pytest
 from kiln.environments import EnvironmentName
 from kiln.targets import load_target
 from kiln.tree import hash_file
-from tests.integration.conftest import ROOT, RunStep
+from tests.integration.conftest import IMGSZ, ROOT, RunStep
 from tests.integration.tiny import make_tiny
 
 
 @pytest.fixture
 def params() -> dict[str, Any]:
     """What grove-v2 asks of Vela."""
-    settings = load_target(ROOT / "targets", "grove-v2").vela
-    assert settings is not None
-    return {**dataclasses.asdict(settings), "arguments": []}
+    return load_target(ROOT / "targets", "grove-v2").compilation(IMGSZ)
 
 
 @pytest.mark.parametrize("task", ["pose", "detect"])
@@ -106,6 +103,20 @@ def test_a_layer_on_the_cpu_is_named(
     assert refused["kind"] == "model"
     assert "the NPU can run none of it" in refused["message"]
     assert "quantization parameters" in refused["message"]
+
+
+def test_vela_plans_with_what_the_firmware_has(
+    pose_int8: Path, run_step: RunStep, params: dict[str, Any]
+) -> None:
+    """Weights get buffers in SRAM only where there is room for them."""
+    inputs = {"int8.tflite": pose_int8 / "int8.tflite"}
+    roomy, tight = (
+        run_step("compile", {**params, "arena_kib": kib}, inputs).expect_success().result
+        for kib in (1108, 16)
+    )
+    assert roomy is not None
+    assert tight is not None
+    assert tight["sram_kib"] < roomy["sram_kib"]
 
 
 def test_what_vela_refuses(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import json
 import os
 import shutil
@@ -328,9 +327,7 @@ def test_files_that_cannot_be_judged(
     env_python: EnvPython,
     tmp_path: Path,
 ) -> None:
-    settings = load_target(ROOT / "targets", "grove-v2").vela
-    assert settings is not None
-    params = {**dataclasses.asdict(settings), "arguments": []}
+    params = load_target(ROOT / "targets", "grove-v2").compilation(IMGSZ)
     vela = run_step("compile", params, {"int8.tflite": pose_int8 / "int8.tflite"})
     text, cut, picture = (tmp_path / name for name in ("text.tflite", "cut.tflite", "a.onnx"))
     text.write_text("not a model at all", encoding="utf-8")

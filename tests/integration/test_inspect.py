@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from kiln.targets import load_target
+from tests.integration.conftest import IMGSZ, ROOT, RunStep
 from tests.integration.user import User
 
 REFUSED = 13
@@ -15,16 +17,9 @@ LOCAL = ("--executor", "local")
 
 
 @pytest.fixture
-def vela_file(run_step: Any, pose_int8: Path) -> Path:
+def vela_file(run_step: RunStep, pose_int8: Path) -> Path:
     """The pose model for grove-v2, under a name of its own."""
-    import dataclasses
-
-    from kiln.targets import load_target
-    from tests.integration.conftest import ROOT
-
-    settings = load_target(ROOT / "targets", "grove-v2").vela
-    assert settings is not None
-    params = dataclasses.asdict(settings)
+    params = load_target(ROOT / "targets", "grove-v2").compilation(IMGSZ)
     out: Path = run_step("compile", params, {"int8.tflite": pose_int8 / "int8.tflite"}).out
     return out / "vela.tflite"
 

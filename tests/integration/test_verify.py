@@ -79,9 +79,7 @@ class Desk:
 
     def compile(self, int8: Path, **changes: Any) -> tuple[Path, Result]:
         """What Vela makes of a file for grove-v2, and the step's result."""
-        settings = load_target(ROOT / "targets", "grove-v2").vela
-        assert settings is not None
-        params = {**dataclasses.asdict(settings), "arguments": [], **changes}
+        params = {**load_target(ROOT / "targets", "grove-v2").compilation(192), **changes}
         trial = self.run_step("compile", params, {"int8.tflite": int8}).expect_success()
         assert trial.result is not None
         return trial.out / "vela.tflite", trial.result

@@ -100,6 +100,22 @@ def test_only_what_differs_in_the_recipes_is_listed() -> None:
     assert compare(BUILD, _other()).differences == ()
 
 
+def test_accuracy_on_two_data_sets_is_never_subtracted() -> None:
+    other = _other()
+    other["steps"][0]["inputs"]["data"] = "d" * 64
+    other["numbers"]["accuracy"]["artifacts"]["int8"]["box/map50_95"] = 0.7
+    why = "not comparable: measured on another data set"
+    assert _changes(BUILD, other)["box mAP50-95, int8"] == why
+
+
+def test_a_step_of_one_build_alone_is_one_line() -> None:
+    other = _other()
+    train = {"name": "train", "params": {"epochs": 9, "batch": 4}, "inputs": {}, "result": {}}
+    other["steps"].append(train)
+    rows = [(row.name, row.left, row.right) for row in compare(BUILD, other).differences]
+    assert rows == [("step train", "absent", "run")]
+
+
 def test_a_refused_build_says_so() -> None:
     other = _other()
     other["verdict"] = {"accepted": False}
