@@ -84,7 +84,11 @@ class Terminal:
                 table.add_row(kind, *_tensor(tensor))
         self._out.print(table)
         self._verdict(found.verdict, found.firmware)
-        lines = [f"operators {_placed(found.model['operators'])}"]
+        lines = [
+            _usage("flash", found.flash),
+            _usage("SRAM", found.sram),
+            f"operators {_placed(found.model['operators'])}",
+        ]
         if found.accuracy is not None:
             (artifact,) = found.accuracy["artifacts"].values()
             lines.append(f"accuracy  {_maps(artifact)} on {found.accuracy['images']} pictures")

@@ -13,7 +13,7 @@ from kiln.evidence import REFERENCE, evaluate_step, pictures_step, reference_ste
 from kiln.executors import Executor
 from kiln.plan import data_steps_of
 from kiln.request import BuildRequest
-from kiln.result import Verdict
+from kiln.result import Usage, Verdict, flash_of, sram_of
 from kiln.runner import Made, Observer, Runner
 from kiln.step import FromHost, Step
 from kiln.targets import Target
@@ -25,8 +25,8 @@ _MODEL = FromHost(source="model")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What was found. ``model``, ``arena``, ``flash`` and ``interpreter`` are those of the step
-    `verify`; ``accuracy`` is the result of `evaluate`, or None without a data set.
+    """What was found. ``model`` and ``interpreter`` are those of the step `verify`;
+    ``accuracy`` is the result of `evaluate`, or None without a data set.
     """
 
     file: str
@@ -35,8 +35,8 @@ class Inspection:
     firmware: str
     verdict: Verdict
     model: Mapping[str, Any]
-    arena: Mapping[str, Any]
-    flash: Mapping[str, Any]
+    flash: Usage
+    sram: Usage
     interpreter: Mapping[str, Any] | None
     accuracy: Mapping[str, Any] | None
     warnings: tuple[Mapping[str, str], ...]
@@ -74,8 +74,8 @@ class Inspector:
             firmware=self._target.firmware.name,
             verdict=Verdict.of(found, forced=False),
             model=found["model"],
-            arena=found["arena"],
-            flash=found["flash"],
+            flash=flash_of(found),
+            sram=sram_of(found),
             interpreter=found["interpreter"],
             accuracy=evaluated.entry.result if evaluated else None,
             warnings=tuple(warning for made in done for warning in made.entry.warnings),

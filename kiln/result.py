@@ -177,15 +177,23 @@ def board_of(target: Target) -> dict[str, Any]:
     }
 
 
+def flash_of(verified: Mapping[str, Any]) -> Usage:
+    """The file against the room in the flash."""
+    return Usage(source="file size", **verified["flash"])
+
+
+def sram_of(verified: Mapping[str, Any]) -> Usage:
+    """The tensor arena, with what the interpreter itself needs."""
+    return Usage(**{key: verified["arena"][key] for key in ("used_kib", "limit_kib", "source")})
+
+
 def numbers_of(steps: Mapping[str, StepResult]) -> Numbers:
     """Collect the figures of a build from what its steps said."""
     compiled = steps["compile"].result if "compile" in steps else {}
-    arena, flash = steps["verify"].result["arena"], steps["verify"].result["flash"]
+    verified = steps["verify"].result
     return Numbers(
-        flash=Usage(source="file size", **flash),
-        sram=Usage(
-            used_kib=arena["used_kib"], limit_kib=arena["limit_kib"], source=arena["source"]
-        ),
+        flash=flash_of(verified),
+        sram=sram_of(verified),
         estimated_ms=compiled.get("inference_ms"),
         cycles=compiled.get("cycles"),
         estimator=compiled.get("estimator"),
