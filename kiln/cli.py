@@ -60,8 +60,8 @@ _BUILD_OPTIONS = (
     _option(
         "--quant",
         "granularity",
-        type=click.Choice(["per-tensor", "per-channel"]),
-        help="Scales of the int8 weights.",
+        type=click.Choice(["mixed", "per-tensor", "per-channel"]),
+        help="Which int8 weights share a scale.",
     ),
     _option("--layers/--no-layers", help="Also say where along the network int8 errs most."),
     _option(

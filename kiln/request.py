@@ -14,7 +14,7 @@ from kiln.records import read_record, read_toml
 
 Task = Literal["pose", "detect"]
 ExecutorName = Literal["auto", "docker", "local"]
-Granularity = Literal["per-tensor", "per-channel"]
+Granularity = Literal["mixed", "per-tensor", "per-channel"]
 Resize = Literal["stretch", "letterbox"]
 GpuChoice = Literal["none", "auto", "required"]
 
@@ -56,7 +56,7 @@ class EvaluationSettings:
 class QuantizeSettings:
     """The ``[quantize]`` table."""
 
-    granularity: Granularity = "per-tensor"
+    granularity: Granularity = "mixed"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -270,7 +270,7 @@ def test_a_changed_setting_runs_its_step_and_what_follows(place: Workplace) -> N
     _build(place, executor, quantize=quantize).run(record)
     assert executor.ran == ["quantize", "compile", "verify", "evaluate"]
     assert executor.prepared == ["export", "vela"]
-    assert record.why["quantize"] == 'granularity changed from "per-tensor" to "per-channel"'
+    assert record.why["quantize"] == 'granularity changed from "mixed" to "per-channel"'
 
 
 def test_only_what_changed_is_named(place: Workplace) -> None:
