@@ -4,30 +4,24 @@ Both run as a user runs them, one after the other: the real step on a job folder
 own command, first with the 20 images that it takes by itself and then with Kiln's calibration
 images. Without --onnx the model is a yolov8n-pose of random weights.
 
-    .kiln/driver/bin/python scripts/bench_quantize.py --imgsz 192
+    .kiln/driver/bin/python -m scripts.bench_quantize --imgsz 192
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from kiln.environments import EnvironmentName, load_environment
-from kiln.executors import STEP_VARIABLES
-from kiln.executors.local import LocalExecutor
+from scripts.stage_jobs import make_job, peak_mib, python, run
 
-ROOT = Path(__file__).resolve().parents[1]
-HOME = Path(os.environ.get("KILN_HOME") or ROOT / ".kiln").absolute()
+PARAMS = {"granularity": "mixed", "order": None}
 
-#: Argv: folder, image size. Writes model.onnx and calibration.npy as the step `onnx` does.
+#: Argv: folder, image size. Writes what the steps `onnx` and `pictures` would.
 MAKE_MODEL = """
 import sys
 from pathlib import Path
@@ -72,19 +66,20 @@ class Measured:
 def main() -> None:
     """Measure all three and print a table."""
     options = _options()
-    python = options.env_python or _python("export")
+    export = options.env_python or python("export")
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         onnx, calibration = options.onnx, options.calibration
         if onnx is None:
-            _run([_python("train"), "-c", MAKE_MODEL, work, options.imgsz], work, work)
+            run([python("train"), "-c", MAKE_MODEL, work, options.imgsz], cwd=work)
             onnx, calibration = work / "model.onnx", work / "calibration.npy"
-        count = int(_output([python, "-c", MAKE_IMAGES, calibration, work], work))
-        step = _job(work / "job", onnx, calibration)
-        peer = [python, python.parent / "onnx2tf", "-i", "peer.onnx", "-oiqt", "-qt", "per-tensor"]
+        count = int(run([export, "-c", MAKE_IMAGES, calibration, work], cwd=work))
+        inputs = {"model.onnx": onnx, "calibration.npy": calibration}
+        step = make_job(work / "job", "quantize", PARAMS, inputs)
+        peer = [export, export.parent / "onnx2tf", "-i", "peer.onnx", "-oiqt", "-qt", "per-tensor"]
         same = ["-cind", "images", "images.npy", "[[[[0,0,0]]]]", "[[[[255,255,255]]]]"]
         rows = [
-            _measure("quantize", count, [python, "-m", "stages.export.quantize", step], work, onnx),
+            _measure("quantize", count, [export, "-m", "stages.export.quantize", step], work, onnx),
             _measure("onnx2tf -oiqt", 20, peer, work, onnx),
             _measure("onnx2tf -oiqt, same images", count, [*peer, *same], work, onnx),
         ]
@@ -94,7 +89,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--onnx", type=Path, help="model.onnx of the step `onnx`")
-    parser.add_argument("--calibration", type=Path, help="calibration.npy of the same step")
+    parser.add_argument("--calibration", type=Path, help="calibration.npy of the step `pictures`")
     parser.add_argument("--env-python", type=Path, help="interpreter of another export environment")
     parser.add_argument("--imgsz", type=int, default=192, help="image size of the random model")
     options = parser.parse_args()
@@ -103,62 +98,13 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _python(name: EnvironmentName) -> Path:
-    environment = load_environment(ROOT, name)
-    executor = LocalExecutor(root=ROOT, home=HOME, logs=HOME / "logs")
-    executor.prepare([environment], lambda message: print(message, file=sys.stderr))
-    return executor.python(environment)
-
-
-def _job(folder: Path, onnx: Path, calibration: Path) -> Path:
-    """A job folder for the step, as an executor makes it."""
-    (folder / "in").mkdir(parents=True)
-    document = {"contract": 1, "step": "quantize", "params": {"per_channel": False}}
-    (folder / "job.json").write_text(json.dumps(document), encoding="utf-8")
-    (folder / "in/model.onnx").symlink_to(onnx.resolve())
-    (folder / "in/calibration.npy").symlink_to(calibration.resolve())
-    return folder
-
-
 def _measure(name: str, images: int, command: Sequence[object], work: Path, onnx: Path) -> Measured:
     """Run one command on a fresh copy of the model: onnx2tf rewrites the file that it is given."""
     (work / "peer.onnx").write_bytes(onnx.read_bytes())
     print(f"{name} ...", file=sys.stderr)
     started = time.monotonic()
-    peak_mib = _run(command, work, work)
-    return Measured(name=name, seconds=time.monotonic() - started, peak_mib=peak_mib, images=images)
-
-
-def _variables(command: Sequence[object], home: Path) -> dict[str, str]:
-    """What a step sees, and the environment's own commands: onnx2tf calls onnxsim."""
-    path = f"{Path(str(command[0])).parent}:/usr/bin:/bin"
-    return {**STEP_VARIABLES, "PATH": path, "HOME": str(home), "PYTHONPATH": str(ROOT)}
-
-
-def _run(command: Sequence[object], cwd: Path, home: Path) -> int:
-    """Run to the end and return the peak memory in MiB; exits with the log if it fails."""
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            [str(word) for word in command],
-            cwd=cwd,
-            env=_variables(command, home),
-            stdout=log,
-            stderr=log,
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            log.seek(0)
-            sys.exit(log.read().decode(errors="replace"))
-    return usage.ru_maxrss // 1024
-
-
-def _output(command: Sequence[object], home: Path) -> str:
-    words = [str(word) for word in command]
-    done = subprocess.run(
-        words, env=_variables(command, home), check=True, stdout=subprocess.PIPE, text=True
-    )
-    return done.stdout
+    peak = peak_mib(command, cwd=work)
+    return Measured(name=name, seconds=time.monotonic() - started, peak_mib=peak, images=images)
 
 
 def _print(rows: Sequence[Measured]) -> None:

@@ -22,8 +22,10 @@ import onnxruntime
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from stages.contract import EXIT_TERMINATED, StepFailed
+from stages.export.graph import Graph
 
 #: onnx2tf compares layer by layer on this file and downloads it if it is not in the working folder.
 SAMPLE_FILE = "calibration_image_sample_data_20x128x128x3_float32.npy"
@@ -31,6 +33,9 @@ SAMPLE_COUNT, SAMPLE_SIZE = 20, 128
 
 #: Largest difference between an ONNX output and TensorFlow's, in parts of the output's range.
 TOLERANCE = 1e-3
+
+#: Output channels, input channels, height and width.
+KERNEL_AXES = 4
 
 Shape = tuple[int, ...]
 Images = NDArray[np.uint8]
@@ -51,6 +56,21 @@ class Network:
         """(H, W, C) of the one image that the network takes."""
         _, channels, height, width = self.input_shape
         return height, width, channels
+
+    @property
+    def output_names(self) -> list[str]:
+        return [name for name, _ in self.outputs]
+
+    def ordered(self, names: Sequence[str]) -> Network:
+        """The same with its outputs in the order of these names; raises StepFailed("model")."""
+        shapes = dict(self.outputs)
+        if sorted(names) != sorted(shapes):
+            raise StepFailed(
+                "model",
+                f"the network gives {', '.join(shapes)}; wanted are {', '.join(names)}",
+                hint="a firmware that reads its outputs by position takes no other set of them",
+            )
+        return dataclasses.replace(self, outputs=tuple((name, shapes[name]) for name in names))
 
 
 def open_network(path: Path) -> Network:
@@ -100,7 +120,7 @@ def rebuild(network: Network, images: Images) -> tf.keras.Model:
 def check_agreement(network: Network, float_model: bytes, image: Floats) -> None:
     """Hold the float TFLite model to the ONNX file on one image [1,H,W,C]; raises StepFailed."""
     session = onnxruntime.InferenceSession(str(network.path), providers=["CPUExecutionProvider"])
-    wanted = session.run(None, {network.input_name: image.transpose(0, 3, 1, 2)})
+    wanted = session.run(network.output_names, {network.input_name: image.transpose(0, 3, 1, 2)})
     found = infer(float_model, [image])[0]
     for (name, shape), want, have in zip(network.outputs, wanted, found, strict=True):
         if have.shape != shape:
@@ -114,6 +134,29 @@ def check_agreement(network: Network, float_model: bytes, image: Floats) -> None
                 f"output {name} differs by {difference:.3g} between ONNX and TensorFlow",
                 hint="onnx2tf has mistaken a layer; report the model's architecture",
             )
+
+
+def name_tensors(float_model: bytes, network: Network) -> bytes:
+    """Give the outputs their names in the ONNX file, which no conversion keeps, and what each
+    convolution makes the name of its layer there, such as ``layers.0.conv``.
+
+    The layers are told by their kernels, which are the same in both; of layers with equal kernels
+    only the first is named.
+    """
+    kernels: dict[bytes, str] = {}
+    for each in onnx.load(str(network.path)).graph.initializer:
+        if len(each.dims) == KERNEL_AXES:
+            kernel = numpy_helper.to_array(each).transpose(0, 2, 3, 1)
+            kernels.setdefault(kernel.tobytes(), each.name.removesuffix(".weight"))
+    graph = Graph(float_model)
+    for operator in graph.operators:
+        if operator.type == "CONV_2D":
+            content = graph.constant(operator.inputs[1], np.float32).tobytes()
+            name = kernels.pop(content, graph.name(operator.outputs[0]))
+            graph.rename(operator.outputs[0], name)
+    for tensor, name in zip(graph.outputs, network.output_names, strict=True):
+        graph.rename(tensor, name)
+    return graph.to_bytes()
 
 
 def infer(model: bytes, images: Sequence[NDArray[Any]]) -> list[list[NDArray[Any]]]:

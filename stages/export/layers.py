@@ -1,0 +1,128 @@
+"""Tell where along the network the error of int8 grows.
+
+``params``: none. ``in/``: float32.tflite and int8.tflite of one run of the step `quantize`,
+``evaluation/`` (images.npy, uint8 [m,S,S,3] RGB).
+``out/layers.json``: {"layers": [{"name", "operator", "snr_db"}]} in the order of the network.
+
+Both models run on the same pictures, the int8 one with the boards' arithmetic, and what each layer
+makes is held against what it makes in the other: the signal-to-noise ratio of all that has gone
+wrong up to there. A convolution and the SiLU behind it are one layer; operators that only hand on
+values are left out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from stages.contract import Events, Job, StepFailed, main
+from stages.export.graph import MOVES, Graph, Operator, activated
+from stages.export.noise import Powers, powers, snr_db
+from stages.export.pixels import Pixels, prepare
+from stages.export.probe import Probe, on_all_cores, worker_count
+
+#: So many pictures hold some million values a layer.
+IMAGES = 8
+WORST = 5
+
+PACKAGES = ("tensorflow-cpu", "numpy")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Layer:
+    """A layer of both models, and the tensors that hold what it makes in each."""
+
+    name: str
+    operator: str
+    exact: int
+    quantised: int
+
+
+def run(job: Job, events: Events) -> Mapping[str, Any]:
+    """Compare layer by layer, and write them down."""
+    float_model = (job.inputs / "float32.tflite").read_bytes()
+    int8_model = (job.inputs / "int8.tflite").read_bytes()
+    images: Pixels = np.load(job.inputs / "evaluation" / "images.npy", mmap_mode="r")
+    layers = common_layers(Graph(float_model), Graph(int8_model))
+    if not layers:
+        raise StepFailed(
+            "model",
+            "float32.tflite and int8.tflite have no layer in common, by their tensors' names",
+            hint="both must come from one run of the step `quantize`",
+        )
+    count = min(IMAGES, len(images))
+    seen = []
+    chosen = images[np.arange(count) * len(images) // count]
+    for each in compare(layers, float_model, int8_model, chosen):
+        seen.append(each)
+        events.progress(len(seen), count, "pictures")
+    ratios = [snr_db(parts) for parts in zip(*seen, strict=True)]
+    known = [pair for pair in zip(layers, ratios, strict=True) if pair[1] is not None]
+    rows = [
+        {"name": layer.name, "operator": layer.operator, "snr_db": ratio} for layer, ratio in known
+    ]
+    text = json.dumps({"layers": rows}, indent=1, ensure_ascii=False) + "\n"
+    (job.out / "layers.json").write_text(text, encoding="utf-8")
+    worst = sorted(known, key=lambda pair: pair[1] or 0)[:WORST]
+    return {
+        "compared": len(rows),
+        "worst": [layer.name for layer, _ in worst],
+        "images": count,
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+
+
+def common_layers(exact: Graph, quantised: Graph) -> list[Layer]:
+    """The layers of the int8 model whose tensors the float one has too, in its order."""
+    known = {exact.name(made): made for each in exact.operators for made in each.outputs}
+    operators = quantised.operators
+    silu = {result: source for source, result in activated(operators).items()}
+    makers = {made: each for each in operators for made in each.outputs}
+    inner = {made for source in silu.values() for made in _within(source, operators)}
+    layers = []
+    for made, operator in makers.items():
+        if operator.type in MOVES or made in inner or quantised.name(made) not in known:
+            continue
+        source = silu.get(made, made)
+        kind = makers[source].type if source in makers else operator.type
+        layers.append(
+            Layer(
+                name=quantised.name(source),
+                operator=f"{kind} + SiLU" if made in silu else kind,
+                exact=known[quantised.name(made)],
+                quantised=made,
+            )
+        )
+    return layers
+
+
+def compare(
+    layers: list[Layer], float_model: bytes, int8_model: bytes, images: Pixels
+) -> Iterator[list[Powers]]:
+    """By picture and layer the powers of signal and noise."""
+
+    def look(pair: tuple[Probe, Probe], number: int) -> list[Powers]:
+        exact, quantised = pair
+        exact.run(prepare(images[number], exact.channels, np.float32))
+        quantised.run(prepare(images[number], quantised.channels, np.int8))
+        return [
+            powers(exact.values(each.exact), quantised.values(each.quantised)) for each in layers
+        ]
+
+    pairs = [(Probe(float_model), Probe(int8_model, reference=True)) for _ in range(worker_count())]
+    return on_all_cores(pairs, look, len(images))
+
+
+def _within(source: int, operators: list[Operator]) -> set[int]:
+    """What a SiLU makes on its way: x itself, and its sigmoid."""
+    logistic = (each for each in operators if each.type == "LOGISTIC" and source in each.inputs)
+    return {source, *(made for each in logistic for made in each.outputs)}
+
+
+if __name__ == "__main__":
+    main(run)
