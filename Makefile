@@ -65,8 +65,11 @@ pins: $(WORK)/dev/.complete  ## resolve every lock and base digest anew; shows w
 bench: $(WORK)/driver/.complete  ## time quantize against onnx2tf -oiqt on the same model
 	@$(WORK)/driver/bin/python -m scripts.bench_quantize
 
+bench-quality: $(WORK)/driver/.complete  ## compare ways to quantise: accuracy, cycles, size (15 minutes)
+	@$(WORK)/driver/bin/python -m scripts.bench_quality
+
 help:
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-14s %s\n", $$1, $$2}' Makefile
 	@echo
 	@echo "Settings: $(SETTINGS); V=1 shows the steps' logs"
 
@@ -77,4 +80,4 @@ $(WORK)/dev/.complete: dev.lock pyproject.toml scripts/bootstrap.sh $(call lost,
   | $(WORK)/driver/.complete
 	@scripts/bootstrap.sh $(WORK)/dev dev.lock
 
-.PHONY: model explain report targets doctor images clean test test-unit check pins bench help lost
+.PHONY: model explain report targets doctor images clean test test-unit check pins bench bench-quality help lost

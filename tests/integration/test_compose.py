@@ -18,6 +18,7 @@ from kiln.environments import ENVIRONMENT_NAMES, load_environment
 from kiln.errors import EnvironmentBroken
 from kiln.executors import STEP_VARIABLES
 from kiln.executors.docker import BuildNetwork, DockerExecutor
+from kiln.targets import load_target
 from tests.integration.conftest import ROOT
 from tests.integration.docker_bench import engine_or_skip, make_bench, remove_all
 
@@ -114,12 +115,9 @@ def test_a_real_step_runs_by_hand(tmp_path: Path) -> None:
     (tmp_path / "job" / "in").mkdir(parents=True)
     (tmp_path / "job" / "in" / "int8.tflite").write_bytes(b"no model")
     params = {
-        "accelerator": "ethos-u55-64",
+        **load_target(ROOT / "targets", "grove-v2").compilation(192),
         "ini": {},
-        "system_config": "none",
         "memory_mode": "none",
-        "optimise": "Performance",
-        "arguments": [],
     }
     document = {"contract": 1, "step": "compile", "params": params}
     (tmp_path / "job" / "job.json").write_text(json.dumps(document), encoding="utf-8")
