@@ -65,7 +65,7 @@ pins: $(WORK)/dev/.complete  ## resolve every lock and base digest anew; shows w
 bench: $(WORK)/driver/.complete  ## time quantize against onnx2tf -oiqt on the same model
 	@$(WORK)/driver/bin/python -m scripts.bench_quantize
 
-bench-quality: $(WORK)/driver/.complete  ## compare ways to quantise: accuracy, cycles, size (15 minutes)
+bench-quality: $(WORK)/driver/.complete  ## compare ways to quantise: accuracy, cycles, size (half an hour)
 	@$(WORK)/driver/bin/python -m scripts.bench_quality
 
 help:
