@@ -6,8 +6,10 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from kiln import __version__
+from kiln.environments import Environment
 from kiln.errors import NotAccepted, os_errors
 from kiln.executors import Executor
 from kiln.plan import Plan, needs_host_data
@@ -42,7 +44,7 @@ class Build:
     @property
     def folder(self) -> Path:
         """Where the result is laid out."""
-        return self.place.results / self.plan.target.name / self.plan.name
+        return self.place.result_of(self.plan.target.name, self.plan.name)
 
     def run(self, observer: Observer) -> BuildResult:
         """Run what is missing and lay out the result folder; raises KilnError."""
@@ -84,12 +86,8 @@ class Build:
             task=plan.request.task,
             request=request_document(plan),
             environments={
-                name: {
-                    "digest": environment.digest,
-                    "base": environment.base,
-                    "lock_sha256": hash_file(environment.lock),
-                }
-                for name, environment in self._runner.environments_of(plan.steps).items()
+                name: _facts(self._runner.environment(name))
+                for name in sorted({step.environment for step in plan.steps})
             },
             steps=tuple(steps.values()),
             files={name: (file.sha256, file.size) for name, file in files.items()},
@@ -148,11 +146,28 @@ def write_result(
         text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
         # The report first: it is made anew unless build.json, written after it, is the same.
         if not _is_shown(folder, text):
-            from kiln.report import render
-
-            _write(folder / "report.html", render(document))
+            write_report(folder, document)
         _write(folder / "build.json", text)
         _write(folder / "SHA256SUMS", sums_text(result.files))
+
+
+def write_report(folder: Path, document: Mapping[str, Any]) -> Path:
+    """Make report.html from the content of build.json; raises StoreError."""
+    # Drawing takes longer to import than a build that has nothing to do.
+    from kiln.report import render
+
+    page = folder / "report.html"
+    with os_errors("cannot write the report"):
+        _write(page, render(document))
+    return page
+
+
+def _facts(environment: Environment) -> dict[str, str]:
+    return {
+        "digest": environment.digest,
+        "base": environment.base,
+        "lock_sha256": hash_file(environment.lock),
+    }
 
 
 def _is_shown(folder: Path, text: str) -> bool:

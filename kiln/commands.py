@@ -10,7 +10,7 @@ import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
-from kiln.build import Build
+from kiln.build import Build, write_report
 from kiln.console import Terminal
 from kiln.environments import ENVIRONMENT_NAMES, load_environment
 from kiln.errors import os_errors
@@ -97,15 +97,12 @@ def show_report(
 ) -> None:
     """Make report.html anew from build.json alone, and open it in a browser."""
     from kiln.comparison import load_build
-    from kiln.report import render
 
     if folder is None:
         plan = _plan(request, place)
-        folder = place.results / plan.target.name / plan.name
+        folder = place.result_of(plan.target.name, plan.name)
     document = load_build(folder)
-    page = (folder if folder.is_dir() else folder.parent) / "report.html"
-    with os_errors("cannot write the report"):
-        page.write_text(render(document), encoding="utf-8")
+    page = write_report(folder if folder.is_dir() else folder.parent, document)
     terminal = Terminal()
     terminal.result(_shown(page))
     if show and not webbrowser.open(page.absolute().as_uri()):

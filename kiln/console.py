@@ -232,7 +232,7 @@ def _figures(result: BuildResult) -> list[str]:
             f"speed     {numbers.estimated_ms:.1f} ms estimated by {numbers.estimator} "
             f"({numbers.cycles:,} cycles)"
         )
-    lines.append(f"operators {_placed(_counted(numbers.operators))}")
+    lines.append(f"operators {_placed(numbers.operators)}")
     accuracy = numbers.accuracy
     lines.append(
         f"accuracy  {_maps(accuracy.artifacts['int8'])} (int8, {accuracy.images} pictures)"
@@ -245,12 +245,8 @@ def _figures(result: BuildResult) -> list[str]:
     return lines
 
 
-def _counted(operators: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
-    return {place: sum(counts.values()) for place, counts in operators.items()}
-
-
 def _placed(operators: Mapping[str, Any]) -> str:
-    """How many operators run where; those of the CPU by name if they are few."""
+    """How many operators run where; given by place, as a number or by type."""
     return ", ".join(
         f"{count if isinstance(count, int) else sum(count.values())} on the {place.upper()}"
         for place, count in operators.items()

@@ -73,11 +73,11 @@ class Runner:
         self._environments: dict[EnvironmentName, Environment] = {}
         self._prepared: set[EnvironmentName] = set()
 
-    def environments_of(self, steps: Sequence[Step]) -> dict[EnvironmentName, Environment]:
-        """The environments that steps run in, by name."""
-        for name in {step.environment for step in steps} - self._environments.keys():
+    def environment(self, name: EnvironmentName) -> Environment:
+        """What defines an environment, read once."""
+        if name not in self._environments:
             self._environments[name] = load_environment(self._place.root, name)
-        return {name: self._environments[name] for name in sorted(self._environments)}
+        return self._environments[name]
 
     def run(
         self,
@@ -88,7 +88,6 @@ class Runner:
     ) -> dict[str, Made]:
         """Run what is missing, in order; ``judge`` may raise after each. Raises KilnError."""
         self.store.open()
-        self.environments_of(steps)
         done: dict[str, Made] = {}
         for number, step in enumerate(steps):
             recipe, inputs = self._recipe(step, brought, done)
@@ -104,7 +103,6 @@ class Runner:
 
     def explain(self, steps: Sequence[Step], brought: Mapping[str, Tree]) -> list[Outlook]:
         """Say for each step what would run and why; changes nothing."""
-        self.environments_of(steps)
         done: dict[str, Made] = {}
         outlooks: list[Outlook] = []
         for step in steps:
@@ -139,7 +137,7 @@ class Runner:
             step=step.module,
             contract=CONTRACT_VERSION,
             sources=sources_digest(self._place.root, step.module),
-            environment=self._environments[step.environment].digest,
+            environment=self.environment(step.environment).digest,
             params=step.params,
             inputs={name: tree.digest for name, tree in inputs.items()},
         )
@@ -192,7 +190,7 @@ class Runner:
                 key=recipe.key,
                 step=step.name,
                 module=step.module,
-                environment=self._environments[step.environment],
+                environment=self.environment(step.environment),
                 params=step.params,
                 inputs=inputs,
                 out=workspace / "out",
@@ -234,7 +232,7 @@ class Runner:
         names = dict.fromkeys(step.environment for step in steps)
         missing = [name for name in names if name not in self._prepared]
         if missing:
-            self._executor.prepare([self._environments[name] for name in missing], observer.say)
+            self._executor.prepare([self.environment(name) for name in missing], observer.say)
             self._prepared.update(missing)
         return self._executor
 

@@ -22,5 +22,9 @@ class Workplace:
     def logs(self) -> Path:
         return self.home / "logs"
 
+    def result_of(self, target: str, name: str) -> Path:
+        """The folder that a build is laid out in."""
+        return self.results / target / name
+
     def log_of(self, step: str, key: str) -> Path:
         return self.logs / f"{step}-{key[:12]}.log"

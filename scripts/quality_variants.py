@@ -1,12 +1,13 @@
 """Quantises one network in every way that `bench_quality` compares; runs in the environment export.
 
-Argv: a folder with model.onnx and pool.npy (uint8 [n,H,W,C]), and where to write NAME/int8.tflite
-for each name that stdout lists, with NAME/float32.tflite beside it.
+Argv: a folder with model.onnx, pool.npy (uint8 [n,H,W,C]) and evaluation/, and where to write
+NUMBER.tflite for each variant. Prints a JSON list of them in order.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import sys
 import time
@@ -16,14 +17,15 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-import tensorflow as tf
-from tensorflow.lite.python.convert import mlir_quantize
 from tensorflow.lite.python.optimize.calibrator import Calibrator
 
 from stages.contract import Events
-from stages.export import kernels, ranges
-from stages.export.network import Images, as_float, infer, open_network
-from stages.export.quantize import convert, quantize
+from stages.export import album, kernels, ranges
+from stages.export.evaluate import Findings, look_and_measure
+from stages.export.looks import open_artifact, read_evaluation
+from stages.export.network import infer, open_network
+from stages.export.pixels import Pixels, as_float
+from stages.export.quantize import convert, quantize, to_int8
 
 #: As many as the demo's val has.
 USUAL = 48
@@ -67,21 +69,23 @@ class Bench:
 
     def __init__(self, folder: Path, out: Path) -> None:
         self._network = open_network(folder / "model.onnx")
-        self._pool: Images = np.load(folder / "pool.npy", mmap_mode="r")
+        self._pool: Pixels = np.load(folder / "pool.npy", mmap_mode="r")
+        self._evaluation = read_evaluation(folder / "evaluation")
+        self._events = Events(io.StringIO())
         self._out = out
         self._float = convert(self._network, self._network, self.usual)
 
     @property
-    def usual(self) -> Images:
+    def usual(self) -> Pixels:
         return self._pool[:USUAL]
 
-    def spread(self, count: int) -> Images:
+    def spread(self, count: int) -> Pixels:
         return self._pool[np.arange(count) * len(self._pool) // count]
 
-    def random(self, count: int, seed: int) -> Images:
+    def random(self, count: int, seed: int) -> Pixels:
         return self._pool[np.random.default_rng(seed).permutation(len(self._pool))[:count]]
 
-    def rare(self) -> Images:
+    def rare(self) -> Pixels:
         """The pictures in which the network sees least at the finest stride."""
         position = self._network.output_names.index("score8")
         answers = infer(self._float, [as_float(image[None]) for image in self._pool])
@@ -96,29 +100,20 @@ class Bench:
                 yield [as_float(image[None])]
 
         calibrated = Calibrator(self._float).calibrate(feed)
-        return bytes(
-            mlir_quantize(
-                calibrated,
-                disable_per_channel=per_tensor,
-                fully_quantize=True,
-                input_data_type=tf.int8,
-                output_data_type=tf.int8,
-            )
-        )
+        return to_int8(calibrated, per_channel=not per_tensor)
 
     def kiln(
         self,
         granularity: kernels.Granularity,
-        images: Images | None = None,
+        images: Pixels | None = None,
         changed: Patches | None = None,
     ) -> bytes:
         """What the step makes of it, with parts of it exchanged."""
         chosen = self.usual if images is None else images
-        with contextlib.ExitStack() as stack, Path("/dev/null").open("w") as nowhere:
+        with contextlib.ExitStack() as stack:
             for (module, name), value in (changed or {}).items():
                 stack.enter_context(mock.patch.object(module, name, value))
-            events = Events(nowhere)
-            return quantize(self._float, self._network, chosen, granularity, events)[0]
+            return quantize(self._float, self._network, chosen, granularity, self._events)[0]
 
     def variants(self) -> dict[str, Callable[[], bytes]]:
         """What is compared, by the words that the table has for it."""
@@ -146,23 +141,41 @@ class Bench:
             "mixed, rare, scores capped": lambda: self.kiln("mixed", self.rare(), capped),
         }
 
-    def write(self) -> dict[str, float]:
-        """Make them all; gives for each the seconds that it took."""
-        seconds = {}
-        for name, make in self.variants().items():
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Make and measure them all."""
+        self._out.mkdir()
+        exact = self._out / "float32.tflite"
+        exact.write_bytes(self._float)
+        for number, (name, make) in enumerate(self.variants().items()):
             started = time.monotonic()
             model = make()
-            seconds[name] = round(time.monotonic() - started, 1)
-            folder = self._out / name
-            folder.mkdir(parents=True)
-            (folder / "int8.tflite").write_bytes(model)
-            (folder / "float32.tflite").write_bytes(self._float)
-        return seconds
+            seconds = time.monotonic() - started
+            path = self._out / f"{number}.tflite"
+            path.write_bytes(model)
+            artifacts = [
+                open_artifact(form, file, self._evaluation)
+                for form, file in (("float32", exact), ("int8", path))
+            ]
+            found = look_and_measure(artifacts, self._evaluation, self._events)
+            yield {"name": name, "file": str(path), "seconds": seconds, **measures(found)}
+
+
+def measures(found: Findings) -> dict[str, Any]:
+    """mAP of both forms, mean signal-to-noise ratio of the outputs, and how much what is shown
+    differs, for each object that float32 shows, in hundredths."""
+    pairs = [(look.found["float32"], look.found["int8"]) for look in found.looks]
+    shown = sum(len(album.shown(exact)) for exact, _ in pairs)
+    return {
+        "float32": found.figures("float32"),
+        "int8": found.figures("int8"),
+        "snr": float(np.mean([each["snr_db"] for each in found.outputs()])),
+        "differs": 100 * sum(album.change(*pair) for pair in pairs) / shown,
+    }
 
 
 def main() -> None:
     folder, out = map(Path, sys.argv[1:])
-    print("\n" + json.dumps(Bench(folder, out).write()))
+    print("\n" + json.dumps(list(Bench(folder, out).rows())))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kiln.result import Usage
+
 #: Everything that the page reads, as it is in a build that gave none of it.
 _EMPTY: Mapping[str, Any] = {
     "kiln": "",
@@ -88,17 +90,10 @@ class Table:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Bar:
-    """A memory's use against its limit; all widths in percent of the bar's length."""
+class Bar(Usage):
+    """A memory's use as a bar with its limit marked; all widths in percent of the bar's length."""
 
     title: str
-    used_kib: float
-    limit_kib: float
-    source: str
-
-    @property
-    def fits(self) -> bool:
-        return self.used_kib <= self.limit_kib
 
     @property
     def share(self) -> float:
@@ -183,7 +178,7 @@ def accuracy(build: Mapping[str, Any]) -> Table:
 def memory(build: Mapping[str, Any]) -> list[Bar]:
     numbers = build["numbers"]
     return [
-        Bar(title=title, **{key: numbers[name][key] for key in ("used_kib", "limit_kib", "source")})
+        Bar(title=title, **numbers[name])
         for name, title in (("sram", "SRAM"), ("flash", "Flash"))
         if numbers[name]
     ]

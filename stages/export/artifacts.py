@@ -18,13 +18,11 @@ from typing import Any, Protocol
 import numpy as np
 import onnxruntime
 import tensorflow as tf
-from numpy.typing import NDArray
 from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.lite.tools import flatbuffer_utils
 
 from stages.contract import StepFailed
-from stages.export.decode import Floats
-from stages.export.pixels import Pixels, prepare
+from stages.export.pixels import Floats, Pixels, dequantised, prepare
 
 NPU_OPERATOR = b"ethos-u"
 _IDENTIFIER = slice(4, 8)
@@ -72,8 +70,10 @@ class TFLiteRunner:
         values = prepare(image, self._channels, self._source["dtype"])
         self._interpreter.set_tensor(self._source["index"], values)
         self._interpreter.invoke()
-        outputs = self._interpreter.get_output_details()
-        return [_dequantised(self._interpreter.get_tensor(o["index"]), o) for o in outputs]
+        return [
+            dequantised(self._interpreter.get_tensor(each["index"]), each["quantization"])
+            for each in self._interpreter.get_output_details()
+        ]
 
 
 class OnnxRunner:
@@ -146,13 +146,6 @@ def _channels(shapes: Sequence[Sequence[Any]], wanted: Sequence[int]) -> int:
         f"it takes {found}, and the pictures are {pattern}",
         hint="make the pictures at the model's own size (IMGSZ), and export it with a batch of one",
     )
-
-
-def _dequantised(values: NDArray[Any], details: dict[str, Any]) -> Floats:
-    if np.issubdtype(values.dtype, np.floating):
-        return values.astype(np.float32, copy=False)
-    scale, zero_point = details["quantization"]
-    return (values.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
 
 
 def _unrunnable(what: str, error: Exception) -> StepFailed:

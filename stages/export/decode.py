@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.contract import StepFailed
+from stages.export.pixels import Floats
 
-Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 Shape = tuple[int, ...]
 

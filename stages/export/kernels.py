@@ -22,9 +22,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.export.cores import on_all_cores, worker_count
 from stages.export.graph import Graph, Operator
-from stages.export.network import Images
-from stages.export.probe import Probe, on_all_cores, worker_count
+from stages.export.pixels import Pixels, as_int8
+from stages.export.probe import MOST_PROBES, Probe
 
 Granularity = Literal["per-tensor", "per-channel", "mixed"]
 Matrix = NDArray[np.float64]
@@ -33,7 +34,7 @@ Patches = NDArray[np.int8]
 
 #: Noise variance that a kernel of the mean size may add, in parts of its output's rounding.
 NOISE = 0.5
-#: Images and, over all of them, places in a layer's input from which its kernel is fitted.
+#: Pixels and, over all of them, places in a layer's input from which its kernel is fitted.
 FIT_IMAGES = 32
 FIT_PLACES = 1024
 #: Added to every input's power, in parts of the mean, so that what the images never show does not
@@ -90,7 +91,7 @@ class Inputs:
 def fit_kernels(
     float_model: bytes,
     int8_model: bytes,
-    images: Images,
+    images: Pixels,
     *,
     granularity: Granularity,
     progress: Callable[[int, int], None],
@@ -216,14 +217,13 @@ def _fit_layer(
     return len(steps)
 
 
-def _patches(feeds: Sequence[Feed], model: bytes, images: Images) -> Iterator[tuple[Feed, Patches]]:
+def _patches(feeds: Sequence[Feed], model: bytes, images: Pixels) -> Iterator[tuple[Feed, Patches]]:
     """Each feed with some of what it holds in the images, drawn evenly from all places."""
     graph = Graph(model)
     fill = {each.tensor: graph.zero_point(each.tensor) for each in feeds}
 
     def look(probe: Probe, number: int) -> list[Patches]:
-        image = images[number : number + 1].astype(np.int16) - 128
-        probe.run(image.astype(np.int8))
+        probe.run(as_int8(images[number : number + 1]))
         dice = np.random.default_rng(number)
         found = []
         for feed in feeds:
@@ -231,7 +231,7 @@ def _patches(feeds: Sequence[Feed], model: bytes, images: Images) -> Iterator[tu
             found.append(_cut(probe.tensor(feed.tensor)[0], feed, chosen, fill[feed.tensor]))
         return found
 
-    probes = [Probe(model) for _ in range(worker_count())]
+    probes = [Probe(model) for _ in range(worker_count(MOST_PROBES))]
     seen = list(on_all_cores(probes, look, len(images)))
     for index, feed in enumerate(feeds):
         yield feed, np.concatenate([patches[index] for patches in seen])

@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 
 from stages.contract import Events, Job, StepFailed, main
+from stages.export.cores import on_all_cores, worker_count
 from stages.export.graph import MOVES, Graph, Operator, activated
 from stages.export.noise import Powers, powers, snr_db
 from stages.export.pixels import Pixels, prepare
-from stages.export.probe import Probe, on_all_cores, worker_count
+from stages.export.probe import MOST_PROBES, Probe
 
 #: So many pictures hold some million values a layer.
 IMAGES = 8
@@ -114,7 +115,10 @@ def compare(
             powers(exact.values(each.exact), quantised.values(each.quantised)) for each in layers
         ]
 
-    pairs = [(Probe(float_model), Probe(int8_model, reference=True)) for _ in range(worker_count())]
+    pairs = [
+        (Probe(float_model), Probe(int8_model, reference=True))
+        for _ in range(worker_count(MOST_PROBES))
+    ]
     return on_all_cores(pairs, look, len(images))
 
 

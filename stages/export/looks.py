@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import queue
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +13,10 @@ import numpy as np
 
 from stages.contract import StepFailed
 from stages.export.artifacts import Runner, open_runner
-from stages.export.decode import Detections, Floats, Labels, Slot, decode, find_roles
+from stages.export.cores import on_all_cores, worker_count
+from stages.export.decode import Detections, Labels, Slot, decode, find_roles
 from stages.export.noise import Powers, powers
-from stages.export.pixels import Pixels
+from stages.export.pixels import Floats, Pixels
 
 #: Every worker holds each form of the model once.
 MOST_WORKERS = 8
@@ -112,20 +110,16 @@ def look_at_all(
     ``compared``: the two artifacts whose outputs are held against each other, if there are two.
     """
     size = evaluation.labels.size
-    workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
-    idle: queue.SimpleQueue[list[Runner]] = queue.SimpleQueue()
-    for _ in range(workers):
-        idle.put([open_runner(artifact.path, size) for artifact in artifacts])
+    workers = [
+        [open_runner(artifact.path, size) for artifact in artifacts]
+        for _ in range(worker_count(MOST_WORKERS))
+    ]
 
-    def look(image: Pixels) -> Look:
-        runners = idle.get()
-        try:
-            return _look(artifacts, runners, image, evaluation.labels, thresholds, compared)
-        finally:
-            idle.put(runners)
+    def look(runners: list[Runner], number: int) -> Look:
+        image = evaluation.images[number]
+        return _look(artifacts, runners, image, evaluation.labels, thresholds, compared)
 
-    with ThreadPoolExecutor(workers) as pool:
-        yield from pool.map(look, evaluation.images)
+    return on_all_cores(workers, look, len(evaluation.images))
 
 
 def _look(

@@ -26,6 +26,7 @@ from onnx import numpy_helper
 
 from stages.contract import EXIT_TERMINATED, StepFailed
 from stages.export.graph import Graph
+from stages.export.pixels import Floats, Pixels, as_float
 
 #: onnx2tf compares layer by layer on this file and downloads it if it is not in the working folder.
 SAMPLE_FILE = "calibration_image_sample_data_20x128x128x3_float32.npy"
@@ -38,8 +39,6 @@ TOLERANCE = 1e-3
 KERNEL_AXES = 4
 
 Shape = tuple[int, ...]
-Images = NDArray[np.uint8]
-Floats = NDArray[np.float32]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,7 +89,7 @@ def open_network(path: Path) -> Network:
     return Network(path=path, input_name=inputs[0][0], input_shape=inputs[0][1], outputs=outputs)
 
 
-def rebuild(network: Network, images: Images) -> tf.keras.Model:
+def rebuild(network: Network, images: Pixels) -> tf.keras.Model:
     """Build the network as a Keras model that takes float32 [1,H,W,C]; raises StepFailed.
 
     onnx2tf rewrites its input file and leaves others beside it, so it works on a copy.
@@ -173,7 +172,7 @@ def infer(model: bytes, images: Sequence[NDArray[Any]]) -> list[list[NDArray[Any
     return answers
 
 
-def sample_images(images: Images) -> Floats:
+def sample_images(images: Pixels) -> Floats:
     """[20,128,128,3] float32 in 0..1 cut from the calibration images by nearest neighbour."""
     count, height, width, _ = images.shape
     rows = np.arange(SAMPLE_SIZE) * height // SAMPLE_SIZE
@@ -181,11 +180,6 @@ def sample_images(images: Images) -> Floats:
     chosen = images[np.arange(SAMPLE_COUNT) % count][:, rows][:, :, columns]
     colours = np.broadcast_to(chosen, (*chosen.shape[:3], 3))
     return as_float(colours)
-
-
-def as_float(images: Images) -> Floats:
-    """Pixels as the network takes them: 0..1."""
-    return images.astype(np.float32) / np.float32(255)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.export.decode import Floats
+from stages.export.pixels import Floats
 
 #: Of a tensor in one picture or several: the sum of its squares, and that of the squares of its
 #: quantised form's errors.

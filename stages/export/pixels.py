@@ -1,4 +1,4 @@
-"""Pictures as the firmware writes them into a model's input, in numpy."""
+"""Pictures as the firmware writes them into a model's input, and the values that come out."""
 
 from __future__ import annotations
 
@@ -8,19 +8,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
+Floats = NDArray[np.float32]
 
 #: Parts of red, green and blue in a thousand of grey.
 _GREY = (299, 587, 114)
 
 
 def prepare(image: Pixels, channels: int, dtype: type) -> NDArray[Any]:
-    """A picture [S,S,3] as [1,S,S,channels] of int8, ``pixel - 128``, or of float32, 0 to 1.
+    """A picture [S,S,3] as [1,S,S,channels] of int8 or of float32.
 
     Grey is what the firmware's rgb888_to_gray makes of a pixel (SSCMA-Micro 1.0.x,
     core/utils/el_cv.cpp).
     """
     if channels == 1:
         image = (image.astype(np.int32) @ _GREY // 1000).astype(np.uint8)[..., None]
-    if dtype == np.int8:
-        return (image.astype(np.int16) - 128).astype(np.int8)[None]
-    return (image.astype(np.float32) / np.float32(255))[None]
+    return (as_int8(image) if dtype == np.int8 else as_float(image))[None]
+
+
+def as_int8(pixels: Pixels) -> NDArray[np.int8]:
+    """As the firmware writes them: ``pixel - 128``."""
+    return (pixels.astype(np.int16) - 128).astype(np.int8)
+
+
+def as_float(pixels: Pixels) -> Floats:
+    """As a float network takes them: 0 to 1."""
+    return pixels.astype(np.float32) / np.float32(255)
+
+
+def dequantised(values: NDArray[Any], quantization: tuple[float, int]) -> Floats:
+    """A tensor's values by its scale and zero point; those of a float tensor as they are."""
+    if np.issubdtype(values.dtype, np.floating):
+        return values.astype(np.float32, copy=False)
+    scale, zero_point = quantization
+    return (values.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import queue
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-#: Every worker holds the model and all its tensors once.
-MOST_WORKERS = 4
+from stages.export.pixels import Floats, dequantised
+
+#: Every probe holds the model and all its tensors.
+MOST_PROBES = 4
 
 _KERNELS = tf.lite.experimental.OpResolverType
-
-Worker = TypeVar("Worker")
-Seen = TypeVar("Seen")
 
 
 class Probe:
@@ -52,33 +46,6 @@ class Probe:
         """What the last run left in a tensor."""
         return self._interpreter.get_tensor(number)
 
-    def values(self, number: int) -> NDArray[np.float32]:
+    def values(self, number: int) -> Floats:
         """The same, dequantised."""
-        found = self.tensor(number)
-        if np.issubdtype(found.dtype, np.floating):
-            return found
-        scale, zero_point = self._steps[number]
-        return (found.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
-
-
-def on_all_cores(
-    workers: list[Worker], look: Callable[[Worker, int], Seen], count: int
-) -> Iterator[Seen]:
-    """``look(worker, number)`` for the numbers 0 to ``count``, in their order, whoever did it."""
-    idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
-    for worker in workers:
-        idle.put(worker)
-
-    def one(number: int) -> Seen:
-        worker = idle.get()
-        try:
-            return look(worker, number)
-        finally:
-            idle.put(worker)
-
-    with ThreadPoolExecutor(len(workers)) as pool:
-        yield from pool.map(one, range(count))
-
-
-def worker_count() -> int:
-    return min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+        return dequantised(self.tensor(number), self._steps[number])

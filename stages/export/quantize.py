@@ -23,21 +23,20 @@ from tensorflow.lite.python.convert_phase import ConverterError
 from stages.contract import Events, Job, StepFailed, main
 from stages.export.kernels import Granularity, fit_kernels
 from stages.export.network import (
-    Images,
     Network,
-    as_float,
     check_agreement,
     infer,
     name_tensors,
     open_network,
     rebuild,
 )
+from stages.export.pixels import Pixels, as_float, as_int8
 from stages.export.ranges import choose_ranges
 
 INPUT_SCALE = np.float32(1) / np.float32(255)
 INPUT_ZERO_POINT = -128
 
-#: Images on which an output must vary at all, or it is called dead.
+#: Pixels on which an output must vary at all, or it is called dead.
 PROBES = 8
 
 PACKAGES = ("tensorflow-cpu", "onnx2tf", "onnx", "numpy")
@@ -70,7 +69,7 @@ def run(job: Job, events: Events) -> Mapping[str, Any]:
     }
 
 
-def convert(given: Network, network: Network, images: Images) -> bytes:
+def convert(given: Network, network: Network, images: Pixels) -> bytes:
     """The float TFLite model, its outputs in the order of ``network``, its layers named."""
     model = rebuild(given, images)
     positions = [given.output_names.index(name) for name in network.output_names]
@@ -88,7 +87,7 @@ def convert(given: Network, network: Network, images: Images) -> bytes:
 def quantize(
     float_model: bytes,
     network: Network,
-    images: Images,
+    images: Pixels,
     granularity: Granularity,
     events: Events,
 ) -> tuple[bytes, list[str]]:
@@ -100,16 +99,7 @@ def quantize(
         scores=[number for number, name in enumerate(names) if name.startswith("score")],
         progress=lambda done: events.progress(done, len(images), "calibration images"),
     )
-    plain = _in_words(
-        "int8",
-        lambda: mlir_quantize(
-            ranged,
-            disable_per_channel=granularity == "per-tensor",
-            fully_quantize=True,
-            input_data_type=tf.int8,
-            output_data_type=tf.int8,
-        ),
-    )
+    plain = to_int8(ranged, per_channel=granularity != "per-tensor")
     check_full_int8(plain)
     return fit_kernels(
         float_model,
@@ -120,9 +110,23 @@ def quantize(
     )
 
 
-def read_images(job: Job, network: Network) -> Images:
+def to_int8(ranged: bytes, *, per_channel: bool) -> bytes:
+    """What TensorFlow's own quantiser makes of a float model with a range for each tensor."""
+    return _in_words(
+        "int8",
+        lambda: mlir_quantize(
+            ranged,
+            disable_per_channel=not per_channel,
+            fully_quantize=True,
+            input_data_type=tf.int8,
+            output_data_type=tf.int8,
+        ),
+    )
+
+
+def read_images(job: Job, network: Network) -> Pixels:
     """The calibration images, uint8 [n,H,W,C]; raises StepFailed if they are not the model's."""
-    images: Images = np.load(job.inputs / "calibration.npy", mmap_mode="r")
+    images: Pixels = np.load(job.inputs / "calibration.npy", mmap_mode="r")
     if images.dtype != np.uint8 or images.shape[1:] != network.image_shape or not len(images):
         raise StepFailed(
             "model",
@@ -170,10 +174,9 @@ def check_full_int8(model: bytes) -> None:
     )
 
 
-def dead_outputs(model: bytes, network: Network, images: Images) -> list[str]:
+def dead_outputs(model: bytes, network: Network, images: Pixels) -> list[str]:
     """Names of the outputs that hold one single int8 value over all probe images."""
-    probes = [(image.astype(np.int16) - 128).astype(np.int8)[None] for image in images[:PROBES]]
-    answers = infer(model, probes)
+    answers = infer(model, [as_int8(image)[None] for image in images[:PROBES]])
     return [
         name
         for index, (name, _) in enumerate(network.outputs)

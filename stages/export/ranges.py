@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.export.cores import on_all_cores, worker_count
 from stages.export.graph import MOVES, Graph, Operator, Range, activated
-from stages.export.network import Images, as_float
-from stages.export.probe import Probe, on_all_cores, worker_count
+from stages.export.pixels import Pixels, as_float
+from stages.export.probe import MOST_PROBES, Probe
 
 Values = NDArray[np.float64]
 #: How often each float16 occurs in a tensor, by its bit pattern [65536].
@@ -41,7 +42,7 @@ _PARTS = np.linspace(0.1, 1, 46)
 
 def choose_ranges(
     model: bytes,
-    images: Images,
+    images: Pixels,
     *,
     scores: Sequence[int],
     progress: Callable[[int], None],
@@ -69,7 +70,7 @@ def choose_ranges(
 
 
 def observe(
-    model: bytes, images: Images, tensors: Sequence[int], progress: Callable[[int], None]
+    model: bytes, images: Pixels, tensors: Sequence[int], progress: Callable[[int], None]
 ) -> dict[int, Counts]:
     """What the tensors hold over all images; whole numbers, so the order of adding is no matter."""
 
@@ -84,7 +85,7 @@ def observe(
 
     workers = [
         (Probe(model), {tensor: np.zeros(_PATTERNS, np.int64) for tensor in tensors})
-        for _ in range(worker_count())
+        for _ in range(worker_count(MOST_PROBES))
     ]
     for done, _ in enumerate(on_all_cores(workers, look, len(images)), start=1):
         progress(done)

@@ -20,8 +20,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from stages.contract import Events, Job, StepFailed, main
-
-Images = NDArray[np.uint8]
+from stages.export.pixels import Pixels, as_float, as_int8
 
 #: Of noise every kernel sees all values; of pictures, those that matter.
 IMAGES = 2
@@ -76,21 +75,21 @@ def open_model(path: Path) -> tf.lite.Interpreter:
     return interpreter
 
 
-def choose_pictures(path: Path, shape: tuple[int, ...]) -> tuple[Images, str]:
+def choose_pictures(path: Path, shape: tuple[int, ...]) -> tuple[Pixels, str]:
     """The first evaluation images, or noise if there are none of this shape; and which."""
     if path.exists():
-        images: Images = np.load(path, mmap_mode="r")[:IMAGES]
+        images: Pixels = np.load(path, mmap_mode="r")[:IMAGES]
         if len(images) and images.shape[1:] == shape:
             return images, "evaluation"
     noise = np.random.default_rng(0).integers(0, 256, (IMAGES, *shape), dtype=np.uint8)
     return noise, "noise"
 
 
-def as_input(pictures: Images, dtype: Any) -> NDArray[Any]:
-    """Pixels as the firmware writes them into an int8 input, less 128; as 0..1 into a float one."""
+def as_input(pictures: Pixels, dtype: Any) -> NDArray[Any]:
+    """Pixels as the firmware writes them into an int8 input, as 0..1 into a float one."""
     if np.issubdtype(dtype, np.floating):
-        return (pictures / 255).astype(dtype)
-    return (pictures.astype(np.int16) - (128 if dtype == np.int8 else 0)).astype(dtype)
+        return as_float(pictures).astype(dtype)
+    return as_int8(pictures) if dtype == np.int8 else pictures.astype(dtype)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +113,15 @@ def tree(path: Path) -> Tree:
             for name, each in paths.items()
         }
     )
+
+
+@pytest.fixture
+def one_cpu() -> Iterator[None]:
+    """What runs in the test may use a single processor."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    yield
+    os.sched_setaffinity(0, allowed)
 
 
 @pytest.fixture(scope="session")

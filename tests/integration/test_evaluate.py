@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -264,15 +264,6 @@ def test_decoded_in_the_graph(env_python: EnvPython, run_step: RunStep, tmp_path
     assert trial.result["artifacts"]["float32"] == PERFECT
     assert trial.result["artifacts"]["int8"]["box/map50"] == 1
     assert [each["name"] for each in trial.result["outputs"]] == ["decoded"]
-
-
-@pytest.fixture
-def one_cpu() -> Iterator[None]:
-    """What runs in the test may use a single processor."""
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(allowed)})
-    yield
-    os.sched_setaffinity(0, allowed)
 
 
 def test_pose_is_the_same_on_any_number_of_cores(

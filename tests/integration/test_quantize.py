@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,15 +83,6 @@ def ratio(path):
 
 print(json.dumps([ratio(path) for path in sys.argv[3:]]))
 """
-
-
-@pytest.fixture
-def one_cpu() -> Iterator[None]:
-    """What runs in the test may use a single processor."""
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(allowed)})
-    yield
-    os.sched_setaffinity(0, allowed)
 
 
 @pytest.fixture(scope="module")

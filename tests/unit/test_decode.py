@@ -14,14 +14,13 @@ from stages.export.decode import (
     BINS,
     STRIDES,
     Detections,
-    Floats,
     Labels,
     Shape,
     decode,
     find_roles,
     suppress,
 )
-from stages.export.pixels import prepare
+from stages.export.pixels import Floats, prepare
 
 POSE = Labels(size=96, classes=1, keypoints=2)
 DETECT = Labels(size=96, classes=3, keypoints=0)
