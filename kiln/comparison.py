@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Collection, Iterator, Mapping
@@ -46,8 +47,10 @@ def load_build(path: Path) -> Document:
         raise RequestError(
             f"there is no build at {path}", hint="pass a folder of build/, or its build.json"
         ) from error
-    except (OSError, ValueError) as error:
-        raise RequestError(f"{file} cannot be read: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise RequestError(
+            f"{file} cannot be read: {error}", hint="the same build command writes it anew"
+        ) from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise RequestError(
             f"{file} was not written by this version of Kiln",
@@ -56,14 +59,28 @@ def load_build(path: Path) -> Document:
     return document
 
 
+@contextlib.contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Raise RequestError if ``what``, made of a build.json, fails for what stands in it."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise RequestError(
+            f"{what} cannot be made: a build.json was changed since Kiln wrote it "
+            f"({type(error).__name__}: {error})",
+            hint="the build command writes it anew",
+        ) from error
+
+
 def compare(left: Document, right: Document) -> Comparison:
-    """Put two builds side by side."""
-    return Comparison(
-        left=f"{left['target']}/{left['name']}",
-        right=f"{right['target']}/{right['name']}",
-        figures=tuple(_figures(left, right)),
-        differences=tuple(_differences(left, right)),
-    )
+    """Put two builds side by side; raises RequestError for what is no whole build.json."""
+    with reading("the comparison"):
+        return Comparison(
+            left=f"{left['target']}/{left['name']}",
+            right=f"{right['target']}/{right['name']}",
+            figures=tuple(_figures(left, right)),
+            differences=tuple(_differences(left, right)),
+        )
 
 
 def _figures(left: Document, right: Document) -> Iterator[Row]:

@@ -21,6 +21,8 @@ from kiln.tree import Tree
 from kiln.workplace import Workplace
 
 _MODEL = FromHost(source="model")
+#: Of float32, yolov8x takes 270 MiB.
+_MAX_BYTES = 512 << 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,8 +62,14 @@ class Inspector:
 
     def inspect(self, file: Path, observer: Observer) -> Inspection:
         """Verify, and with a data set evaluate; raises KilnError."""
-        if not file.is_file():
+        size = _size(file)
+        if size is None:
             raise ModelError(f"{file} is not there", hint="pass a .tflite file")
+        if size > _MAX_BYTES:
+            raise ModelError(
+                f"{file} has {size >> 20} MiB: no board has room for it",
+                hint="pass the .tflite file of a model for a microcontroller",
+            )
         self._brought = {"model": bring_file(file.absolute(), self._runner)}
         verified = self._verify(observer)
         found = verified.entry.result
@@ -125,3 +133,14 @@ class Inspector:
 
     def _run(self, steps: Sequence[Step], observer: Observer) -> dict[str, Made]:
         return self._runner.run(steps, self._brought, observer, lambda _made: None)
+
+
+def _size(file: Path) -> int | None:
+    """Bytes of a file, or None if it is none; raises ModelError for a name nobody can write."""
+    try:
+        str(file).encode()
+        return file.stat().st_size if file.is_file() else None
+    except (OSError, UnicodeEncodeError) as error:
+        raise ModelError(
+            f"the path {str(file)[:80]!r} cannot be used", hint="rename the file, or move it"
+        ) from error

@@ -16,7 +16,7 @@ from kiln.evidence import (
     pictures_step,
     proof_steps,
 )
-from kiln.request import BuildRequest
+from kiln.request import BuildRequest, GpuChoice
 from kiln.step import FromHost, FromStep, Input, Step
 from kiln.targets import Target
 
@@ -192,6 +192,7 @@ def _fetch(name: str, kind: str, what: str) -> Step:
 def _train(request: BuildRequest, data: Input, start: Input | None, imgsz: int) -> Step:
     settings = request.train
     demo = DEMO if request.data is None else None
+    gpu: GpuChoice = "none" if settings.reproducible else settings.gpu
     inputs: dict[str, Input] = {
         "data": data,
         "dataset.json": FromStep(step="check", path="dataset.json"),
@@ -210,11 +211,12 @@ def _train(request: BuildRequest, data: Input, start: Input | None, imgsz: int) 
             "epochs": settings.epochs or (demo.epochs if demo else DEFAULT_EPOCHS),
             "batch": settings.batch or (demo.batch if demo else DEFAULT_BATCH),
             "seed": settings.seed,
-            "gpu": settings.gpu,
+            "gpu": gpu,
+            "reproducible": bool(demo) if settings.reproducible is None else settings.reproducible,
             "overrides": {**(demo.overrides if demo else {}), **settings.overrides},
         },
         inputs=inputs,
-        gpu=settings.gpu,
+        gpu=gpu,
         resumable=True,
     )
 
@@ -291,6 +293,8 @@ def _notes(request: BuildRequest) -> list[str]:
     notes = []
     if request.data is None:
         notes.append("no DATA given: using the built-in demo data set")
+    if request.trains and request.train.reproducible and request.train.gpu == "auto":
+        notes.append("reproducible training: on the CPU, also where there is a GPU")
     if not request.trains and request.weights_file is not None:
         notes.append(
             f"own weights {request.weights_file.name}: no training (EPOCHS=n trains them further)"

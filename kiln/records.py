@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 import types
 import typing
@@ -22,17 +23,29 @@ _WORDS: Mapping[type, str] = {
 }
 
 
+#: Python refuses to print numbers of more than some thousand digits, so none may come this far.
+_MAX_INT = 1 << 63
+#: A long settings file has some kilobytes; the parser takes minutes over a few megabytes.
+_MAX_TOML_BYTES = 64 << 10
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file; raises RequestError with the line that does not parse."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as stream:
+            text = stream.read(_MAX_TOML_BYTES + 1).decode()
     except FileNotFoundError as error:
         raise RequestError(f"{path} does not exist", hint="check the path you passed") from error
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"{path} cannot be read: {error}") from error
+    if len(text) > _MAX_TOML_BYTES:
+        raise RequestError(
+            f"{path} is larger than {_MAX_TOML_BYTES >> 10} KiB: that is no settings file",
+            hint="check the path you passed",
+        )
     try:
         return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # of a number too long to read, too
         raise RequestError(
             f"{path} is not valid TOML: {error}", hint="https://toml.io shows the form"
         ) from error
@@ -61,11 +74,13 @@ def read_record(cls: type[Record], table: object, where: str) -> Record:
 
 
 def _read(hint: Any, value: object, where: str) -> Any:
+    if isinstance(value, int) and abs(value) >= _MAX_INT:
+        raise RequestError(f"{where} is a number beyond all measure", hint="use a smaller one")
     if dataclasses.is_dataclass(hint):
         return read_record(typing.cast(Any, hint), value, where)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
-        return value
+        return _read_any(value, where)
     if origin is typing.Literal:
         return _read_choice(arguments, value, where)
     if origin in (typing.Union, types.UnionType):
@@ -85,13 +100,24 @@ def _read(hint: Any, value: object, where: str) -> Any:
 def _read_choice(choices: tuple[Any, ...], value: object, where: str) -> Any:
     if value not in choices:
         known = ", ".join(str(choice) for choice in choices)
-        raise RequestError(f"{where} is {value!r}", hint=f"it must be one of: {known}")
+        raise RequestError(f"{where} is {value!r:.200}", hint=f"it must be one of: {known}")
+    return value
+
+
+def _read_any(value: object, where: str) -> Any:
+    """What a build's recipe can repeat: no dates, no inf, no nan."""
+    if isinstance(value, list):
+        return [_read(Any, item, where) for item in value]
+    if isinstance(value, dict):
+        return {key: _read(Any, item, f"{where}.{key}") for key, item in value.items()}
+    if type(value) not in _WORDS or (isinstance(value, float) and not math.isfinite(value)):
+        raise RequestError(f"{where} is {value}", hint="it must be text, a number, true or false")
     return value
 
 
 def _read_plain(hint: type, value: object, where: str) -> Any:
     if hint is float and type(value) is int:
         return float(value)
-    if type(value) is not hint:
-        raise RequestError(f"{where} is {value!r}", hint=f"it must be {_WORDS[hint]}")
+    if type(value) is not hint or (isinstance(value, float) and not math.isfinite(value)):
+        raise RequestError(f"{where} is {value!r:.200}", hint=f"it must be {_WORDS[hint]}")
     return value

@@ -20,19 +20,23 @@ GpuChoice = Literal["none", "auto", "required"]
 
 MAX_IMGSZ = 1280
 
-_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
-_MODEL = re.compile(r"^yolov8[nsmlx]$")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_MODEL = re.compile(r"yolov8[nsmlx]")
 _PUBLISHED_MODEL = re.compile(r"^yolov8[nsmlx](?=[-.])")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """The ``[train]`` table; ``overrides`` are ultralytics' own training arguments."""
+    """The ``[train]`` table; ``overrides`` are ultralytics' own training arguments.
+
+    ``reproducible``: the same weights on any number of cores; None: where it costs little.
+    """
 
     epochs: int | None = None
     batch: int | None = None
     seed: int = 0
     gpu: GpuChoice = "auto"
+    reproducible: bool | None = None
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -61,10 +65,11 @@ class QuantizeSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LimitSettings:
-    """The ``[limits]`` table: what one step may use."""
+    """The ``[limits]`` table: what one step may use, and how many ``steps`` run at a time."""
 
     memory_mib: int | None = None
     timeout_s: float | None = None
+    steps: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,6 +136,7 @@ class Flags:
     epochs: int | None = None
     batch: int | None = None
     gpu: GpuChoice | None = None
+    reproducible: bool | None = None
     granularity: Granularity | None = None
     resize: Resize | None = None
     layers: bool | None = None
@@ -140,6 +146,7 @@ _FLAG_TABLES: Mapping[str, str] = {
     "epochs": "train",
     "batch": "train",
     "gpu": "train",
+    "reproducible": "train",
     "granularity": "quantize",
     "resize": "calibration",
     "layers": "evaluation",
@@ -157,7 +164,8 @@ def load_request(flags: Flags, config: Path | None, folder: Path) -> BuildReques
     for name, value in dataclasses.asdict(flags).items():
         if value is not None:
             owner = table.setdefault(_FLAG_TABLES[name], {}) if name in _FLAG_TABLES else table
-            owner[name] = value
+            if isinstance(owner, dict):  # else kiln.toml is refused for it
+                owner[name] = value
     _anchor(table, folder)
     request = read_record(BuildRequest, table, str(config.name) if config else "the request")
     _validate(request)
@@ -183,14 +191,28 @@ def _anchor(table: dict[str, Any], folder: Path) -> None:
     """Make paths absolute. A name that is no file is a published data set or weights."""
     data = table.get("data")
     if isinstance(data, str) and data and not _is_url(data):
-        path = folder / Path(data).expanduser()
+        path = _place(data, folder)
         if path.exists() or not _looks_published(data, ".yaml"):
             table["data"] = str(path)
     weights = table.get("weights")
     if isinstance(weights, str) and weights != "scratch" and not _is_url(weights):
-        path = folder / Path(weights).expanduser()
+        path = _place(weights, folder)
         if path.exists() or not _looks_published(weights, ".pt"):
             table["weights"] = str(path)
+
+
+def _place(text: str, folder: Path) -> Path:
+    """A path that can be looked at and written down; raises RequestError."""
+    try:
+        path = folder / Path(text).expanduser()
+        path.exists()
+        text.encode()
+    except (OSError, RuntimeError, UnicodeEncodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RequestError(
+            f"the path {text[:80]!r} cannot be used: {reason}", hint="rename it, or move it"
+        ) from error
+    return path
 
 
 def _is_url(text: str) -> bool:
@@ -202,12 +224,12 @@ def _looks_published(text: str, suffix: str) -> bool:
 
 
 def _validate(request: BuildRequest) -> None:
-    if request.name is not None and not _NAME.match(request.name):
+    if request.name is not None and not _NAME.fullmatch(request.name):
         raise RequestError(
             f"NAME={request.name!r} cannot name files",
             hint="use letters, digits, dots, dashes and underscores",
         )
-    if request.model is not None and not _MODEL.match(request.model):
+    if request.model is not None and not _MODEL.fullmatch(request.model):
         raise RequestError(
             f"MODEL={request.model!r} is not a YOLOv8 size",
             hint="one of yolov8n, yolov8s, yolov8m, yolov8l, yolov8x; a board takes yolov8n",
@@ -217,17 +239,20 @@ def _validate(request: BuildRequest) -> None:
             f"IMGSZ={request.imgsz} is out of range", hint=f"use 32 to {MAX_IMGSZ}; 192 is usual"
         )
     counts = {
-        "train.epochs": (request.train.epochs, 0),
-        "train.batch": (request.train.batch, 1),
-        "train.seed": (request.train.seed, 0),
-        "calibration.images": (request.calibration.images, 1),
-        "evaluation.images": (request.evaluation.images, 1),
-        "limits.memory_mib": (request.limits.memory_mib, 1),
-        "limits.timeout_s": (request.limits.timeout_s, 1),
+        "train.epochs": (request.train.epochs, 0, 1_000_000),
+        "train.batch": (request.train.batch, 1, 1_000_000),
+        "train.seed": (request.train.seed, 0, 2**32 - 1),
+        "calibration.images": (request.calibration.images, 1, 1_000_000),
+        "evaluation.images": (request.evaluation.images, 1, 1_000_000),
+        "limits.memory_mib": (request.limits.memory_mib, 1, 2**30),
+        "limits.timeout_s": (request.limits.timeout_s, 1, 2**30),
+        "limits.steps": (request.limits.steps, 1, 1_000),
     }
-    for name, (value, least) in counts.items():
-        if value is not None and value < least:
-            raise RequestError(f"{name} is {value}", hint=f"it must be at least {least}")
+    for name, (value, least, most) in counts.items():
+        if value is not None and not least <= value <= most:
+            bound = f"at least {least}" if value < least else f"at most {most}"
+            raise RequestError(f"{name} is {value}", hint=f"it must be {bound}")
+    _check_reproducible(request.train)
     for address in (request.data, request.weights):
         if address is not None and _is_url(address):
             _refuse_secrets(address)
@@ -244,9 +269,29 @@ def _validate(request: BuildRequest) -> None:
         )
 
 
+def _check_reproducible(train: TrainSettings) -> None:
+    if train.reproducible and train.gpu == "required":
+        raise RequestError(
+            "a reproducible training runs on the CPU, and a GPU is required",
+            hint="leave REPRODUCIBLE or GPU out",
+        )
+    if train.reproducible and "time" in train.overrides:
+        raise RequestError(
+            "[train] time ends a training by the clock, and a reproducible one must not be",
+            hint="set epochs in its place",
+        )
+
+
 def _refuse_secrets(address: str) -> None:
     """A URL is part of a build's recipe and so of its logs; a password or token may not be."""
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError as error:
+        raise RequestError(f"{address[:80]!r} is no address: {error}") from error
+    if not re.fullmatch("[!-~]+", address):
+        raise RequestError(
+            f"{address[:80]!r} is no address", hint="write spaces and accents as %20 and the like"
+        )
     if parts.username or parts.password or parts.query:
         place = f"{parts.scheme}://{parts.hostname}{parts.path}"
         raise RequestError(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 
@@ -22,11 +23,16 @@ class File:
 class Tree:
     """A single file (the only key is "") or a folder (keys are POSIX paths within it).
 
-    ``digest`` depends on names and bytes alone, never on where the files lie.
+    ``digest`` depends on names and bytes alone, never on where the files lie. ``list_files`` is
+    called when somebody wants the files: of a large data set that has not changed, nobody does.
     """
 
     digest: str
-    files: Mapping[str, File]
+    list_files: Callable[[], Mapping[str, File]]
+
+    @functools.cached_property
+    def files(self) -> Mapping[str, File]:
+        return self.list_files()
 
     @property
     def is_file(self) -> bool:
@@ -47,14 +53,19 @@ def canonical_json(value: object) -> bytes:
 
 def digest_of(value: object) -> str:
     """sha256 (hex) of a value's canonical JSON."""
-    return hashlib.sha256(canonical_json(value)).hexdigest()
+    return hash_bytes(canonical_json(value))
+
+
+def hash_bytes(data: bytes) -> str:
+    """sha256 (hex)."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def tree_of(files: Mapping[str, File]) -> Tree:
     """Name a set of files by their content."""
     return Tree(
         digest=digest_of({name: [file.sha256, file.size] for name, file in files.items()}),
-        files=dict(sorted(files.items())),
+        list_files=lambda: dict(sorted(files.items())),
     )
 
 

@@ -12,10 +12,14 @@ from typing import Any
 
 from stages.contract import StepFailed
 
-#: What yolov8.yaml and yolov8-pose.yaml are made of. Later families bring attention and
-#: depthwise heads, whose transposes and matrix products an Ethos-U55 leaves to the CPU.
-LAYERS = frozenset({"Conv", "C2f", "SPPF", "nn.Upsample", "Concat"})
 HEADS: Mapping[str, str] = {"detect": "Detect", "pose": "Pose"}
+#: What yolov8.yaml and yolov8-pose.yaml are made of, and how much they say of it. Later families
+#: bring attention and depthwise heads, whose transposes and matrix products an Ethos-U55 leaves
+#: to the CPU.
+_ARGUMENTS: Mapping[str, int] = {
+    **{"Conv": 3, "C2f": 2, "SPPF": 2, "nn.Upsample": 3, "Concat": 1},
+    **{"Detect": 1, "Pose": 2},
+}
 #: Each side of a box is a distribution over 16 bins, which the firmware decodes.
 REG_MAX = 16
 FIRMWARE_HEADS = 3
@@ -37,8 +41,15 @@ _KEPT = (
     "head",
 )
 _ACTIVATION = re.compile(
-    r"(torch\.)?nn\.(SiLU|ReLU|ReLU6|Hardswish|LeakyReLU)\(((negative_slope=)?\d*\.?\d*)\)"
+    r"(torch\.)?nn\.(SiLU|ReLU|ReLU6|Hardswish|LeakyReLU)\(((negative_slope=)?\d*\.?\d*)\)",
+    re.ASCII,
 )
+#: Yolov8 has 23 rows, none repeated more than 6 times, and a depth of at most 1.
+_MAX_ROWS = 100
+_MAX_REPEATS = 100
+_MAX_DEPTH = 4
+#: The finest models of a face have 478.
+_MAX_KEYPOINTS = 1000
 _WORDS = frozenset({"nc", "kpt_shape", "None", "True", "False", "nearest"})
 _HINT = "use weights of YOLOv8: yolov8n.pt, yolov8n-pose.pt or what was trained from them"
 
@@ -71,10 +82,14 @@ def check_architecture(table: Mapping[str, Any], *, task: str, nc: int) -> None:
         )
     if table.get("nc") != nc:
         raise StepFailed(
-            "weights", f"the network has {table.get('nc')} classes but names {nc}", hint=_HINT
+            "weights", f"the network has {table.get('nc')!r:.80} classes but names {nc}", hint=_HINT
         )
+    shape = table.get("kpt_shape")
     if task == "pose":
-        check_keypoints(table.get("kpt_shape"))
+        check_keypoints(shape)
+    arguments = {"nc": nc, "kpt_shape": shape} if task == "pose" else {"nc": nc}
+    if head[3] not in (list(arguments), list(arguments.values())):
+        raise _refused(f"{head[2]} with {head[3]!r:.80}")
 
 
 def check_keypoints(shape: object) -> None:
@@ -87,6 +102,8 @@ def check_keypoints(shape: object) -> None:
             hint=f"train with kpt_shape: [n, {KEYPOINT_VALUES}]; a visibility of 2 in every label "
             "will do",
         )
+    if not 0 < shape[0] <= _MAX_KEYPOINTS:
+        raise StepFailed("model", f"the pose network has {shape[0]} keypoints", hint=_HINT)
 
 
 def _check_words(table: Mapping[str, Any]) -> None:
@@ -96,19 +113,50 @@ def _check_words(table: Mapping[str, Any]) -> None:
             raise _refused(f"{key} {table[key]!r}")
     activation = table.get("activation")
     if activation is not None and not _ACTIVATION.fullmatch(str(activation)):
-        raise _refused(f"activation {activation!r}")
-    rows = [*table.get("backbone", ()), *table.get("head", ())]
-    if not table.get("head"):
-        raise _refused("no layers")
-    for row in rows:
-        if not isinstance(row, list) or len(row) != 4 or not isinstance(row[3], list):
-            raise _refused(f"the row {row!r}")
+        raise _refused(f"activation {activation!r:.80}")
+    for row in _rows(table):
         _from, _repeats, name, arguments = row
-        if name not in LAYERS | set(HEADS.values()):
+        if name not in _ARGUMENTS:
             raise _refused(f"layers of the kind {name}")
-        for word in arguments:
-            if isinstance(word, str) and word not in _WORDS:
-                raise _refused(f"{name} with {word!r}")
+        known = all(word in _WORDS for word in arguments if isinstance(word, str))
+        doubles = name != "nn.Upsample" or arguments[1:] == [2, "nearest"]
+        if not known or not doubles or len(arguments) > _ARGUMENTS[name]:
+            raise _refused(f"{name} with {arguments!r:.80}")
+
+
+def _rows(table: Mapping[str, Any]) -> list[list[Any]]:
+    """The layers, each of the right form and none repeated without end; raises StepFailed."""
+    backbone, head = table.get("backbone", []), table.get("head")
+    if not isinstance(backbone, list) or not isinstance(head, list) or not head:
+        raise _refused("no layers")
+    if len(backbone) + len(head) > _MAX_ROWS:
+        raise _refused(f"{len(backbone) + len(head)} layers")
+    scales = table.get("scales") or {}
+    factors = scales.get(table.get("scale"), ()) if isinstance(scales, Mapping) else scales
+    depth = (*factors[:1], table.get("depth_multiple", 1.0))
+    if not all(isinstance(each, (int, float)) and 0 < each <= _MAX_DEPTH for each in depth):
+        raise _refused(f"a depth of {depth[0]!r}")
+    for row in (*backbone, *head):
+        if not _is_row(row):
+            raise _refused(f"the row {row!r:.80}")
+    if not isinstance(head[-1][0], list):
+        raise _refused(f"the row {head[-1]!r:.80} at its end")
+    return [*backbone, *head]
+
+
+def _is_row(row: object) -> bool:
+    """From, repeats, name, arguments."""
+    if not isinstance(row, list) or len(row) != 4:
+        return False
+    source, repeats, name, arguments = row
+    sources = source if isinstance(source, list) else [source]
+    return (
+        all(type(each) is int for each in sources)
+        and type(repeats) is int
+        and 0 < repeats <= _MAX_REPEATS
+        and isinstance(name, str)
+        and isinstance(arguments, list)
+    )
 
 
 def _refused(what: str) -> StepFailed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import stat
+import struct
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
@@ -14,6 +15,9 @@ from stages.contract import StepFailed
 _MAX_RATIO = 20
 _ALWAYS_ALLOWED_BYTES = 1 << 30
 _MAX_MEMBERS = 2_000_000
+#: What a file system takes as one name, and a path of less than the kernel's 4096 bytes.
+_MAX_NAME_BYTES = 255
+_MAX_DEPTH = 12
 
 
 def unpack(archive: Path, target: Path, name: str) -> None:
@@ -34,6 +38,8 @@ def unpack(archive: Path, target: Path, name: str) -> None:
     except zipfile.BadZipFile as error:
         raise _refused(name, f"is no zip archive or is damaged ({error})") from error
     except (zlib.error, EOFError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise _refused(name, f"is damaged ({error})") from error
+    except (ValueError, struct.error) as error:  # names and sizes that cannot be
         raise _refused(name, f"is damaged ({error})") from error
     except (
         NotImplementedError,
@@ -64,6 +70,9 @@ def _check_sizes(members: list[zipfile.ZipInfo], archive: Path, name: str) -> No
 def _safe_name(member: zipfile.ZipInfo, name: str) -> PurePosixPath:
     """A member's place below the folder that it is unpacked into."""
     path = PurePosixPath(member.filename.replace("\\", "/"))
+    longest = max((len(part.encode()) for part in path.parts), default=0)
+    if not path.parts or longest > _MAX_NAME_BYTES or len(path.parts) > _MAX_DEPTH:
+        raise _refused(name, f"holds a name that no file can have: {member.filename[:80]!r}")
     if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
         raise _refused(name, f"would write outside its folder: {member.filename!r}")
     kind = stat.S_IFMT(member.external_attr >> 16)

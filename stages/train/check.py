@@ -20,6 +20,7 @@ SPLITS = ("train", "val")
 MAX_PROBLEMS = 1000
 _PROGRESS_EVERY = 200
 _KEYPOINT_NUMBERS = 3
+_MAX_KEYPOINTS = 1000
 
 
 class Findings:
@@ -105,10 +106,10 @@ def _check_split(
 def _read_description(path: Path) -> dict[str, Any]:
     try:
         table = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise StepFailed("data", f"data.yaml cannot be read: {error}") from error
     names = table.get("names") if isinstance(table, dict) else None
-    if not isinstance(names, dict) or sorted(names) != list(range(len(names))) or not names:
+    if not isinstance(names, dict) or set(names) != set(range(len(names))) or not names:
         raise StepFailed(
             "data",
             "names of data.yaml must number the classes from 0 without a gap",
@@ -133,7 +134,7 @@ def _faults_of_keypoints(table: Mapping[str, Any], shape: object) -> Iterator[st
         yield "has no kpt_shape, which TASK=pose needs: kpt_shape: [17, 3], or use TASK=detect"
         return
     if not _is_shape(shape):
-        yield f"kpt_shape is {shape!r}, not [keypoints, {_KEYPOINT_NUMBERS}]"
+        yield f"kpt_shape is {shape!r:.80}, not [keypoints, {_KEYPOINT_NUMBERS}]"
         return
     points, each = shape
     if each != _KEYPOINT_NUMBERS:
@@ -145,14 +146,14 @@ def _faults_of_keypoints(table: Mapping[str, Any], shape: object) -> Iterator[st
     if flip is not None and (
         not isinstance(flip, list) or sorted(map(str, flip)) != sorted(map(str, range(points)))
     ):
-        yield f"flip_idx must hold each number from 0 to {points - 1} once; it is {flip!r}"
+        yield f"flip_idx must hold each number from 0 to {points - 1} once; it is {flip!r:.200}"
 
 
 def _is_shape(shape: object) -> TypeGuard[Sequence[int]]:
     return (
         isinstance(shape, list)
         and len(shape) == 2
-        and all(isinstance(number, int) and number > 0 for number in shape)
+        and all(type(number) is int and 0 < number <= _MAX_KEYPOINTS for number in shape)
     )
 
 

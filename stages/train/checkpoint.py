@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,15 +20,23 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
-from ultralytics.nn.modules import Conv
-from ultralytics.nn.tasks import DetectionModel, PoseModel
+from ultralytics.nn.modules import Concat, Conv
+from ultralytics.nn.tasks import DetectionModel, PoseModel, parse_model
 from ultralytics.utils.torch_utils import initialize_weights
 
 from stages.contract import StepFailed
-from stages.train.architecture import canonical_architecture, check_architecture
+from stages.train.architecture import CHANNELS, canonical_architecture, check_architecture
 
 Task = Literal["pose", "detect"]
 METADATA_KEY = "kiln"
+#: Ultralytics reads the strides off a picture of this side, in pixels.
+_STRIDE_SIDE = 256
+#: Numbers in what a layer gives for it; yolov8x's first layer gives 2 million.
+_MAX_IMAGE = 1 << 26
+#: Built from its description, a network is about as large as its saved weights.
+_MAX_GROWTH = 2
+#: The class branch is as wide as the layer below it, or as there are classes, up to 100.
+_WIDEST_CLASS_BRANCH = 100
 _NOT_OURS = (
     "pass WEIGHTS=path/to/best.pt of ultralytics, or a weights.safetensors that Kiln has written"
 )
@@ -77,16 +85,39 @@ def save(path: Path, model: DetectionModel, *, imgsz: int | None = None) -> Meta
 
 def describe(model: DetectionModel, *, imgsz: int | None = None) -> Meta:
     """Read off an ultralytics model what it is; raises StepFailed as ``save`` does."""
-    table = canonical_architecture(model.yaml)
-    names = model.names if isinstance(model.names, dict) else dict(enumerate(model.names))
-    meta = Meta(
+    return meta_of(
         task="pose" if isinstance(model, PoseModel) else "detect",
-        model=table,
-        names=tuple(str(names[number]) for number in sorted(names)),
-        kpt_shape=_pair(table.get("kpt_shape")),
-        stride=tuple(int(value) for value in model.stride.tolist()),
+        table=model.yaml,
+        names=model.names,
+        stride=model.stride.tolist(),
         imgsz=imgsz,
     )
+
+
+def meta_of(
+    *,
+    task: Task,
+    table: Mapping[str, Any],
+    names: Mapping[int, str] | Sequence[str],
+    stride: Sequence[float],
+    imgsz: int | None,
+) -> Meta:
+    """What a network is by its own account; raises StepFailed as ``save`` does."""
+    try:
+        kept = canonical_architecture(table)
+        named = names if isinstance(names, Mapping) else dict(enumerate(names))
+        meta = Meta(
+            task=task,
+            model=kept,
+            names=tuple(str(named[number]) for number in sorted(named)),
+            kpt_shape=_pair(kept.get("kpt_shape")),
+            stride=tuple(int(value) for value in stride),
+            imgsz=imgsz,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise StepFailed(
+            "weights", f"the description of the network is damaged: {error}", hint=_NOT_OURS
+        ) from error
     check_architecture(meta.model, task=meta.task, nc=meta.nc)
     return meta
 
@@ -114,13 +145,59 @@ def build(meta: Meta, state: Mapping[str, torch.Tensor]) -> DetectionModel:
 
     Raises RuntimeError if the tensors do not fit.
     """
-    table = json.loads(json.dumps(dict(meta.model)))  # ultralytics changes the table it is given
-    model = (PoseModel if meta.task == "pose" else DetectionModel)(table, verbose=False)
+    _check_size(meta.model, sum(tensor.numel() for tensor in state.values()))
+    model = (PoseModel if meta.task == "pose" else DetectionModel)(_copy(meta.model), verbose=False)
     model.names = dict(enumerate(meta.names))
     model.task = meta.task
     _widen_class_branch(model, state)
     model.load_state_dict(dict(state), strict=True)
     return model.eval()
+
+
+def _check_size(table: Mapping[str, Any], held: int) -> None:
+    """Raise RuntimeError for a network that no weights of ``held`` numbers belong to.
+
+    A description of a few lines can ask for more memory than there is. Made on torch's meta
+    device, which knows shapes alone, a network of any size costs nothing.
+    """
+    try:
+        with torch.device("meta"):
+            # Without the head: its sizes are checked, and on this device it takes seconds to make.
+            below = {**_copy(table), "head": table["head"][:-1]}
+            layers, _kept = parse_model(below, ch=CHANNELS, verbose=False)
+        numbers = sum(tensor.numel() for tensor in layers.state_dict().values())
+        largest = max(width * side**2 for width, side in _images_within(layers))
+    except Exception as error:  # whatever layers raise that do not fit each other
+        reason = (str(error).splitlines() or [repr(error)])[0]
+        raise RuntimeError(f"its description makes no network: {reason:.200}") from error
+    if numbers > _MAX_GROWTH * held or largest > _MAX_IMAGE:
+        raise RuntimeError(f"its description is of a network larger than {held} numbers")
+
+
+def _images_within(layers: nn.Sequential) -> Iterator[tuple[int, int]]:
+    """Channels and side of what each layer gives for the picture that strides are read off."""
+    given: list[tuple[int, int]] = []
+    for layer in layers:
+        sources = [layer.f] if isinstance(layer.f, int) else layer.f
+        images = [given[source] if given else (CHANNELS, _STRIDE_SIDE) for source in sources]
+        width, side = images[0]
+        last = layer[-1] if isinstance(layer, nn.Sequential) else layer
+        if isinstance(last, Concat):
+            width = sum(each for each, _side in images)
+        elif isinstance(last, nn.Upsample):
+            side *= 2
+        elif isinstance(last, Conv):
+            width, side = last.conv.out_channels, side // last.conv.stride[0]
+        else:
+            width = last.cv2.conv.out_channels
+        given.append((width, side))
+        yield width, side
+
+
+def _copy(table: Mapping[str, Any]) -> dict[str, Any]:
+    """For ultralytics, which changes the table that it is given."""
+    copied: dict[str, Any] = json.loads(json.dumps(dict(table)))
+    return copied
 
 
 def _widen_class_branch(model: DetectionModel, state: Mapping[str, torch.Tensor]) -> None:
@@ -132,9 +209,10 @@ def _widen_class_branch(model: DetectionModel, state: Mapping[str, torch.Tensor]
     number = len(model.model) - 1
     head = model.model[number]
     saved = state.get(f"model.{number}.cv3.0.0.conv.weight")
-    if saved is None or saved.shape[0] == head.cv3[0][0].conv.out_channels:
+    built = head.cv3[0][0].conv
+    width = built.out_channels if saved is None else int(saved.shape[0])
+    if width == built.out_channels or width > max(built.in_channels, _WIDEST_CLASS_BRANCH):
         return
-    width = int(saved.shape[0])
     head.cv3 = nn.ModuleList(
         nn.Sequential(
             Conv(branch[0].conv.in_channels, width, 3),
@@ -164,7 +242,7 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], Meta]:
         )
     try:
         meta = _from_json(text)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StepFailed(
             "weights", f"the description inside {path.name} is damaged: {error!r}", hint=_NOT_OURS
         ) from error

@@ -155,7 +155,8 @@ def _download(source: Source, target: Path, context: ssl.SSLContext, events: Eve
             urllib.request.urlopen(request, timeout=_TIMEOUT_S, context=context) as answer,
             target.open("wb") as stream,
         ):
-            expected = int(answer.headers.get("Content-Length") or 0)
+            length = answer.headers.get("Content-Length") or ""
+            expected = int(length) if length.isdecimal() else 0
             done = 0
             while chunk := answer.read(_CHUNK_BYTES):
                 stream.write(chunk)

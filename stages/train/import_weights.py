@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import pickle
+import re
 import zipfile
 import zlib
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,37 @@ import stages.train.quiet  # noqa: F401 - before anything of ultralytics
 # isort: split
 import torch
 from torch import nn
-from ultralytics.nn.modules import Conv
-from ultralytics.nn.tasks import DetectionModel, PoseModel, torch_safe_load
+from ultralytics.nn.tasks import DetectionModel, torch_safe_load
 
 from stages.contract import Events, Job, StepFailed, main
 from stages.train import checkpoint
+from stages.train.pickled import (
+    Pickled,
+    class_name,
+    modules_of,
+    plain,
+    read_pickled,
+    tensors_of,
+)
 
 #: The docker executor sets it: there, a pickle that runs code finds nothing to reach.
 WALLED = "KILN_WALLED"
-_TASKS: dict[type[nn.Module], checkpoint.Task] = {PoseModel: "pose", DetectionModel: "detect"}
+_TASKS: dict[str, checkpoint.Task] = {
+    "ultralytics.nn.tasks.PoseModel": "pose",
+    "ultralytics.nn.tasks.DetectionModel": "detect",
+}
+#: What checkpoints of ultralytics, old ones too, are made of beside plain values.
+_KNOWN = re.compile(
+    r"ultralytics\..+|torch\.nn\..+|torch\._utils\._rebuild_\w+"
+    r"|torch\.(\w+Storage|b?float\d+|u?int\d+|bool|Size|device|Tensor)"
+    r"|torch\.(serialization\._get_layout|torch_version\.TorchVersion)"
+    r"|numpy\.(dtype|ndarray|_?core\.multiarray\.(scalar|_reconstruct))"
+    r"|(builtins|__builtin__)\.(getattr|set|frozenset|slice|bytearray|complex)|_codecs\.encode"
+    r"|collections\.(OrderedDict|defaultdict|Counter)|pathlib\.(_local\.)?\w+|argparse\.Namespace"
+)
+_MAX_PICKLE_BYTES = 16 << 20
 _ASK_FOR_PT = "pass WEIGHTS=path/to/best.pt, as ultralytics writes it in runs/…/weights"
+_COPY_AGAIN = "copy or download it again"
 #: What people pass by mistake, told by how it begins.
 _OTHER_FORMATS = (
     (0, b"<", "a web page: the download went wrong"),
@@ -66,31 +88,41 @@ def _read_pt(
     _check_format(path)
     content = _load(path, trusted, events)
     saved = content.get("ema") or content.get("model")
-    if not isinstance(saved, nn.Module):
+    if isinstance(saved, dict) or not hasattr(saved, "__dict__"):
         raise StepFailed(
             "weights",
             "the weights are bare tensors: they do not say what network they belong to",
             hint=_ASK_FOR_PT,
         )
-    found = _TASKS.get(type(saved))
-    if found is None:
-        kind = type(saved).__name__
+    kind = class_name(saved)
+    if kind not in _TASKS:
         raise StepFailed(
             "weights",
-            f"the weights are of a {kind}, and TASK={task} was asked for",
+            f"the weights are of a {kind.rpartition('.')[2]}, and TASK={task} was asked for",
             hint="use detect or pose weights of YOLOv8",
         )
-    _check_task(found, task)
-    meta = checkpoint.describe(saved, imgsz=_imgsz(content))
-    return _rebuilt(saved, meta), meta.imgsz
+    _check_task(_TASKS[kind], task)
+    try:
+        modules = modules_of(saved)
+        state = tensors_of(modules)
+        said = vars(saved)
+        table, names, stride = plain(said["yaml"]), plain(said["names"]), said["stride"].tolist()
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise _damaged(error) from error
+    meta = checkpoint.meta_of(
+        task=_TASKS[kind], table=table, names=names, stride=stride, imgsz=_imgsz(content)
+    )
+    return _rebuilt(modules, state, meta), meta.imgsz
 
 
-def _rebuilt(saved: DetectionModel, meta: checkpoint.Meta) -> DetectionModel:
+def _rebuilt(
+    modules: Mapping[str, object], state: Mapping[str, torch.Tensor], meta: checkpoint.Meta
+) -> DetectionModel:
     """The same function, of today's classes; raises StepFailed if it would be another one."""
     try:
-        model = checkpoint.build(meta, saved.float().state_dict())
+        model = checkpoint.build(meta, state)
     except RuntimeError as error:
-        fused = not any(isinstance(each, nn.BatchNorm2d) for each in saved.modules())
+        fused = not any(type(each).__name__ == "BatchNorm2d" for each in modules.values())
         raise StepFailed(
             "weights",
             "the weights are fused: their batch normalisation has been folded away"
@@ -99,7 +131,7 @@ def _rebuilt(saved: DetectionModel, meta: checkpoint.Meta) -> DetectionModel:
             f"{str(error).splitlines()[-1].strip()}",
             hint=_ASK_FOR_PT if fused else "pruned or hand-changed networks cannot be imported",
         ) from error
-    differing = _activations(saved).items() ^ _activations(model).items()
+    differing = _activations(modules).items() ^ _activations(modules_of(model)).items()
     if differing:
         raise StepFailed(
             "weights",
@@ -117,28 +149,10 @@ def _check_format(path: Path) -> None:
     if not start:
         raise StepFailed("weights", "the weights file is empty", hint=_ASK_FOR_PT)
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = [name.rpartition("/")[2] for name in archive.namelist()]
-            damaged = _damaged_member(archive)
-        if "constants.pkl" in names:
-            raise StepFailed(
-                "weights", "the weights file is a TorchScript export", hint=_ASK_FOR_PT
-            )
-        if "data.pkl" not in names:
-            raise StepFailed(
-                "weights", "the weights file is a zip archive without a network", hint=_ASK_FOR_PT
-            )
-        if damaged:  # torch itself does not look at the checksums
-            raise StepFailed(
-                "weights",
-                f"the weights file is damaged: the checksum of {damaged} is wrong",
-                hint="copy or download it again",
-            )
+        _check_archive(path)
         return
     if start.startswith(b"PK"):
-        raise StepFailed(
-            "weights", "the weights file is cut short", hint="copy or download it again"
-        )
+        raise StepFailed("weights", "the weights file is cut short", hint=_COPY_AGAIN)
     for offset, mark, what in _OTHER_FORMATS:
         if start[offset:].startswith(mark):
             raise StepFailed("weights", f"the weights file is {what}", hint=_ASK_FOR_PT)
@@ -147,33 +161,75 @@ def _check_format(path: Path) -> None:
     )
 
 
-def _damaged_member(archive: zipfile.ZipFile) -> str | None:
+def _check_archive(path: Path) -> None:
+    """Whether a zip archive is a whole checkpoint."""
     try:
-        return archive.testzip()
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            # PyTorch packs nothing: what is larger unpacked than the file would have no end.
+            swollen = sum(member.file_size for member in members) > path.stat().st_size
+            damaged = "its members are packed" if swollen else _wrong_checksum(archive)
+    except (zipfile.BadZipFile, ValueError) as error:
+        raise StepFailed(
+            "weights", f"the weights file is damaged: {error}", hint=_COPY_AGAIN
+        ) from error
+    files = [member.filename.rpartition("/")[2] for member in members]
+    if "constants.pkl" in files:
+        raise StepFailed("weights", "the weights file is a TorchScript export", hint=_ASK_FOR_PT)
+    if files.count("data.pkl") != 1:
+        raise StepFailed(
+            "weights", "the weights file is a zip archive without a network", hint=_ASK_FOR_PT
+        )
+    if damaged:
+        raise StepFailed("weights", f"the weights file is damaged: {damaged}", hint=_COPY_AGAIN)
+
+
+def _wrong_checksum(archive: zipfile.ZipFile) -> str:
+    """What is wrong with the first member that is not as the archive says; "" if all are."""
+    try:
+        member = archive.testzip()
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         return str(error)
+    return f"the checksum of {member} is wrong" if member else ""
 
 
 def _load(path: Path, trusted: bool, events: Events) -> dict[str, Any]:
-    """Unpickle, known classes only; a pickle that asks for more runs code, so ask first."""
-    try:
-        content, _path = torch_safe_load(path, safe_only=True)
-    except Exception as error:
-        strangers = _strangers(path, error)
-        if not strangers:
-            raise _damaged(error) from error
+    """Read as data; a pickle that asks for more than networks runs code, so ask first."""
+    pickled = _read(path)
+    strangers = sorted(name for name in pickled.names if not _KNOWN.fullmatch(name))
+    content = pickled.content
+    if strangers:
+        asked = ", ".join(strangers[:3])
+        if any(name.startswith("models.") for name in strangers):
+            raise StepFailed(
+                "weights",
+                "the weights are of the YOLOv5 repository, which has another head",
+                hint="use weights of YOLOv8",
+            )
         if not trusted:
             raise StepFailed(
                 "weights",
-                f"opening the weights would run code: they ask for {strangers}",
+                f"opening the weights would run code: they ask for {asked}",
                 hint="if you know where they come from, pass TRUST_WEIGHTS=1, or EXECUTOR=docker, "
                 "which walls the code in",
-            ) from error
-        events.warning(f"the weights ran code of their own when opened: {strangers}")
+            )
+        events.warning(f"the weights ran code of their own when opened: {asked}")
         content = _load_trusted(path)
     if not isinstance(content, dict):
         raise StepFailed("weights", "the weights file holds no checkpoint", hint=_ASK_FOR_PT)
     return content
+
+
+def _read(path: Path) -> Pickled:
+    """The data.pkl of a checkpoint, without running it; raises StepFailed."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            member = next(each for each in archive.infolist() if each.filename.endswith("data.pkl"))
+            if member.file_size > _MAX_PICKLE_BYTES:
+                raise ValueError("its description is larger than that of any network")
+            return read_pickled(archive, member.filename)
+    except Exception as error:  # whatever a damaged pickle leads to
+        raise _damaged(error) from error
 
 
 def _load_trusted(path: Path) -> Any:
@@ -181,21 +237,6 @@ def _load_trusted(path: Path) -> Any:
         return torch_safe_load(path, safe_only=False)[0]
     except Exception as error:  # whatever foreign code raises
         raise _damaged(error) from error
-
-
-def _strangers(path: Path, error: Exception) -> str:
-    """What a refused pickle asks for beyond layers of networks; "" if it was not refused."""
-    if not isinstance(error.__cause__ or error, pickle.UnpicklingError):
-        return ""
-    names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    if any(name.startswith("models.") for name in names):
-        raise StepFailed(
-            "weights",
-            "the weights are of the YOLOv5 repository, which has another head",
-            hint="use weights of YOLOv8",
-        ) from error
-    known = ("torch.nn.", "ultralytics.nn.")
-    return ", ".join(sorted(name for name in names if not name.startswith(known))[:3])
 
 
 def _damaged(error: Exception) -> StepFailed:
@@ -222,16 +263,18 @@ def _check_finite(model: nn.Module) -> None:
             )
 
 
-def _activations(model: nn.Module) -> dict[str, str]:
+def _activations(modules: Mapping[str, object]) -> dict[str, str]:
+    """The class of each convolution's activation, by the convolution's name."""
     return {
-        name: type(module.act).__name__
-        for name, module in model.named_modules()
-        if isinstance(module, Conv)
+        name: type(modules.get(f"{name}.act")).__name__
+        for name, module in modules.items()
+        if type(module).__name__ == "Conv"
     }
 
 
-def _imgsz(content: dict[str, Any]) -> int | None:
-    size = (content.get("train_args") or {}).get("imgsz")
+def _imgsz(content: Mapping[str, Any]) -> int | None:
+    arguments = content.get("train_args")
+    size = arguments.get("imgsz") if isinstance(arguments, dict) else None
     return size if isinstance(size, int) else None
 
 

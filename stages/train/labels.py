@@ -13,6 +13,8 @@ BOX_NUMBERS = 5
 TOLERANCE = 0.01
 _VISIBILITIES = (0.0, 1.0, 2.0)
 _LEAST_OUTLINE = 7
+#: Thousands of people with their keypoints.
+_MAX_BYTES = 2 << 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,8 @@ class LabelFile:
 
 def read_labels(path: Path, form: Form) -> LabelFile:
     """Read and judge one label file; an empty one means that there is nothing in the picture."""
+    if path.stat().st_size > _MAX_BYTES:
+        return LabelFile(faults=((None, f"has more than {_MAX_BYTES >> 20} MiB"),))
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:

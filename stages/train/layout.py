@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Mapping
@@ -15,6 +16,16 @@ from stages.train.images import list_images
 
 _SPLITS = ("train", "val")
 _OPTIONAL = ("kpt_shape", "flip_idx", "kpt_names")
+_MAX_DESCRIPTION_BYTES = 1 << 20
+
+
+class _NoAliases(yaml.SafeLoader):
+    """Plain values, each written out: ten lines of aliases to aliases are a terabyte as text."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it holds an alias (*name): write the value out")
+        return super().compose_node(parent, index)
 
 
 def normalise(source: Path, target: Path, description: Mapping[str, Any] | None) -> None:
@@ -31,7 +42,7 @@ def normalise(source: Path, target: Path, description: Mapping[str, Any] | None)
     for split in _SPLITS:
         for name, image in images[split].items():
             _copy(image, target / "images" / split / name)
-            label = label_of(image)
+            label = source / label_of(image.relative_to(source))
             if label.is_file():
                 _copy(label, (target / "labels" / split / name).with_suffix(".txt"))
     names = description["names"]
@@ -46,14 +57,19 @@ def normalise(source: Path, target: Path, description: Mapping[str, Any] | None)
 
 
 def label_of(image: Path) -> Path:
-    """Where a picture's label lies: the last folder called images becomes labels."""
-    before, found, after = image.as_posix().rpartition("/images/")
-    return Path(f"{before}/labels/{after}" if found else image).with_suffix(".txt")
+    """Where a picture's label lies in the archive: the last folder called images becomes labels."""
+    before, found, after = f"/{image.as_posix()}".rpartition("/images/")
+    moved = f"{before}/labels/{after}".removeprefix("/") if found else image
+    return Path(moved).with_suffix(".txt")
 
 
 def _find_description(source: Path) -> Path:
     """The data.yaml nearest to the top."""
-    found = [path for path in source.rglob("*.y*ml") if path.suffix in (".yaml", ".yml")]
+    found = [
+        path
+        for path in source.rglob("*.y*ml")
+        if path.suffix in (".yaml", ".yml") and path.is_file()
+    ]
     if not found:
         raise StepFailed(
             "data",
@@ -65,9 +81,12 @@ def _find_description(source: Path) -> Path:
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        table = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise StepFailed("data", f"{path.name} of the archive is not YAML: {error}") from error
+        if path.stat().st_size > _MAX_DESCRIPTION_BYTES:
+            raise ValueError(f"it is larger than {_MAX_DESCRIPTION_BYTES >> 10} KiB")
+        table = yaml.load(path.read_text(encoding="utf-8"), _NoAliases)
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        raise StepFailed("data", f"{path.name} of the archive is not YAML: {reason}") from error
     missing = [
         key for key in (*_SPLITS, "names") if not isinstance(table, dict) or not table.get(key)
     ]
@@ -102,11 +121,12 @@ def _starts(description: Mapping[str, Any], folder: Path, source: Path) -> list[
 def _locate(name: str, starts: list[Path], source: Path, split: str) -> Path:
     for start in starts:
         for tried in (start / name, start / name.removeprefix("../")):
-            if tried.exists() and tried.resolve().is_relative_to(source.resolve()):
-                return tried
+            with contextlib.suppress(OSError):  # a name too long for a file
+                if tried.exists() and tried.resolve().is_relative_to(source.resolve()):
+                    return tried
     raise StepFailed(
         "data",
-        f"the archive has no {name}, which its data.yaml names as {split}",
+        f"the archive has no {name[:200]}, which its data.yaml names as {split}",
         hint="unpack it, correct data.yaml and pass DATA=path/to/data.yaml",
     )
 
@@ -120,14 +140,22 @@ def _listed(place: Path) -> list[tuple[str, Path]]:
     images = list_images(place) if place.is_dir() else []
     if place.is_file():
         root = place.parent
-        lines = place.read_text(encoding="utf-8").splitlines()
+        lines = _lines(place)
         listed = [Path(os.path.normpath(root / line.strip())) for line in lines if line.strip()]
-        images = [path for path in listed if path.is_relative_to(root) and path.is_file()]
+        there = set(list_images(root))
+        images = [path for path in listed if path in there]
     named = []
     for image in images:
         parts = image.relative_to(root).parts
         named.append(("/".join(part for part in parts if part != "images"), image))
     return named
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise StepFailed("data", f"{path.name} of the archive is no list of pictures") from error
 
 
 def _copy(source: Path, target: Path) -> None:

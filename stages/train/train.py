@@ -1,8 +1,8 @@
 """The train step: data set and start weights, or an architecture, to canonical weights.
 
-``params``: task, model, imgsz, epochs, batch, seed, gpu, overrides (ultralytics' own training
-arguments). ``out/``: weights.safetensors, the best of all epochs; curves.csv, a line an epoch.
-``state/`` holds the last checkpoint.
+``params``: task, model, imgsz, epochs, batch, seed, gpu, reproducible (on the CPU: threads of a
+fixed number), overrides (ultralytics' own training arguments). ``out/``: weights.safetensors, the
+best of all epochs; curves.csv, a line an epoch. ``state/`` holds the last checkpoint.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from stages.train.hardware import (
     Hardware,
     choose_hardware,
     hardware_arguments,
-    use_all_cores,
+    set_threads,
+    why_not_reproducible,
 )
 from stages.train.trainer import DetectRun, Plan, PoseRun, Row
 
@@ -53,16 +54,19 @@ def run(job: Job, events: Events) -> dict[str, Any]:
         "save_dir": str(job.state / "ultralytics"),
         **{key: params[key] for key in ("imgsz", "epochs", "seed")},
     }
-    plan = _plan(job, events)
+    why_not = why_not_reproducible(
+        hardware, params["overrides"], reproducible=params["reproducible"]
+    )
+    plan = _plan(job, events, why_not)
     trainer = _trainer(params["task"], plan, arguments)
     if not trainer.finished:  # an earlier attempt may have been ended after its last epoch
-        _train(trainer, hardware)
+        _train(trainer, hardware, reproducible=params["reproducible"])
     shutil.copyfile(plan.best, job.out / "weights.safetensors")
     _write_curves(job.out / "curves.csv", trainer.rows)
     return _result(trainer, hardware, events)
 
 
-def _plan(job: Job, events: Events) -> Plan:
+def _plan(job: Job, events: Events, why_not: str | None) -> Plan:
     """Gather what to train; raises StepFailed("weights") for weights of the other task."""
     task, suffix = job.params["task"], "-pose" if job.params["task"] == "pose" else ""
     dataset = json.loads((job.inputs / "dataset.json").read_text(encoding="utf-8"))
@@ -88,7 +92,14 @@ def _plan(job: Job, events: Events) -> Plan:
                 f"the start weights are of a {meta.task} model, and a {task} model is wanted",
                 hint=f"pass WEIGHTS=yolov8n{suffix}.pt, WEIGHTS=scratch or TASK={meta.task}",
             )
-    return Plan(architecture=architecture, start=start, data=data, state=job.state, events=events)
+    return Plan(
+        architecture=architecture,
+        start=start,
+        data=data,
+        state=job.state,
+        events=events,
+        why_not=why_not,
+    )
 
 
 def _link_pictures(source: Path, target: Path) -> None:
@@ -115,11 +126,11 @@ def _trainer(task: str, plan: Plan, arguments: dict[str, Any]) -> DetectRun:
         ) from error
 
 
-def _train(trainer: DetectRun, hardware: Hardware) -> None:
+def _train(trainer: DetectRun, hardware: Hardware, *, reproducible: bool) -> None:
     for speaker in (LOGGER, *LOGGER.handlers):  # the log of a step is read when it fails
         speaker.setLevel(logging.INFO)
     if hardware.kind == "cpu":
-        use_all_cores()
+        set_threads(reproducible=reproducible)
     try:
         trainer.train()
     except (RuntimeError, MemoryError) as error:
@@ -158,6 +169,8 @@ def _result(trainer: DetectRun, hardware: Hardware, events: Events) -> dict[str,
         "epochs_run": len(trainer.rows),
         "best_epoch": trainer.best_epoch,
         "device": {"name": hardware.name, "kind": hardware.kind},
+        "reproducible": trainer.why_not is None,
+        "why_not": trainer.why_not,
         "resumed_from": trainer.resumed_from,
         "tensors_taken_over": trainer.taken_over,
         "versions": {name: version(name) for name in ("ultralytics", "torch", "numpy")},

@@ -8,6 +8,7 @@ holds all that passes from one epoch to the next in full.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import math
 import pickle
@@ -27,6 +28,7 @@ from ultralytics.data import YOLODataset
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.models.yolo.pose import PoseTrainer
 from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils import nms
 from ultralytics.utils.torch_utils import intersect_dicts, unwrap_model
 
 from stages.contract import Events, StepFailed
@@ -38,13 +40,18 @@ _PARTS = {"B": "box", "P": "pose"}
 _METRIC = re.compile(r"metrics/(?P<value>.+)\((?P<part>[BP])\)")
 Row = dict[str, float]
 
+# After some seconds it leaves the rest of a batch out, and a slow machine would find another epoch
+# to be the best.
+nms.non_max_suppression = functools.partial(nms.non_max_suppression, max_time_img=math.inf)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
     """What to train.
 
     ``architecture``: an ultralytics yaml by name or as a table; ``start``: the network whose
-    weights are taken over where shapes agree; ``data``: as ultralytics' own data set table.
+    weights are taken over where shapes agree; ``data``: as ultralytics' own data set table;
+    ``why_not``: what the weights depend on besides the job, None if on nothing.
     """
 
     architecture: str | Mapping[str, Any]
@@ -52,6 +59,7 @@ class Plan:
     data: Mapping[str, Any]
     state: Path
     events: Events
+    why_not: str | None
 
     @property
     def best(self) -> Path:
@@ -70,7 +78,8 @@ class DetectRun(DetectionTrainer):
 
     ``rows``: the figures of each epoch by name. ``best_epoch``: counted from 1. ``resumed_from``:
     how many epochs an earlier attempt had done; ``finished`` if that was all. ``taken_over``: how
-    many of how many tensors came from the start weights.
+    many of how many tensors came from the start weights. ``why_not``: as in the plan, over all
+    attempts.
     """
 
     def __init__(self, plan: Plan, arguments: dict[str, Any]) -> None:
@@ -81,6 +90,8 @@ class DetectRun(DetectionTrainer):
         self.best_epoch: int = self._state["best_epoch"] if self._state else 0
         self.resumed_from: int | None = self._state["epoch"] if self._state else None
         self.taken_over: tuple[int, int] | None = None
+        # An earlier attempt may have had a GPU that has gone.
+        self.why_not: str | None = (self._state and self._state["why_not"]) or plan.why_not
         self.diverged = False
         self._batches_done = 0
         self._next_event = 0.0
@@ -194,6 +205,7 @@ class DetectRun(DetectionTrainer):
             "stopper": (float(self.stopper.best_fitness), int(self.stopper.best_epoch)),
             "best_fitness": None if self.best_fitness is None else float(self.best_fitness),
             "best_epoch": self.best_epoch,
+            "why_not": self.why_not,
             "rows": self.rows,
         }
         part = self.plan.last.with_suffix(".part")

@@ -38,6 +38,7 @@ _IDENTIFIER = b"TFL3"
 _PLAN = b"OfflineMemoryAllocation"
 _NOTES = ("metadata.json", "temp_meta.txt")
 _NOTES_BYTES = 1 << 20
+_NAME_BYTES = 1000
 
 _BUILTIN = {code: name for name, code in vars(BuiltinOperator).items() if name.isupper()}
 _TYPES = {code: name.lower() for name, code in vars(TensorType).items() if name.isupper()}
@@ -52,7 +53,7 @@ _BYTES = {
 _DAMAGE = (struct.error, LookupError, ValueError, TypeError, AttributeError, OverflowError)
 _NO_NOTES = (
     *(zipfile.BadZipFile, zlib.error, EOFError),  # no archive, or not a whole one
-    *(StopIteration, ValueError, SyntaxError, RuntimeError),  # nothing of ultralytics in it
+    *(StopIteration, ValueError, SyntaxError, RuntimeError, MemoryError),  # nothing to read in it
 )
 
 
@@ -152,16 +153,50 @@ def open_file(content: bytes) -> TFLiteFile:
         ) from error
 
 
+class _Budget:
+    """What a file may still hold. All its vectors lie in it, so together they are no longer than
+    it is; a small file that says the same thing of itself a million times would fill the memory.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self._left = len(content)
+
+    def take(self, count: int) -> int:
+        self._left -= count
+        if self._left < 0:
+            raise ValueError("its parts together are larger than it is")
+        return count
+
+    def bytes(self, array: Any) -> bytes | None:
+        """A flatbuffer's vector of bytes; a missing one is given as 0."""
+        if not isinstance(array, np.ndarray):
+            return None
+        self.take(array.size)
+        return array.tobytes()
+
+    def indices(self, array: Any) -> tuple[int, ...]:
+        if not isinstance(array, np.ndarray):
+            return ()
+        self.take(array.size)
+        return tuple(array.tolist())
+
+
 def _read(content: bytes) -> TFLiteFile:
     root = Model.GetRootAs(content)
-    data = [_bytes(root.Buffers(i).DataAsNumpy()) for i in range(root.BuffersLength())]
-    codes = [_operator_name(root.OperatorCodes(i)) for i in range(root.OperatorCodesLength())]
-    graphs = tuple(_graph(root.Subgraphs(i), codes, data) for i in range(root.SubgraphsLength()))
+    budget = _Budget(content)
+    buffers = range(budget.take(root.BuffersLength()))
+    data = [budget.bytes(root.Buffers(i).DataAsNumpy()) for i in buffers]
+    kinds = range(budget.take(root.OperatorCodesLength()))
+    codes = [_operator_name(root.OperatorCodes(i)) for i in kinds]
+    graphs = tuple(
+        _graph(root.Subgraphs(i), codes, data, budget)
+        for i in range(budget.take(root.SubgraphsLength()))
+    )
     if not graphs:
         raise ValueError("it has no graph")
     plans = [
         data[note.Buffer()]
-        for note in (root.Metadata(i) for i in range(root.MetadataLength()))
+        for note in (root.Metadata(i) for i in range(budget.take(root.MetadataLength())))
         if note.Name() == _PLAN
     ]
     count = sum(len(graph.tensors) for graph in graphs)
@@ -173,10 +208,13 @@ def _read(content: bytes) -> TFLiteFile:
     )
 
 
-def _graph(graph: SubGraph, codes: list[str], data: list[bytes | None]) -> Graph:
-    tensors = tuple(_tensor(graph.Tensors(i), data) for i in range(graph.TensorsLength()))
-    operators = tuple(_operator(graph.Operators(i), codes) for i in range(graph.OperatorsLength()))
-    inputs, outputs = _indices(graph.InputsAsNumpy()), _indices(graph.OutputsAsNumpy())
+def _graph(graph: SubGraph, codes: list[str], data: list[bytes | None], budget: _Budget) -> Graph:
+    count = budget.take(graph.TensorsLength())
+    tensors = tuple(_tensor(graph.Tensors(i), data, budget) for i in range(count))
+    count = budget.take(graph.OperatorsLength())
+    operators = tuple(_operator(graph.Operators(i), codes, budget) for i in range(count))
+    inputs = budget.indices(graph.InputsAsNumpy())
+    outputs = budget.indices(graph.OutputsAsNumpy())
     used = [index for operator in operators for index in (*operator.inputs, *operator.outputs)]
     # An input that an operator can do without is -1.
     if any(not -1 <= index < len(tensors) for index in (*used, *inputs, *outputs)):
@@ -184,16 +222,18 @@ def _graph(graph: SubGraph, codes: list[str], data: list[bytes | None]) -> Graph
     return Graph(tensors=tensors, operators=operators, inputs=inputs, outputs=outputs)
 
 
-def _tensor(tensor: RawTensor, data: list[bytes | None]) -> Tensor:
+def _tensor(tensor: RawTensor, data: list[bytes | None], budget: _Budget) -> Tensor:
     quantization = tensor.Quantization()
     channels = quantization.ScaleLength() if quantization is not None else 0
     known = channels > 0 and quantization.ZeroPointLength() > 0
     scale = float(quantization.Scale(0)) if known else None
-    shape = _indices(tensor.ShapeAsNumpy())
+    shape = budget.indices(tensor.ShapeAsNumpy())
+    name = tensor.Name() or b""
+    budget.take(len(name))
     if min(shape, default=0) < 0 or not math.isfinite(scale or 0):
         raise ValueError("a tensor's size or scale is no number")
     return Tensor(
-        name=(tensor.Name() or b"").decode(errors="replace"),
+        name=_printable(name),
         shape=shape,
         dtype=_TYPES[tensor.Type()],
         scale=scale,
@@ -204,18 +244,18 @@ def _tensor(tensor: RawTensor, data: list[bytes | None]) -> Tensor:
     )
 
 
-def _operator(operator: RawOperator, codes: list[str]) -> Operator:
+def _operator(operator: RawOperator, codes: list[str], budget: _Budget) -> Operator:
     return Operator(
         name=codes[operator.OpcodeIndex()],
-        inputs=_indices(operator.InputsAsNumpy()),
-        outputs=_indices(operator.OutputsAsNumpy()),
+        inputs=budget.indices(operator.InputsAsNumpy()),
+        outputs=budget.indices(operator.OutputsAsNumpy()),
     )
 
 
 def _operator_name(code: OperatorCode) -> str:
     """The schema's name of a builtin operator, a custom one's own."""
     if code.CustomCode() is not None:
-        return str(code.CustomCode().decode(errors="replace"))
+        return _printable(code.CustomCode())
     # Files for old interpreters keep small codes in the first field, newer ones fill the second.
     number = max(code.DeprecatedBuiltinCode(), code.BuiltinCode())
     return _BUILTIN.get(number, f"BUILTIN_{number}")
@@ -242,13 +282,14 @@ def _notes(content: bytes) -> Mapping[str, Any]:
         notes = json.loads(text) if name.endswith(".json") else ast.literal_eval(text)
     except _NO_NOTES:
         return {}
-    return notes if isinstance(notes, dict) else {}
+    if not isinstance(notes, dict):
+        return {}
+    shape = notes.get("kpt_shape") or ()
+    whole = isinstance(shape, tuple | list) and all(type(number) is int for number in shape)
+    return notes if whole else {**notes, "kpt_shape": None}
 
 
-def _bytes(array: Any) -> bytes | None:
-    """A flatbuffer's vector of bytes; a missing one is given as 0."""
-    return array.tobytes() if isinstance(array, np.ndarray) else None
-
-
-def _indices(array: Any) -> tuple[int, ...]:
-    return tuple(array.tolist()) if isinstance(array, np.ndarray) else ()
+def _printable(name: bytes) -> str:
+    """A name as a terminal can show it: what is no letter could be a command to it."""
+    text = name[:_NAME_BYTES].decode(errors="replace")
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)

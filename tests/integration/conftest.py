@@ -47,6 +47,7 @@ TINY: Mapping[str, Any] = {
     "batch": 4,
     "seed": 0,
     "gpu": "none",
+    "reproducible": True,
     "overrides": {},
 }
 

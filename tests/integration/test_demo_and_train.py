@@ -135,6 +135,7 @@ def test_a_training_reports_each_epoch(
         **TINY,
         "task": "detect",
         "epochs": 2,
+        "reproducible": False,
         "overrides": {"optimizer": "SGD", "lr0": 0.005},
     }
     ended = TrainJob(env_python("train"), tmp_path / "job", detect_data, params).run()
@@ -143,6 +144,8 @@ def test_a_training_reports_each_epoch(
     device = next(event for event in ended.events if event["event"] == "device")
     assert device["kind"] == "cpu"
     assert ended.result["epochs_run"] == 2
+    assert ended.result["reproducible"] is False
+    assert ended.result["why_not"] == "thread count follows the cores"
     assert set(ended.result["metrics"]) == {
         f"box/{name}" for name in ("precision", "recall", "map50", "map50_95")
     }

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,11 @@ class User:
         self.home.mkdir(parents=True, exist_ok=True)
         (self.home / "envs").symlink_to(environments)
 
-    def starts(self, *arguments: str) -> subprocess.Popen[str]:
+    def starts(self, *arguments: str, under: Sequence[str] = ()) -> subprocess.Popen[str]:
+        """Start the command, as an argument of the command ``under`` if that is given."""
         clean = {name: value for name, value in os.environ.items() if "KILN" not in name}
         return subprocess.Popen(
-            [sys.executable, "-m", "kiln", *arguments],
+            [*under, sys.executable, "-m", "kiln", *arguments],
             cwd=self.folder,
             env=clean | {"PYTHONPATH": str(ROOT), "KILN_HOME": str(self.home)} | self.variables,
             stdout=subprocess.PIPE,

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from kiln.dataset import DataSet, load_dataset
-from kiln.errors import DataError
+from kiln.errors import Changed, DataError
 
 
 def _make(folder: Path, description: Mapping[str, object], files: Mapping[str, bytes]) -> Path:
@@ -128,3 +128,25 @@ def test_a_missing_data_set_says_what_to_pass(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist") as error:
         _load(tmp_path / "nowhere" / "data.yaml", tmp_path)
     assert "DATA=" in error.value.hint
+
+
+def test_a_set_that_has_not_moved_is_known_without_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files are young; to the index they count as old enough to be trusted."""
+    monkeypatch.setattr("kiln.statindex._TICK_NS", -(10**12))
+    source = _make(tmp_path / "one", NAMES, PLAIN)
+    first = _load(source, tmp_path).tree
+    again = _load(source, tmp_path).tree
+    assert again.digest == first.digest
+    assert "files" not in vars(again), "nobody has asked for them"
+    assert again.files == first.files
+
+    known = _load(source, tmp_path).tree
+    (tmp_path / "one/labels/train/a.txt").write_bytes(b"0 .5 .5 1 2")
+    with pytest.raises(Changed):
+        _ = known.files
+    changed = _load(source, tmp_path).tree
+    assert changed.digest != first.digest
+    (tmp_path / "one/images/train/c.png").write_bytes(b"c")
+    assert _load(source, tmp_path).tree.digest != changed.digest

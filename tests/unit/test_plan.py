@@ -8,8 +8,14 @@ import pytest
 
 from kiln.errors import ModelError, RequestError, UnknownName
 from kiln.plan import make_plan
-from kiln.request import BuildRequest, EvaluationSettings, TrainSettings
-from kiln.step import FromHost, FromStep
+from kiln.request import (
+    BuildRequest,
+    EvaluationSettings,
+    Flags,
+    TrainSettings,
+    load_request,
+)
+from kiln.step import FromHost, FromStep, Step
 from kiln.targets import load_target, target_names
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,6 +106,37 @@ def test_training_arguments_of_the_user_win_over_the_demo_s() -> None:
     train = next(step for step in plan.steps if step.name == "train")
     assert (train.params["epochs"], train.params["batch"]) == (2, 4)
     assert train.params["overrides"]["lr0"] == 0.5
+
+
+def _training(request: BuildRequest) -> Step:
+    steps = make_plan(request, load_target(TARGETS, "grove-v2")).steps
+    return next(step for step in steps if step.name == "train")
+
+
+def test_a_reproducible_training_takes_no_gpu_and_says_so() -> None:
+    request = BuildRequest(data="/d/data.yaml", train=TrainSettings(reproducible=True))
+    train = _training(request)
+    assert train.params["reproducible"] is True
+    assert train.gpu == train.params["gpu"] == "none"
+    notes = make_plan(request, load_target(TARGETS, "grove-v2")).notes
+    assert notes == ("reproducible training: on the CPU, also where there is a GPU",)
+
+
+@pytest.mark.parametrize("line", ['gpu = "required"', "time = 0.5"])
+def test_what_a_reproducible_training_cannot_have(tmp_path: Path, line: str) -> None:
+    config = tmp_path / "kiln.toml"
+    config.write_text(f"[train]\nreproducible = true\n{line}\n", encoding="utf-8")
+    with pytest.raises(RequestError, match="reproducible") as error:
+        load_request(Flags(), config, tmp_path)
+    assert error.value.hint
+
+
+def test_only_the_demo_is_trained_reproducibly_unless_the_user_asks() -> None:
+    demo, own = _training(BuildRequest()), _training(BuildRequest(data="/d/data.yaml"))
+    assert (demo.params["reproducible"], own.params["reproducible"]) == (True, False)
+    assert demo.gpu == own.gpu == "auto"
+    faster = BuildRequest(train=TrainSettings(reproducible=False))
+    assert _training(faster).params["reproducible"] is False
 
 
 def test_the_demo_s_training_arguments_are_for_the_demo_alone() -> None:
