@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -44,7 +45,7 @@ _HOST_HINTS: Mapping[str, str] = {
 
 
 class _Audience(Protocol):
-    def step_event(self, event: Mapping[str, Any]) -> None: ...
+    def step_event(self, step: Step, event: Mapping[str, Any]) -> None: ...
 
     def step_log(self, step: Step, line: str) -> None: ...
 
@@ -77,13 +78,17 @@ class StepListener:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        self._stream.close()
+        # What a full disk did not take is still to be written, and that has been told already.
+        with os_errors("cannot write a log") if error is None else contextlib.suppress(OSError):
+            self._stream.close()
 
     def log(self, line: str) -> None:
         self.tail.append(line)
         if self._written < MAX_LOG_BYTES:
             with os_errors("cannot write a log"):
                 self._written += self._stream.write(line + "\n")
+                if self._written >= MAX_LOG_BYTES:
+                    self._stream.write("the log is cut here: the step said more than is kept\n")
                 self._stream.flush()
         self._audience.step_log(self._step, line)
 
@@ -104,7 +109,7 @@ class StepListener:
             case "finished":
                 self.result = event.get("result") or {}
                 self.peak_memory_mib = event.get("peak_memory_mib")
-        self._audience.step_event(event)
+        self._audience.step_event(self._step, event)
 
 
 def failure_of(step: Step, ended: StepExit, heard: StepListener) -> KilnError:

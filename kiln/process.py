@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from kiln.errors import EnvironmentBroken, os_errors
+from kiln.workers import is_hurried, stop_if_asked
 
 #: How long a process may take between being asked to end and being killed.
 GRACE_S = 10.0
@@ -49,8 +50,8 @@ def run(
     stdout arrives as raw chunks and stderr as lines, in the calling thread. The command leads a
     process group of its own. However this function ends, that group is gone: it is asked to
     end, and killed after ``grace_s``. ``inherit`` names descriptors that the command keeps open.
-    Raises TimedOut, EnvironmentBroken and DiskFull; what a callback raises, and
-    KeyboardInterrupt, pass through.
+    Raises TimedOut, EnvironmentBroken and DiskFull; what a callback raises, Stopped and
+    KeyboardInterrupt pass through.
     """
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     process = _start(argv, env, cwd, inherit)
@@ -60,6 +61,7 @@ def run(
         while not _has_ended(process):
             if deadline is not None and time.monotonic() > deadline:
                 raise TimedOut
+            stop_if_asked()
             pipes.pump(on_stdout, lines.feed)
         _signal_group(process, signal.SIGKILL)
         pipes.drain(on_stdout, lines.feed)
@@ -157,7 +159,7 @@ def _stop(process: subprocess.Popen[bytes], pipes: _Pipes, grace_s: float) -> No
     deadline = time.monotonic() + grace_s
     try:
         _signal_group(process, signal.SIGTERM)
-        while not _has_ended(process) and time.monotonic() < deadline:
+        while not (_has_ended(process) or is_hurried()) and time.monotonic() < deadline:
             pipes.pump(_discard, _discard)
     finally:
         _signal_group(process, signal.SIGKILL)

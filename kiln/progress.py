@@ -1,4 +1,4 @@
-"""The moving line of a step: a bar on a terminal, nothing elsewhere."""
+"""The moving lines of steps: a bar each on a terminal, nothing elsewhere."""
 
 from __future__ import annotations
 
@@ -10,42 +10,55 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
-class StepBar:
-    """One bar at a time. rich's progress takes 0.1 s to import, so only a running step does."""
+class StepBars:
+    """A bar for each step that runs, by its name."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._progress: Progress | None = None
-        self._task: TaskID | None = None
+        self._tasks: dict[str, TaskID] = {}
         self.live = console.is_terminal
 
-    def start(self, title: str) -> None:
+    def start(self, name: str, title: str) -> None:
         if not self.live:
             return
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+        if self._progress is None:
+            self._progress = _progress(self._console)
+            self._progress.start()
+        self._tasks[name] = self._progress.add_task(title, total=None, count="", note="")
 
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[count]}"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=self._console,
-            transient=True,
-        )
-        self._progress.start()
-        self._task = self._progress.add_task(title, total=None, count="", note="")
+    def advance(self, name: str, done: float, total: float, count: str) -> None:
+        if self._progress is not None and name in self._tasks:
+            self._progress.update(self._tasks[name], completed=done, total=total, count=count)
 
-    def advance(self, done: float, total: float, count: str) -> None:
-        if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, completed=done, total=total, count=count)
+    def note(self, name: str, text: str) -> None:
+        if self._progress is not None and name in self._tasks:
+            self._progress.update(self._tasks[name], note=text)
 
-    def note(self, text: str) -> None:
-        if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, note=text)
+    def stop(self, name: str) -> None:
+        if self._progress is not None and name in self._tasks:
+            self._progress.remove_task(self._tasks.pop(name))
+            if not self._tasks:
+                self.stop_all()
 
-    def stop(self) -> None:
+    def stop_all(self) -> None:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+            self._tasks.clear()
+
+
+def _progress(console: Console) -> Progress:
+    # Takes 0.1 s to import, so only a running step does.
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[count]}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+        transient=True,
+    )

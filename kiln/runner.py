@@ -1,27 +1,34 @@
-"""Runs steps one after the other: found in the store, or made and published."""
+"""Runs steps as their inputs are there: found in the store, or made and published."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from kiln.environments import Environment, EnvironmentName, load_environment
 from kiln.errors import KilnError
-from kiln.executors import Executor, Limits, StepRun
+from kiln.executors import STEP_VARIABLES, Executor, Limits, StepRun
 from kiln.failures import StepListener, failure_of
+from kiln.ledger import Ledger
 from kiln.request import LimitSettings
 from kiln.sources import sources_digest
 from kiln.step import FromHost, Step
 from kiln.store import Entry, Miss, Recipe, Store
-from kiln.tree import Tree
+from kiln.tree import Tree, digest_of
+from kiln.workers import Workers, cores
 from kiln.workplace import Workplace
 from stages.contract import CONTRACT_VERSION
 
+#: Each step is a program with hundreds of megabytes of its own.
+_MOST_AT_ONCE = 4
+
 
 class Observer(Protocol):
-    """Hears a build live."""
+    """Hears a build live. Steps may run at the same time; they speak one after the other."""
 
     def say(self, message: str, /) -> None: ...
 
@@ -29,13 +36,49 @@ class Observer(Protocol):
 
     def step_started(self, step: Step, why: str) -> None: ...
 
-    def step_event(self, event: Mapping[str, Any]) -> None: ...
+    def step_event(self, step: Step, event: Mapping[str, Any]) -> None: ...
 
     def step_log(self, step: Step, line: str) -> None: ...
 
     def step_finished(self, step: Step, entry: Entry) -> None: ...
 
     def step_failed(self, step: Step) -> None: ...
+
+
+class _OneAtATime:
+    """An observer that several threads may speak to."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self._lock = threading.Lock()
+
+    def say(self, message: str, /) -> None:
+        with self._lock:
+            self._observer.say(message)
+
+    def step_reused(self, step: Step) -> None:
+        with self._lock:
+            self._observer.step_reused(step)
+
+    def step_started(self, step: Step, why: str) -> None:
+        with self._lock:
+            self._observer.step_started(step, why)
+
+    def step_event(self, step: Step, event: Mapping[str, Any]) -> None:
+        with self._lock:
+            self._observer.step_event(step, event)
+
+    def step_log(self, step: Step, line: str) -> None:
+        with self._lock:
+            self._observer.step_log(step, line)
+
+    def step_finished(self, step: Step, entry: Entry) -> None:
+        with self._lock:
+            self._observer.step_finished(step, entry)
+
+    def step_failed(self, step: Step) -> None:
+        with self._lock:
+            self._observer.step_failed(step)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,6 +102,16 @@ class Made:
     reused: bool
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Job:
+    """A step that must run, and why."""
+
+    step: Step
+    recipe: Recipe
+    inputs: Mapping[str, Tree]
+    miss: Miss
+
+
 class Runner:
     """Runs steps at one workplace. ``choose_executor`` is called only if something must run."""
 
@@ -66,8 +119,10 @@ class Runner:
         self, place: Workplace, limits: LimitSettings, choose_executor: Callable[[], Executor]
     ) -> None:
         self.store = Store(place.store)
+        self._ledger = Ledger(place.store)
         self._place = place
         self._limits = limits
+        self._at_once = limits.steps or min(cores(), _MOST_AT_ONCE)
         self._choose_executor = choose_executor
         self._executor: Executor | None = None
         self._environments: dict[EnvironmentName, Environment] = {}
@@ -86,20 +141,35 @@ class Runner:
         observer: Observer,
         judge: Callable[[Made], None],
     ) -> dict[str, Made]:
-        """Run what is missing, in order; ``judge`` may raise after each. Raises KilnError."""
+        """Run what is missing, each step when its inputs are there and a core is free for it.
+
+        ``judge`` hears of each as it is done, and may raise. The first failure gives up what
+        runs beside it. Raises KilnError.
+        """
         self.store.open()
+        observer = _OneAtATime(observer)
         done: dict[str, Made] = {}
-        for number, step in enumerate(steps):
-            recipe, inputs = self._recipe(step, brought, done)
-            found = self.store.lookup(recipe)
-            if isinstance(found, Entry):
-                observer.step_reused(step)
-                made = Made(step=step, recipe=recipe, entry=found, reused=True)
-            else:
-                made = self._make(steps[number:], recipe, inputs, found, observer)
-            done[step.name] = made
-            judge(made)
-        return done
+        left = list(steps)
+        with Workers[Made]() as workers:
+            while left or workers.busy:
+                step = next((each for each in left if _is_ready(each, done)), None)
+                if step is None or workers.busy == self._at_once:
+                    made = workers.next()
+                else:
+                    left.remove(step)
+                    recipe, inputs = self._recipe(step, brought, done)
+                    found = self.store.lookup(recipe)
+                    if not isinstance(found, Entry):
+                        job = _Job(step=step, recipe=recipe, inputs=inputs, miss=found)
+                        executor = self._ready_executor([step, *left], observer)
+                        workers.start(functools.partial(self._make, job, executor, observer))
+                        continue
+                    self._ledger.mark_used(recipe.key)
+                    observer.step_reused(step)
+                    made = Made(step=step, recipe=recipe, entry=found, reused=True)
+                done[made.step.name] = made
+                judge(made)
+        return {step.name: done[step.name] for step in steps}
 
     def explain(self, steps: Sequence[Step], brought: Mapping[str, Tree]) -> list[Outlook]:
         """Say for each step what would run and why; changes nothing."""
@@ -137,25 +207,17 @@ class Runner:
             step=step.module,
             contract=CONTRACT_VERSION,
             sources=sources_digest(self._place.root, step.module),
-            environment=self.environment(step.environment).digest,
+            environment=digest_of([self.environment(step.environment).digest, STEP_VARIABLES]),
             params=step.params,
             inputs={name: tree.digest for name, tree in inputs.items()},
         )
         return recipe, inputs
 
-    def _make(
-        self,
-        steps: Sequence[Step],
-        recipe: Recipe,
-        inputs: Mapping[str, Tree],
-        miss: Miss,
-        observer: Observer,
-    ) -> Made:
-        """Run the first of ``steps`` under its lock; another driver may have made it meanwhile."""
-        step = steps[0]
-        if miss.damaged:
-            observer.say(f"{step.name}: {miss.reason}; making it again")
-        executor = self._ready_executor(steps, observer)
+    def _make(self, job: _Job, executor: Executor, observer: Observer) -> Made:
+        """Run a step under its lock; another driver may have made it meanwhile."""
+        step, recipe = job.step, job.recipe
+        if job.miss.damaged:
+            observer.say(f"{step.name}: {job.miss.reason}; making it again")
 
         def waiting() -> None:
             observer.say(f"{step.name}: another Kiln is making this step; waiting for it")
@@ -165,23 +227,17 @@ class Runner:
             if isinstance(found, Entry):
                 observer.step_reused(step)
                 return Made(step=step, recipe=recipe, entry=found, reused=True)
-            observer.step_started(step, miss.reason)
+            observer.step_started(step, job.miss.reason)
             try:
-                entry = self._run_step(step, recipe, inputs, executor, observer)
+                entry = self._run_step(job, executor, observer)
             except BaseException:
                 observer.step_failed(step)
                 raise
             observer.step_finished(step, entry)
             return Made(step=step, recipe=recipe, entry=entry, reused=False)
 
-    def _run_step(
-        self,
-        step: Step,
-        recipe: Recipe,
-        inputs: Mapping[str, Tree],
-        executor: Executor,
-        observer: Observer,
-    ) -> Entry:
+    def _run_step(self, job: _Job, executor: Executor, observer: Observer) -> Entry:
+        step, recipe = job.step, job.recipe
         log = self._place.log_of(step.name, recipe.key)
         limits = self._limits
         started = time.monotonic()
@@ -192,7 +248,7 @@ class Runner:
                 module=step.module,
                 environment=self.environment(step.environment),
                 params=step.params,
-                inputs=inputs,
+                inputs=job.inputs,
                 out=workspace / "out",
                 network=step.network,
                 gpu=step.gpu,
@@ -235,6 +291,12 @@ class Runner:
             self._executor.prepare([self.environment(name) for name in missing], observer.say)
             self._prepared.update(missing)
         return self._executor
+
+
+def _is_ready(step: Step, done: Mapping[str, Made]) -> bool:
+    return all(
+        isinstance(source, FromHost) or source.step in done for source in step.inputs.values()
+    )
 
 
 def _outlook(step: Step, *, why: str, key: str | None) -> Outlook:

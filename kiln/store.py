@@ -2,13 +2,18 @@
 
 Plain folders::
 
-    entries/<key>/entry.json   the recipe, what came out, and what the step said
-    entries/<key>/out/         the files
+    entries/<key>/entry.json   the recipe, what came out, what the step said, a digest of it all
+    entries/<key>/out/         the files, read-only
     tmp/                       outputs being made; nothing here is ever taken for whole
     locks/<key>.lock           one driver makes a step, others wait and then hit
     index/                     spares re-reading files that have not moved
+    builds/                    which result folders are made of which entries; see ledger
 
-An entry appears by one rename, after its files are hashed and on disk.
+An entry appears by one rename, after its files and folders are hashed and on disk. A lookup reads
+entry.json whole and every file whose size, times or inode have moved. A bit that a disk flips
+moves none of these. It is found when the file is used: whoever hands a file to a step or copies
+it into a result hashes it on the way and raises Changed. The index is then forgotten, so the next
+build reads every file and makes again what is damaged.
 """
 
 from __future__ import annotations
@@ -24,12 +29,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kiln.errors import StoreError, os_errors
-from kiln.statindex import StatIndex
+from kiln.errors import Changed, StoreError, os_errors
+from kiln.statindex import UNFINISHED, StatIndex
 from kiln.tree import File, Tree, canonical_json, digest_of, tree_of
+from kiln.workers import wait_for_lock
 
-FORMAT = 1
+FORMAT = 2
 
+_READ_ONLY = 0o444
 _CACHEDIR_TAG = (
     "Signature: 8a477f597d28d172789f06886806bc55\n"
     "# Kiln's store: everything here can be made again. See https://bford.info/cachedir/\n"
@@ -105,6 +112,8 @@ class Store:
             tag = self.folder / "CACHEDIR.TAG"
             if not tag.exists():
                 tag.write_text(_CACHEDIR_TAG, encoding="utf-8")
+            for left in (*self._tmp.iterdir(), *self.index_folder.glob(f"*{UNFINISHED}")):
+                _remove_unless_held(left)
 
     def lookup(self, recipe: Recipe) -> Entry | Miss:
         """Find a step's outputs, re-hashed where they moved; changes nothing."""
@@ -123,14 +132,14 @@ class Store:
     @contextlib.contextmanager
     def making(self, key: str, waiting: Callable[[], None]) -> Iterator[None]:
         """Hold a step's lock; ``waiting`` is called if another driver holds it now."""
-        with os_errors("cannot lock the store"):
-            lock = (self._locks / f"{key}.lock").open("w")
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                waiting()
-                fcntl.flock(lock, fcntl.LOCK_EX)
+        with contextlib.ExitStack() as held:
+            with os_errors("cannot lock the store"):
+                lock = held.enter_context((self._locks / f"{key}.lock").open("w"))
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    waiting()
+                    wait_for_lock(lock)
             yield
 
     @contextlib.contextmanager
@@ -138,12 +147,23 @@ class Store:
         """An empty folder in the store's own file system, gone at the end unless published."""
         with os_errors("cannot write to the store"):
             self._tmp.mkdir(parents=True, exist_ok=True)
-            folder = Path(tempfile.mkdtemp(dir=self._tmp))
+            folder, held = _make_held(self._tmp)
         try:
-            (folder / "out").mkdir()
-            yield folder
+            with self.trusting():
+                (folder / "out").mkdir()
+                yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+            os.close(held)
+
+    @contextlib.contextmanager
+    def trusting(self) -> Iterator[None]:
+        """Around the use of files: one that has changed unseen ends all trust in the index."""
+        try:
+            yield
+        except Changed:
+            shutil.rmtree(self.index_folder, ignore_errors=True)
+            raise
 
     def publish(
         self,
@@ -157,8 +177,10 @@ class Store:
     ) -> Entry:
         """Hash what lies in ``workspace/out``, then put it under its key by one rename."""
         with os_errors("cannot write to the store"):
-            out = workspace / "out"
-            files = StatIndex(workspace / "unused").files(_files_below(out))
+            paths = _files_below(workspace / "out")
+            for path in paths.values():
+                path.chmod(_READ_ONLY)
+            files = StatIndex(workspace / "unused").files(paths)
             document = {
                 "format": FORMAT,
                 "recipe": dataclasses.asdict(recipe),
@@ -168,7 +190,8 @@ class Store:
                 "seconds": seconds,
                 "facts": facts,
             }
-            (workspace / "entry.json").write_bytes(canonical_json(document))
+            sealed = {**document, "digest": digest_of(document)}
+            (workspace / "entry.json").write_bytes(canonical_json(sealed))
             _flush(workspace)
             self._move_in(workspace, self._entries / recipe.key)
         found = self.lookup(recipe)
@@ -192,12 +215,14 @@ class Store:
         """An entry that is there already is damaged, or another driver's equal one."""
         if place.exists():
             old = Path(tempfile.mkdtemp(dir=self._tmp))
-            place.rename(old / "damaged")
+            place.rename(old)
             shutil.rmtree(old, ignore_errors=True)
         workspace.rename(place)
+        _sync(place.parent)
 
     def _check(self, folder: Path, document: Mapping[str, Any]) -> Entry:
         try:
+            _check_seal(document)
             recipe, listed = document["recipe"], document["files"]
             paths = {name: folder / "out" / name for name in listed}
             with StatIndex(self.index_folder / f"{folder.name}.json") as index:
@@ -239,6 +264,15 @@ class _Damaged(Exception):
     pass
 
 
+def _check_seal(document: Mapping[str, Any]) -> None:
+    """entry.json vouches for the files; this is what vouches for entry.json."""
+    if document["format"] != FORMAT:
+        raise _Damaged(f"entry.json is of format {document['format']}, not {FORMAT}")
+    content = {name: value for name, value in document.items() if name != "digest"}
+    if document["digest"] != digest_of(content):
+        raise _Damaged("entry.json has changed")
+
+
 def _differences(wanted: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """What differs between two recipes, in a user's words."""
     found = [
@@ -273,8 +307,40 @@ def _files_below(folder: Path) -> dict[str, Path]:
 
 
 def _flush(folder: Path) -> None:
-    """Bring an entry's bytes to the disk before its name exists."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as stream:
-                os.fsync(stream.fileno())
+    """Bring an entry's bytes and names to the disk before its own name exists."""
+    for path in (*folder.rglob("*"), folder):
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _make_held(parent: Path) -> tuple[Path, int]:
+    """A new folder and a descriptor that holds it, until this process ends, as in use."""
+    while True:
+        folder = Path(tempfile.mkdtemp(dir=parent))
+        held = os.open(folder, os.O_RDONLY)
+        fcntl.flock(held, fcntl.LOCK_EX)
+        # Before it was held another driver may have taken it for a dead one's.
+        if folder.exists():
+            return folder, held
+        os.close(held)
+
+
+def _remove_unless_held(path: Path) -> None:
+    """Take away what a driver that was killed had begun."""
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        finally:
+            os.close(handle)

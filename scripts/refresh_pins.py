@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import os
 import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,8 @@ from pathlib import Path
 import docker
 
 from kiln.environments import ENVIRONMENT_NAMES
-from kiln.errors import KilnError
+from kiln.errors import EngineError, KilnError
+from kiln.executors.docker_engine import connect
 from kiln.executors.installer import UvFailed, installer_variables, run_uv
 from kiln.executors.virtualenvs import PYTHON_VERSION
 
@@ -25,10 +27,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 _PIN = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;]+)(?P<marker>\s*;[^\\]*)?")
 _BASE = re.compile(r"^ARG BASE=(?P<tag>[^\s@]+)@(?P<digest>sha256:[0-9a-f]{64})$", re.MULTILINE)
+_REGISTRY_TIMEOUT_S = 30
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 #: How every lock is made: hashes for all, and no header, which would hold a path.
 _COMPILE = ("pip", "compile", "--generate-hashes", "--no-header", "--quiet")
+
+_OVERRIDES = "docker/overrides.txt"
 
 #: Wheels that only this host can reach must not get into a lock; a mirror of the index may.
 _LOCAL_SOURCES = ("UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS")
@@ -40,7 +45,7 @@ class PinsRefused(Exception):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Lock:
-    """One lock file and how it is resolved, relative to the checkout."""
+    """One lock file and how it is resolved; all paths are relative to the checkout."""
 
     path: str
     arguments: Sequence[str]
@@ -52,7 +57,7 @@ def locks() -> list[Lock]:
         Lock(
             path=f"docker/{name}.lock",
             arguments=(
-                *(f"docker/{name}.in", "--overrides", "docker/overrides.txt"),
+                *(f"docker/{name}.in", "--overrides", _OVERRIDES),
                 *("--only-binary", ":all:", "--python-version", PYTHON_VERSION),
                 *("--python-platform", "x86_64-manylinux_2_28"),
             ),
@@ -111,23 +116,36 @@ def with_digest(dockerfile: str, digest_of_tag: Callable[[str], str]) -> str:
     return dockerfile.replace(base["digest"], digest)
 
 
-def _resolve(lock: Lock, folder: Path, log: Path) -> str:
-    target = folder / Path(lock.path).name
+def _resolve(lock: Lock, folder: Path) -> str:
     variables = installer_variables(os.environ, ROOT)
     for name in _LOCAL_SOURCES:
         variables.pop(name, None)
     run_uv(
-        *_COMPILE, *lock.arguments, "--output-file", target, variables=variables, log=log, cwd=ROOT
+        *(*_COMPILE, *lock.arguments, "--output-file", lock.path),
+        variables=variables,
+        log=folder / "log",
+        cwd=folder,
     )
-    return target.read_text(encoding="utf-8")
+    return (folder / lock.path).read_text(encoding="utf-8")
+
+
+def copy_sources(folder: Path) -> None:
+    """Put what is resolved into ``folder``, and no lock: one that follows another, follows the new.
+
+    An old lock would also hold every package at the version that it has there.
+    """
+    (folder / "docker").mkdir()
+    for path in (ROOT / "pyproject.toml", *(ROOT / "docker").glob("*.in"), *ROOT.glob(_OVERRIDES)):
+        shutil.copy(path, folder / path.relative_to(ROOT))
 
 
 def _resolve_all() -> dict[str, str]:
     """New texts of all locks that change, after printing what changes in them."""
     texts: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
+        copy_sources(Path(folder))
         for lock in locks():
-            text = _resolve(lock, Path(folder), Path(folder) / "log")
+            text = _resolve(lock, Path(folder))
             path = ROOT / lock.path
             old = path.read_text(encoding="utf-8") if path.exists() else ""
             new_pins = pins(text, lock.path)
@@ -142,14 +160,15 @@ def _refresh_bases() -> dict[str, str]:
     """New texts of the Dockerfiles; none where no engine or registry answers."""
     texts = {}
     try:
-        client = docker.from_env(timeout=30)
+        client = connect()
+        client.api.timeout = _REGISTRY_TIMEOUT_S
         digest_of_tag = functools.cache(lambda tag: str(client.images.get_registry_data(tag).id))
         for name in ENVIRONMENT_NAMES:
             path = f"docker/{name}.Dockerfile"
             old = (ROOT / path).read_text(encoding="utf-8")
             texts[path] = with_digest(old, digest_of_tag)
             print(f"{path}: base {'unchanged' if texts[path] == old else 'moved'}")
-    except docker.errors.DockerException as error:
+    except (docker.errors.DockerException, EngineError) as error:
         print(f"base images are kept, for no registry answers: {error}")
         return {}
     return texts

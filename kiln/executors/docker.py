@@ -35,6 +35,7 @@ from kiln.executors.docker_gpu import gpu_request, is_gpu_trouble
 from kiln.executors.docker_job import JOB_FOLDER, DockerJob
 from kiln.executors.docker_stream import Output, follow
 from kiln.executors.images import Image, Images
+from kiln.workers import do_all
 from stages.contract import EXIT_OK
 
 __all__ = ["BuildNetwork", "DockerExecutor", "EngineStatus", "engine_status"]
@@ -69,8 +70,8 @@ class DockerExecutor:
 
     def prepare(self, environments: Sequence[Environment], say: Say) -> None:
         """Make what is missing of these images; raises EnvironmentBroken, EngineError, DiskFull."""
-        for environment in environments:
-            self._images.make(self._client, environment, say)
+        client = self._client
+        do_all(lambda each: self._images.make(client, each, say), environments)
 
     def run(self, run: StepRun, listener: Listener) -> StepExit:
         """Run one step; see ``Executor.run``."""

@@ -19,6 +19,7 @@ from kiln.errors import DiskFull, EnvironmentBroken
 from kiln.executors import Say
 from kiln.executors.docker_engine import PLATFORM, engine_errors
 from kiln.executors.installer import CREDENTIALS, UvFailed, installer_variables
+from kiln.workers import stop_if_asked
 
 _CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 #: Where hosts keep theirs; a company puts its own certificate in there.
@@ -133,6 +134,7 @@ def build_image(
     broken = False
     with log.open("a", encoding="utf-8") as stream, engine_errors(f"build {recipe.title}"):
         for line, failed in _messages(client, recipe):
+            stop_if_asked()
             clean = network.redact(line)
             stream.write(clean + "\n")
             last.append(f"  {clean}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import posixpath
 import tarfile
@@ -14,8 +13,9 @@ from typing import TYPE_CHECKING
 import docker
 from docker.models.containers import Container
 
-from kiln.errors import DataError, EngineError, StepCrashed, os_errors
+from kiln.errors import EngineError, StepCrashed, os_errors
 from kiln.executors.docker_engine import engine_errors
+from kiln.reading import read_checked
 from kiln.tree import File, Tree
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ STEP_USER = 10001
 
 _CHUNK_BYTES = 1 << 20
 _MARKER = ".complete"
+#: The folder of all inputs. A step cannot list it, and so finds only those that it was given.
+_CLOSED = "trees"
 
 
 def upload_tree(container: Container, folder: str, tree: Tree) -> str:
@@ -34,16 +36,18 @@ def upload_tree(container: Container, folder: str, tree: Tree) -> str:
     Uploaded once an engine. A marker that names the upload comes last: half of one is never
     taken for whole, and of two drivers neither writes into what the other's step is reading.
     """
-    marker = f"{folder}/{tree.digest}{_MARKER}"
+    place = f"{folder}/{_CLOSED}"
+    marker = f"{place}/{tree.digest}{_MARKER}"
     with engine_errors("take the inputs of a step"):
         found = _read_small(container, marker)
         if found is not None:
-            return f"{folder}/{found.decode()}"
-        name = f"{tree.digest}-{uuid.uuid4().hex[:8]}"
-        files = {f"{name}/{path}" if path else name: file for path, file in tree.files.items()}
+            return f"{place}/{found.decode()}"
+        name = f"{tree.digest}-{uuid.uuid4().hex}"
+        top = f"{_CLOSED}/{name}"
+        files = {f"{top}/{path}" if path else top: file for path, file in tree.files.items()}
         container.put_archive(folder, _archive(files))
-        put_files(container, folder, {posixpath.basename(marker): name.encode()})
-    return f"{folder}/{name}"
+        put_files(container, place, {posixpath.basename(marker): name.encode()})
+    return f"{place}/{name}"
 
 
 def put_files(
@@ -92,7 +96,7 @@ def download_folder(container: Container, folder: str, target: Path, *, step: st
 
 
 def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path, step: str) -> None:
-    _root, *parts = PurePosixPath(member.name).parts
+    parts = PurePosixPath(member.name).parts[1:]
     if ".." in parts or not (member.isfile() or member.isdir()):
         raise StepCrashed(
             f"{step} gave {member.name}, which is no plain file or folder",
@@ -122,35 +126,15 @@ def _archive(files: Mapping[str, File]) -> Iterator[bytes]:
             if str(parent) not in made:
                 made.add(str(parent))
                 folder = tarfile.TarInfo(str(parent))
-                folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+                folder.type = tarfile.DIRTYPE
+                folder.mode = 0o711 if str(parent) == _CLOSED else 0o755
                 yield folder.tobuf(tarfile.PAX_FORMAT)
         member = tarfile.TarInfo(name)
         member.size = file.size
         yield member.tobuf(tarfile.PAX_FORMAT)
-        yield from _checked(file)
+        yield from read_checked(file)
         yield bytes(-file.size % tarfile.BLOCKSIZE)
     yield bytes(2 * tarfile.BLOCKSIZE)
-
-
-def _checked(file: File) -> Iterator[bytes]:
-    """A file's bytes; raises DataError at their end unless they are the ones that were hashed."""
-    digest = hashlib.sha256()
-    size = 0
-    try:
-        with file.path.open("rb") as stream:
-            while chunk := stream.read(_CHUNK_BYTES):
-                digest.update(chunk)
-                size += len(chunk)
-                if size > file.size:
-                    break
-                yield chunk
-    except OSError as error:
-        raise DataError(f"{file.path} cannot be read: {error.strerror}") from error
-    if size != file.size or digest.hexdigest() != file.sha256:
-        raise DataError(
-            f"{file.path} changed while the build was reading it",
-            hint="leave the data set alone during a build, and run the same command again",
-        )
 
 
 def _read_small(container: Container, path: str) -> bytes | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import docker
@@ -14,7 +14,9 @@ from kiln.errors import EngineError
 from kiln.executors import StepRun, job_document
 from kiln.executors.docker_engine import LABEL, PLATFORM, engine_errors
 from kiln.executors.docker_files import put_files
+from kiln.executors.docker_orphans import DRIVER_LABEL, FOLDER, if_there, remove_orphans
 from kiln.executors.docker_stream import Output, hang_up
+from kiln.executors.orphans import this_driver
 from kiln.tree import canonical_json
 
 JOB_LABEL = f"{LABEL}.job"
@@ -31,9 +33,9 @@ class DockerJob:
         self.finished = False
         self._client = client
         self._run = run
-        self._labels = {LABEL: "job", JOB_LABEL: run.key}
+        self._labels = {LABEL: "job", JOB_LABEL: run.key, DRIVER_LABEL: this_driver()}
         self._container = f"kiln-{run.step}-{run.key[:_KEY_DIGITS]}"
-        self._folder = f"kiln-job-{run.key}"
+        self._folder = f"{FOLDER}{run.key}"
         self._state = f"kiln-state-{run.key}"
 
     @property
@@ -44,7 +46,8 @@ class DockerJob:
 
     @contextlib.contextmanager
     def cleared(self) -> Iterator[None]:
-        """Remove what a killed driver left of this job, and at the end what this one leaves."""
+        """Remove what killed drivers left, and at the end what this one leaves."""
+        remove_orphans(self._client)
         self._remove(keep_state=True)
         try:
             yield
@@ -113,16 +116,11 @@ class DockerJob:
     def _remove(self, *, keep_state: bool) -> None:
         self._remove_container(self._container)
         with engine_errors("remove a volume"):
-            _if_there(lambda: self._client.volumes.get(self._folder).remove())
+            if_there(lambda: self._client.volumes.get(self._folder).remove())
             if not keep_state:
-                _if_there(lambda: self._client.volumes.get(self._state).remove())
+                if_there(lambda: self._client.volumes.get(self._state).remove())
 
     def _remove_container(self, name: str) -> None:
         """The store lets one driver make a step, so one of this name is nobody's."""
         with engine_errors("remove a container"):
-            _if_there(lambda: self._client.containers.get(name).remove(force=True, v=True))
-
-
-def _if_there(remove: Callable[[], object]) -> None:
-    with contextlib.suppress(docker.errors.NotFound):
-        remove()
+            if_there(lambda: self._client.containers.get(name).remove(force=True, v=True))

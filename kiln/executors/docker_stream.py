@@ -17,6 +17,7 @@ from kiln.executors import Listener, StepRun
 from kiln.executors.docker_engine import GONE, engine_errors, engine_gone, is_alive
 from kiln.executors.events import EventReader
 from kiln.process import GRACE_S, Lines
+from kiln.workers import is_hurried, stop_if_asked
 
 #: What an engine sends of a container: stdout or stderr, the other None.
 Chunk = tuple[bytes | None, bytes | None]
@@ -36,7 +37,7 @@ def follow(container: Container, output: Output, run: StepRun, listener: Listene
     """Hand on what a started container says and return its exit code.
 
     However this ends, the container does not run any longer, unless the engine has gone. Raises
-    StepTimeout and EngineError; what the listener raises, and KeyboardInterrupt, pass through.
+    StepTimeout and EngineError; what the listener raises, Stopped and KeyboardInterrupt pass.
     """
     try:
         with _in_background(output) as chunks:
@@ -45,7 +46,7 @@ def follow(container: Container, output: Output, run: StepRun, listener: Listene
             return int(container.wait(timeout=_WAIT_S)["StatusCode"])
     except BaseException:
         with contextlib.suppress(EngineError), engine_errors(f"stop {run.step}"):
-            container.stop(timeout=int(GRACE_S))
+            container.stop(timeout=0 if is_hurried() else int(GRACE_S))
         raise
 
 
@@ -60,6 +61,7 @@ def _listen(chunks: queue.Queue[Chunk | None], run: StepRun, listener: Listener)
                 f"step {run.step} ran past its limit of {run.limits.timeout_s:g} s",
                 hint="it was stopped; run the same command again to try once more",
             )
+        stop_if_asked()
         try:
             chunk = chunks.get(timeout=_TICK_S)
         except queue.Empty:

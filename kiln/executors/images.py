@@ -7,6 +7,7 @@ import dataclasses
 import fcntl
 import os
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from kiln.executors.docker_build import (
 )
 from kiln.executors.docker_engine import LABEL, engine_errors
 from kiln.tree import digest_of, hash_file
+from kiln.workers import stop_if_asked, wait_for_lock
 
 ENVIRONMENT_LABEL = f"{LABEL}.environment"
 #: What an image was built from; a tag has its beginning.
@@ -65,19 +67,32 @@ class Images:
         self._network = network
         self._registry = registry
         self._names = load_names(root)
+        # The images are made at the same time, on one base.
+        self._base_lock = threading.Lock()
 
     def find(self, client: docker.DockerClient, environment: Environment) -> Image | None:
         """The image for this environment and this code, if it is there."""
         with engine_errors("look for an image"):
             for base in self._known_bases(client, environment):
-                name = self._names.images[environment.name]
                 content = self._content(environment, base)
-                tag = f"{name}:{content[:_TAG_DIGITS]}"
+                tag = self._tag(environment, content)
                 labels = labels_of(client, tag)
                 if labels is not None and labels.get(CONTENT_LABEL) == content:
                     image = client.images.get(tag)
                     return Image(id=str(image.id), tag=tag, base=base)
         return None
+
+    def tags(self, client: docker.DockerClient, environment: Environment) -> set[str]:
+        """All names that this checkout has for an environment's images, whether they are or not."""
+        return {
+            tag
+            for base in self._known_bases(client, environment)
+            for tag in (
+                base,
+                self._packages_tag(environment, base),
+                self._tag(environment, self._content(environment, base)),
+            )
+        }
 
     def make(self, client: docker.DockerClient, environment: Environment, say: Say) -> Image:
         """Find, pull or build an image; ``latest`` names it then, for people who use Compose.
@@ -106,7 +121,9 @@ class Images:
         if self._pull(client, environment, say):
             return
         started = time.monotonic()
-        base = self._base(client, environment, log, say)
+        with self._base_lock:
+            stop_if_asked()
+            base = self._base(client, environment, log, say)
         packages = self._build_packages(client, environment, base, log, say)
         self._build(client, environment, base, packages, log, say)
         say(f"made the {environment.name} image in {time.monotonic() - started:.0f} s")
@@ -133,8 +150,7 @@ class Images:
         self, client: docker.DockerClient, environment: Environment, base: str, log: Path, say: Say
     ) -> str:
         """The image with all packages and no code: what takes minutes and gigabytes."""
-        content = digest_of({"environment": environment.digest, "base": base})
-        tag = f"{self._names.images[environment.name]}:{_TARGET}-{content[:_TAG_DIGITS]}"
+        tag = self._packages_tag(environment, base)
         with engine_errors("look for an image"):
             if labels_of(client, tag) is not None:
                 return tag
@@ -182,7 +198,7 @@ class Images:
             )
         recipe = ImageRecipe(
             title=f"the {name} image",
-            tag=f"{self._names.images[name]}:{content[:_TAG_DIGITS]}",
+            tag=self._tag(environment, content),
             labels={LABEL: "image", ENVIRONMENT_LABEL: name, CONTENT_LABEL: content},
             files={
                 "Dockerfile": f"FROM {packages}\n{last_stage}".encode(),
@@ -190,6 +206,14 @@ class Images:
             },
         )
         build_image(client, recipe, network=self._network, log=log, say=say)
+
+    def _tag(self, environment: Environment, content: str) -> str:
+        return f"{self._names.images[environment.name]}:{content[:_TAG_DIGITS]}"
+
+    def _packages_tag(self, environment: Environment, base: str) -> str:
+        content = digest_of({"environment": environment.digest, "base": base})
+        name = self._names.images[environment.name]
+        return f"{name}:{_TARGET}-{content[:_TAG_DIGITS]}"
 
     def _content(self, environment: Environment, base: str) -> str:
         code = {path: hash_file(self._root / path) for path in self._code(environment)}
@@ -262,7 +286,7 @@ class Images:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 say(f"another Kiln is making the {environment.name} image: waiting for it")
-                fcntl.flock(stream, fcntl.LOCK_EX)
+                wait_for_lock(stream)
             stream.truncate(0)
             yield path
 

@@ -33,6 +33,8 @@ _PIP = (
 #: A working directory in which no project's settings apply.
 _NOWHERE = Path("/")
 _LAST_LINES = 15
+#: An index may be given with a name of its own, as in name=https://...
+INDEX_NAME = re.compile(r"(?<!\S)[\w.-]+=(?=\w+://)")
 CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 _DISK_FULL = "no space left"
 _HINTS = (

@@ -21,13 +21,17 @@ from kiln.errors import EnvironmentBroken, StepTimeout, os_errors
 from kiln.executors import STEP_VARIABLES, Listener, Say, StepExit, StepRun, job_document
 from kiln.executors.events import EventReader
 from kiln.executors.installer import proxies
+from kiln.executors.orphans import end_processes, is_dead, this_driver
 from kiln.executors.virtualenvs import Interpreter, VirtualEnvironments
+from kiln.reading import check_all
 from kiln.tree import Tree, canonical_json
+from kiln.workers import do_all, wait_for_lock
 from stages.contract import EXIT_FAILED, EXIT_OK
 
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 _GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
 _CLAIM = ".claim"
+_TMPDIR = "TMPDIR"
 _OOM_COUNTER = Path("/proc/vmstat")
 _SIGNAL_BASE = 128
 
@@ -39,13 +43,13 @@ class LocalExecutor:
 
     def __init__(self, *, root: Path, home: Path, logs: Path) -> None:
         self._root = root.resolve()
-        self._home = home.absolute()
-        self._environments = VirtualEnvironments(home=self._home, logs=logs)
+        # Whatever way a driver came here, processes of its steps are known by the one true path.
+        self._jobs = home.resolve() / "jobs"
+        self._environments = VirtualEnvironments(home=home, logs=logs)
 
     def prepare(self, environments: Sequence[Environment], say: Say) -> None:
         """Make what is missing of these; raises EnvironmentBroken, DiskFull."""
-        for environment in environments:
-            self._environments.make(environment, say)
+        do_all(lambda each: self._environments.make(each, say), environments)
 
     def python(self, environment: Environment) -> Path:
         """The interpreter of an environment; raises EnvironmentBroken if it is not whole."""
@@ -54,9 +58,10 @@ class LocalExecutor:
     def run(self, run: StepRun, listener: Listener) -> StepExit:
         """Run one step; see ``Executor.run``."""
         interpreter = self._interpreter(run.environment)
-        folder = self._home / "jobs" / run.key
+        folder = self._jobs / run.key
         finished = False
         failing = f"step {run.step} cannot be run"
+        _end_orphans(self._jobs)
         with os_errors(failing, EnvironmentBroken), _claimed(folder, listener) as claim:
             try:
                 _fill(folder, run)
@@ -101,7 +106,7 @@ class LocalExecutor:
                 on_stdout=hear,
                 on_stderr=listener.log,
                 timeout_s=run.limits.timeout_s,
-                # Should this driver be killed, the next one waits for the step it left behind.
+                # Where a killed driver's step cannot be ended from, its end is waited for.
                 inherit=[claim.fileno()],
             )
         except process.TimedOut as error:
@@ -109,6 +114,9 @@ class LocalExecutor:
                 f"step {run.step} ran past its limit of {run.limits.timeout_s:g} s",
                 hint="it was stopped; run the same command again to try once more",
             ) from error
+        finally:
+            # What has left the step's group: it could still write into what the step gives.
+            end_processes(_mark(folder))
         # The kernel may have taken a worker of the step and left the step to fail over it.
         oom_killed = code not in (EXIT_OK, EXIT_FAILED) and _oom_kills() > killed_before
         return (code if code >= 0 else _SIGNAL_BASE - code), oom_killed
@@ -130,7 +138,7 @@ class LocalExecutor:
             **kept,
             "PATH": os.pathsep.join([str(python.parent), os.defpath]),
             "HOME": str(folder / "tmp"),
-            "TMPDIR": str(folder / "tmp"),
+            _TMPDIR: str(folder / "tmp"),
             "PYTHONPATH": str(self._root),
             "PYTHONSAFEPATH": "1",
             # Beside the packages, for a step leaves nothing in the user's checkout.
@@ -146,6 +154,7 @@ def _fill(folder: Path, run: StepRun) -> None:
     (folder / "state").mkdir(exist_ok=True)
     (folder / "job.json").write_bytes(canonical_json(job_document(run)))
     for name, tree in run.inputs.items():
+        check_all(tree.files.values())
         _link(tree, folder / "in" / name)
 
 
@@ -156,15 +165,21 @@ def _link(tree: Tree, target: Path) -> None:
     """
     if not tree.is_file:
         target.mkdir()
+    # Each folder once: to find that one is there already takes longer than a link.
+    for folder in {os.path.dirname(name) for name in tree.files} - {""}:  # noqa: PTH120 - 10,000
+        (target / folder).mkdir(parents=True, exist_ok=True)
     for name, file in tree.files.items():
-        link = target / name
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(file.path.absolute())
+        (target / name).symlink_to(file.path.absolute())
 
 
 def _move(source: Path, target: Path) -> None:
-    for path in source.iterdir():
-        shutil.move(path, target / path.name)
+    """One by one: of a whole folder shutil tells every fault that it met, but not which kind."""
+    for path in sorted(source.rglob("*")):
+        place = target / path.relative_to(source)
+        if path.is_dir() and not path.is_symlink():
+            place.mkdir()
+        else:
+            shutil.move(path, place)
 
 
 def _clear(folder: Path, *, keep_state: bool) -> None:
@@ -185,9 +200,13 @@ def _claimed(folder: Path, listener: Listener) -> Iterator[IO[str]]:
         try:
             yield claim
         finally:
-            if [path.name for path in folder.iterdir()] == [_CLAIM]:
-                (folder / _CLAIM).unlink()
-                folder.rmdir()
+            _remove_if_empty(folder)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if [path.name for path in folder.iterdir()] == [_CLAIM]:
+        (folder / _CLAIM).unlink()
+        folder.rmdir()
 
 
 def _claim(folder: Path, listener: Listener) -> IO[str]:
@@ -196,18 +215,47 @@ def _claim(folder: Path, listener: Listener) -> IO[str]:
         folder.mkdir(parents=True, exist_ok=True)
         # The driver that held the folder last may take it away between any two lines here.
         try:
-            stream = claim.open("w")
+            stream = claim.open("a")
         except FileNotFoundError:
             continue
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             listener.log("another Kiln runs this very step: waiting for it")
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(claim.stat(), os.fstat(stream.fileno())):
-                return stream
+            wait_for_lock(stream)
+        if _is_at(claim, stream):
+            stream.truncate(0)
+            stream.write(this_driver())
+            stream.flush()
+            return stream
         stream.close()
+
+
+def _is_at(path: Path, stream: IO[str]) -> bool:
+    """Whether an open file still is the one of this name."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(path.stat(), os.fstat(stream.fileno()))
+    return False
+
+
+def _end_orphans(jobs: Path) -> None:
+    """End what killed drivers left, whatever they were making; unfinished work stays."""
+    for claim in jobs.glob(f"*/{_CLAIM}"):
+        # It may be another driver's by now, or gone.
+        with contextlib.suppress(OSError), claim.open("r+", encoding="utf-8") as stream:
+            if not is_dead(stream.read()):
+                continue
+            end_processes(_mark(claim.parent))
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(claim, stream):
+                stream.truncate(0)
+                _clear(claim.parent, keep_state=True)
+                _remove_if_empty(claim.parent)
+
+
+def _mark(folder: Path) -> str:
+    """Among the variables of every process of the step in a job folder, and of no other."""
+    return f"{_TMPDIR}={folder / 'tmp'}"
 
 
 def _oom_kills() -> int:

@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 import sysconfig
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from kiln.errors import DiskFull, EnvironmentBroken, os_errors
 from kiln.executors import Say
 from kiln.executors.installer import UvFailed, ask_uv, installer_variables, run_uv
 from kiln.tree import hash_file
+from kiln.workers import stop_if_asked, wait_for_lock
 
 #: Both executors run this version: the locks are resolved for it.
 PYTHON_VERSION = "3.11"
@@ -46,6 +48,8 @@ class VirtualEnvironments:
     def __init__(self, *, home: Path, logs: Path) -> None:
         self._home = home.absolute()
         self._logs = logs
+        # Environments are made at the same time, and need one Python.
+        self._python_lock = threading.Lock()
 
     def find(self, environment: Environment) -> Interpreter | None:
         """The environment's Python if it is whole and nobody has changed its packages since."""
@@ -84,7 +88,9 @@ class VirtualEnvironments:
         if folder.exists():
             say(f"the {environment.name} environment is not whole: making it again")
             shutil.rmtree(folder)
-        base = find_python(self._home) or _download_python(self._home, log, say)
+        with self._python_lock:
+            stop_if_asked()
+            base = find_python(self._home) or _download_python(self._home, log, say)
         say(f"making the {environment.name} environment ({_SIZES[environment.name]}, once)")
         started = time.monotonic()
         try:
@@ -96,8 +102,12 @@ class VirtualEnvironments:
         say(f"made the {environment.name} environment in {time.monotonic() - started:.0f} s")
 
     def _folder(self, environment: Environment) -> Path:
-        lock = hash_file(environment.lock)[:12]
-        return self._home / "envs" / f"{environment.name}-{lock}-{_PYTHON_TAG}"
+        return self._home / "envs" / folder_name(environment)
+
+
+def folder_name(environment: Environment) -> str:
+    """What an environment's folder is called: after its lock and Python version."""
+    return f"{environment.name}-{hash_file(environment.lock)[:12]}-{_PYTHON_TAG}"
 
 
 def find_python(home: Path) -> Path | None:
@@ -191,5 +201,5 @@ def _locked(path: Path, name: str, say: Say) -> Iterator[None]:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             say(f"another Kiln is making the {name} environment: waiting for it")
-            fcntl.flock(stream, fcntl.LOCK_EX)
+            wait_for_lock(stream)
         yield

@@ -363,7 +363,7 @@ def test_an_input_that_changes_on_the_way_is_never_taken_for_the_one_that_was_ha
     for text in ("hasted", "longer than that", "short"):
         path.write_text(text, encoding="utf-8")
         step = bench.step("", inputs={"data": data})
-        with pytest.raises(DataError, match=r"file changed while the build was reading it"):
+        with pytest.raises(DataError, match=r"file is not what was hashed"):
             bench.executor().run(step, Recorder())
         assert bench.is_clear_of(step.key)
     path.write_text("hashed", encoding="utf-8")
@@ -433,3 +433,12 @@ def test_a_full_disk_of_the_engine_is_named() -> None:
     with pytest.raises(DiskFull, match="could not take the inputs: its disk is full"):  # noqa: SIM117
         with engine_errors("take the inputs"):
             raise docker.errors.APIError("500 Server Error", explanation=said)
+
+
+def test_a_step_reads_no_inputs_but_its_own(bench: Bench, tmp_path: Path) -> None:
+    for name in ("theirs", "mine"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "f").write_text(name, encoding="utf-8")
+    bench.result("result = 1", inputs={"data": tree(tmp_path / "theirs")})
+    walk = "import os\nresult = [f for _, _, files in os.walk('/kiln') for f in files]"
+    assert bench.result(walk, inputs={"data": tree(tmp_path / "mine")}) == []

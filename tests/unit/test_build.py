@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
+from kiln import process
 from kiln.build import Build
 from kiln.environments import Environment
 from kiln.errors import DataError, KilnError, NotAccepted, OutOfMemory, StepCrashed
 from kiln.executors import Listener, Say, StepExit, StepRun
 from kiln.plan import make_plan
-from kiln.request import BuildRequest, EvaluationSettings, QuantizeSettings
+from kiln.request import BuildRequest, EvaluationSettings, LimitSettings, QuantizeSettings
 from kiln.step import Step
 from kiln.store import Entry
 from kiln.targets import load_target
@@ -131,7 +134,7 @@ class Record:
     def step_started(self, step: Step, why: str) -> None:
         self.why[step.name] = why
 
-    def step_event(self, event: Mapping[str, Any]) -> None: ...
+    def step_event(self, step: Step, event: Mapping[str, Any]) -> None: ...
 
     def step_log(self, step: Step, line: str) -> None: ...
 
@@ -148,7 +151,10 @@ def place(tmp_path: Path) -> Workplace:
 def _build(
     place: Workplace, executor: ScriptedExecutor, *, target: str = "grove-v2", **request: Any
 ) -> Build:
-    plan = make_plan(BuildRequest(**request), load_target(ROOT / "targets", target))
+    # One after the other, so that it is told in which order they run.
+    limits = request.pop("limits", LimitSettings(steps=1))
+    wanted = BuildRequest(limits=limits, **request)
+    plan = make_plan(wanted, load_target(ROOT / "targets", target))
     return Build(plan, place, lambda: executor)
 
 
@@ -291,6 +297,49 @@ def test_a_step_that_gives_the_same_bytes_spares_what_follows(place: Workplace) 
     assert second.ran == ["quantize"]
 
 
+def test_steps_that_do_not_wait_for_each_other_run_at_the_same_time(place: Workplace) -> None:
+    executor = ScriptedExecutor()
+    met = threading.Barrier(2, timeout=60)
+
+    def meet(run: StepRun, listener: Listener) -> StepExit:
+        met.wait()
+        return _gives(run.step, RESULTS.get(run.step, {}))(run, listener)
+
+    executor.fail = {"train": meet, "pictures": meet}
+    result = _build(place, executor, limits=LimitSettings(steps=2)).run(Record())
+    assert [step.name for step in result.steps] == ALL_STEPS, "whatever was done first"
+
+
+def test_the_first_failure_ends_what_runs_beside_it(place: Workplace) -> None:
+    executor = ScriptedExecutor()
+    ended = threading.Event()
+    started = threading.Event()
+
+    def long(run: StepRun, _listener: Listener) -> StepExit:
+        try:
+            argv = [sys.executable, "-c", "import time; print(1, flush=True); time.sleep(600)"]
+            process.run(
+                argv,
+                env={},
+                cwd=run.out,
+                on_stdout=lambda _chunk: started.set(),
+                on_stderr=lambda _line: None,
+            )
+        finally:
+            ended.set()
+        return StepExit(code=0)
+
+    def fails(_run: StepRun, _listener: Listener) -> StepExit:
+        assert started.wait(60)
+        return StepExit(code=1)
+
+    executor.fail = {"train": long, "pictures": fails}
+    with pytest.raises(StepCrashed, match="pictures ended with code 1"):
+        _build(place, executor, limits=LimitSettings(steps=2)).run(Record())
+    assert ended.is_set()
+    assert list((place.store / "tmp").iterdir()) == []
+
+
 def test_a_failure_keeps_what_was_finished(place: Workplace) -> None:
     executor = ScriptedExecutor()
     executor.fail["quantize"] = lambda _run, _listener: StepExit(code=1)
@@ -324,6 +373,7 @@ def test_a_damaged_entry_is_said_and_made_again(place: Workplace, damage: str) -
     folder = place.store / "entries" / key
     model = folder / "out" / "int8.tflite"
     content = model.read_bytes()
+    model.chmod(0o644)
     match damage:
         case "flip":
             model.write_bytes(bytes([content[0] ^ 1]) + content[1:])

@@ -1,0 +1,140 @@
+"""Runs several things at once, and ends them all when one fails or the user has had enough.
+
+A thread cannot be interrupted from outside. So whatever waits in one (for a process, a container,
+a lock) looks now and then whether it is to stop: ``stop_if_asked`` raises where it is.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import fcntl
+import functools
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import IO, Any, Generic, TypeVar
+
+Result = TypeVar("Result")
+Item = TypeVar("Item")
+
+
+#: How often a lock that another process holds is tried for; a signal ends the wait too.
+_TICK_S = 0.2
+
+
+class Stopped(BaseException):
+    """Something else has failed, or Ctrl-C was pressed: what runs beside it is given up."""
+
+
+class _Stop:
+    """Asked once, work ends as it should; asked twice, at once."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.hurried = threading.Event()
+
+
+_STOP: contextvars.ContextVar[_Stop | None] = contextvars.ContextVar("stop", default=None)
+
+
+def stop_if_asked() -> None:
+    """Raises Stopped in a worker whose work is not wanted any longer; elsewhere does nothing."""
+    stop = _STOP.get()
+    if stop is not None and stop.asked.is_set():
+        raise Stopped
+
+
+def is_hurried() -> bool:
+    """True in a worker that is to end at once, leaving nothing but what must be cleared up."""
+    stop = _STOP.get()
+    return stop is not None and stop.hurried.is_set()
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def wait_for_lock(stream: IO[Any]) -> None:
+    """Take an exclusive lock on an open file; raises Stopped if the wait is not wanted."""
+    while True:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stop_if_asked()
+            time.sleep(_TICK_S)
+        else:
+            return
+
+
+class Workers(Generic[Result]):
+    """Threads that each do one call; use it as a context manager, from one thread.
+
+    However the block ends, no call is left running. A second Ctrl-C hurries them, a third one
+    leaves them behind.
+    """
+
+    def __init__(self) -> None:
+        self._stop = _Stop()
+        self._ended: queue.SimpleQueue[Result | BaseException] = queue.SimpleQueue()
+        self.busy = 0
+
+    def start(self, call: Callable[[], Result]) -> None:
+        """Begin a call beside the others."""
+
+        def work() -> None:
+            _STOP.set(self._stop)
+            try:
+                self._ended.put(call())
+            # Raised again where the result is waited for.
+            except BaseException as error:
+                self._ended.put(error)
+
+        self.busy += 1
+        # A daemon, for a third Ctrl-C must end the program whatever a thread hangs on.
+        threading.Thread(target=work, daemon=True).start()
+
+    def next(self) -> Result:
+        """Wait for the next call to end, in the order in which they do; raises what it raised."""
+        ended = self._ended.get()
+        self.busy -= 1
+        if isinstance(ended, BaseException):
+            raise ended
+        return ended
+
+    def __enter__(self) -> Workers[Result]:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self._stop.asked.set()
+        try:
+            self._wait()
+        except KeyboardInterrupt:
+            self._stop.asked.set()
+            self._stop.hurried.set()
+            self._wait()
+            raise
+
+    def _wait(self) -> None:
+        # Not by joining the threads: in Python 3.11 an interrupted join takes a thread for ended.
+        while self.busy:
+            self._ended.get()
+            self.busy -= 1
+
+
+def do_all(call: Callable[[Item], object], items: Iterable[Item]) -> None:
+    """Call for every item at the same time; raises what the first to fail raised."""
+    with Workers[object]() as workers:
+        for item in items:
+            workers.start(functools.partial(call, item))
+        while workers.busy:
+            workers.next()

@@ -1,0 +1,201 @@
+"""Stands in for every step: real contract, small outputs that follow from what goes in.
+
+A checkout of a test has this in each folder of ``stages/``. Beside that lies ``control/``, where a
+step notes what it does and finds its orders: what to do at which of its points.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from stages.contract import Events, Job, Result
+
+#: In a container a step sees its inputs' volume alone, and cannot write there.
+WALLED = bool(os.environ.get("KILN_WALLED"))
+CONTROL = Path("/kiln") if WALLED else Path(__file__).resolve().parents[2] / "control"
+EPOCHS = 3
+
+GIVES: Mapping[str, tuple[str, ...]] = {
+    "demo": ("data/data.yaml", "data/images/a.png", "data/images/b.png"),
+    "check": ("dataset.json",),
+    "train": ("weights.safetensors", "curves.csv"),
+    "pictures": ("calibration.npy", "evaluation/truth.json"),
+    "onnx": ("model.onnx",),
+    "quantize": ("float32.tflite", "int8.tflite"),
+    "compile": ("vela.tflite", "layers.json"),
+    "verify": ("log.txt",),
+    "evaluate": ("evidence.json",),
+}
+#: What the driver itself reads of them.
+CONTENTS: Mapping[str, bytes] = {
+    "curves.csv": b"epoch,box/map50\n1,0.25\n2,0.5\n",
+    "layers.json": b"[]",
+    "evidence.json": b'{"pictures": [], "precision_recall": {}, "names": [], "skeleton": []}',
+}
+_CHECK = {"name": "arena", "title": "tensor arena", "figure": "294 KiB", "limit": "1110 KiB"}
+RESULTS: Mapping[str, Mapping[str, Any]] = {
+    "check": {"nc": 1},
+    "train": {"metrics": {"pose/map50": 0.8}},
+    "quantize": {"operators": {"CONV_2D": 3}},
+    "compile": {
+        "cycles": 27_000_000,
+        "inference_ms": 67.8,
+        "estimator": "none",
+        "performance_model": "none",
+        "operators": {"npu": {"CONV_2D": 3}, "cpu": {}},
+    },
+    "verify": {
+        "accepted": True,
+        "checks": [{**_CHECK, "ok": True, "help": ""}],
+        "arena": {"used_kib": 294.0, "limit_kib": 1110, "source": "a stand-in"},
+        "flash": {"used_kib": 2245.0, "limit_kib": 10240},
+    },
+    "evaluate": {
+        "images": 4,
+        "artifacts": {"float32": {"pose/map50": 0.79}, "int8": {"pose/map50": 0.78}},
+        "drop": {"pose/map50": 1.0},
+        "outputs": [],
+        "classes": [],
+    },
+}
+
+
+def run(job: Job, events: Events) -> Result:
+    _note(job, "started")
+    _point(job, events, "start")
+    seed = json.dumps([job.step, dict(job.params), _taken(job.inputs)], sort_keys=True)
+    if job.step == "train":
+        _epochs(job, events)
+    for number, name in enumerate(GIVES[job.step]):
+        path = job.out / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data = CONTENTS.get(name) or _bytes(f"{seed} {name}")
+        with path.open("wb") as stream:
+            stream.write(data[: len(data) // 2])
+            stream.flush()
+            if number == 0:
+                _point(job, events, "middle")
+            stream.write(data[len(data) // 2 :])
+    sys.stderr.write(f"{job.step} has worked\n")
+    _point(job, events, "end")
+    return RESULTS.get(job.step, {})
+
+
+def _taken(folder: Path) -> dict[str, str]:
+    """Digests of all inputs, wherever their bytes lie."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in _files(folder)
+    }
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.glob("*")):
+        if path.is_dir():
+            yield from _files(path)
+        else:
+            yield path
+
+
+def _bytes(seed: str) -> bytes:
+    """64 KiB that look like noise, as weights do."""
+    return b"".join(hashlib.sha512(f"{seed} {n}".encode()).digest() for n in range(1024))
+
+
+def _epochs(job: Job, events: Events) -> None:
+    """Work that a later attempt goes on from."""
+    done = len(list(job.state.glob("epoch-*")))
+    for epoch in range(done + 1, EPOCHS + 1):
+        _note(job, f"epoch {epoch}")
+        checkpoint = job.state / "unfinished"
+        checkpoint.write_text("checkpoint")
+        checkpoint.replace(job.state / f"epoch-{epoch}")
+        events.progress(epoch, EPOCHS, "epochs")
+        _point(job, events, f"epoch {epoch}")
+
+
+def _note(job: Job, what: str) -> None:
+    if WALLED:
+        sys.stderr.write(f"note: {job.step} {what}\n")
+    else:
+        with (CONTROL / "notes").open("a", encoding="utf-8") as stream:
+            stream.write(f"{job.step} {what}\n")
+
+
+def _point(job: Job, events: Events, name: str) -> None:
+    orders = CONTROL / "orders.json"
+    if not orders.is_file():
+        return
+    order = json.loads(orders.read_text(encoding="utf-8")).get(f"{job.step} {name}")
+    if order:
+        _ORDERS[order](events)
+
+
+def _wait(_events: Events) -> None:
+    """Say so, and go on when told to; in a container, wait for the end."""
+    if WALLED:
+        sys.stderr.write("the step waits\n")
+        signal.pause()
+    _tell(str(os.getpid()))
+    with (CONTROL / "go").open() as stream:
+        stream.read(1)
+
+
+def _wait_deaf(events: Events) -> None:
+    """Who asks it to end is heard, and that is all."""
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: _tell("asked"))
+    _wait(events)
+
+
+def _tell(what: str) -> None:
+    """Tell the test, which listens."""
+    with (CONTROL / "reached").open("w") as stream:
+        stream.write(f"{what}\n")
+
+
+def _leave(_events: Events) -> None:
+    """Leave a process behind that is in no group of the step's, and keeps all it can open."""
+    if os.fork():
+        return
+    os.setsid()
+    (CONTROL / "stray").write_text(str(os.getpid()))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while True:
+        signal.pause()
+
+
+def _wait_with_children(events: Events) -> None:
+    subprocess.Popen(["sleep", "600"])
+    _leave(events)
+    _wait(events)
+
+
+def _talk(events: Events) -> None:
+    """100 MB of what is no event, and as much of a log."""
+    for _ in range(100):
+        events._stream.write("x" * 1_000_000)
+    events._stream.write('\n{not json\n[]\n{"event": 5}\n\x00\n')
+    for _ in range(1000):
+        os.write(2, (b"y" * 999 + b"\n") * 100)
+
+
+def _die(_events: Events) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+_ORDERS = {
+    "wait": _wait,
+    "wait deaf": _wait_deaf,
+    "wait with children": _wait_with_children,
+    "leave": _leave,
+    "talk": _talk,
+    "die": _die,
+}
