@@ -1,21 +1,24 @@
 # Thin entry points; `make` alone lists them. Everything is also a command line: kiln --help
 #
 # Settings are given as in  make model TARGET=grove-v2 DATA='my set/data.yaml'
-SETTINGS := TARGET TASK DATA WEIGHTS MODEL IMGSZ EPOCHS BATCH NAME EXECUTOR GPU QUANT RESIZE LAYERS \
-  FORCE REGISTRY TRUST_WEIGHTS CONFIG
+SETTINGS := TARGET TASK DATA WEIGHTS MODEL IMGSZ EPOCHS BATCH NAME EXECUTOR GPU REPRODUCIBLE QUANT \
+  RESIZE LAYERS FORCE REGISTRY TRUST_WEIGHTS CONFIG
+
+# Of `make release` and `make verify` alone.
+RELEASE_SETTINGS := KEY BUNDLE PUBLIC_KEY TRUST_BUNDLE
 
 .DEFAULT_GOAL := help
 .SUFFIXES:
 
 # Kiln reads them from its own variables. Their text is passed on as it stands: neither make nor
 # a shell looks into it. Variables of the same names in the environment are somebody else's.
-unexport $(SETTINGS)
+unexport $(SETTINGS) $(RELEASE_SETTINGS)
 define take
 ifeq "$(origin $(1))" "command line"
 export KILN_$(1) := $$(value $(1))
 endif
 endef
-$(foreach setting,$(SETTINGS),$(eval $(call take,$(setting))))
+$(foreach setting,$(SETTINGS) $(RELEASE_SETTINGS),$(eval $(call take,$(setting))))
 $(if $(filter 1,$(V)),$(eval export KILN_VERBOSE := 1))
 
 WORK := $(or $(KILN_HOME),.kiln)
@@ -36,20 +39,33 @@ explain: $(WORK)/driver/.complete  ## say which steps `make model` would run, an
 report: $(WORK)/driver/.complete  ## open the report of the build that these settings ask for
 	@$(KILN) report
 
+release: $(WORK)/driver/.complete  ## write the release of TARGET: one archive, signed if KEY= is given
+	@$(KILN) release
+
+verify: $(WORK)/driver/.complete  ## build BUNDLE= again from itself alone and compare every file
+	@$(KILN) verify
+
 targets: $(WORK)/driver/.complete  ## list the boards
 	@$(KILN) targets
 
-doctor: $(WORK)/driver/.complete  ## check this host: engine, Python, GPU, disk, store
+doctor: $(WORK)/driver/.complete  ## check this host: engine, GPU, disk, Python, network, store
 	@$(KILN) doctor
 
 images: $(WORK)/driver/.complete  ## make the stage images of the docker executor now
 	@$(KILN) images
+
+gc: $(WORK)/driver/.complete  ## remove what no recorded build needs; kiln gc --help has more
+	@$(KILN) gc
 
 clean: $(WORK)/driver/.complete  ## remove unfinished jobs and logs
 	@$(KILN) clean
 
 test: $(WORK)/dev/.complete  ## run all tests, those of the docker executor where an engine is
 	@$(DEV)/python -m pytest
+
+chaos: $(WORK)/dev/.complete  ## inject 500 faults: kills, full disks, bit rot, dead engines (40 minutes)
+	@KILN_CHAOS=1 $(DEV)/python -m pytest tests/chaos \
+	  tests/integration/test_demo_and_train.py::test_an_interrupted_training_ends_in_the_same_weights
 
 test-unit: $(WORK)/dev/.complete  ## run the unit tests alone
 	@$(DEV)/python -m pytest tests/unit
@@ -62,8 +78,9 @@ check: $(WORK)/dev/.complete  ## lint, formatting and types
 pins: $(WORK)/dev/.complete  ## resolve every lock and base digest anew; shows what changed
 	@$(DEV)/python -m scripts.refresh_pins
 
-bench: $(WORK)/driver/.complete  ## time quantize against onnx2tf -oiqt on the same model
+bench: $(WORK)/driver/.complete  ## time quantize against onnx2tf, and Kiln itself against dvc (half an hour)
 	@$(WORK)/driver/bin/python -m scripts.bench_quantize
+	@$(WORK)/driver/bin/python -m scripts.bench_nothing
 
 bench-quality: $(WORK)/driver/.complete  ## compare ways to quantise: accuracy, cycles, size (half an hour)
 	@$(WORK)/driver/bin/python -m scripts.bench_quality
@@ -72,6 +89,7 @@ help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-14s %s\n", $$1, $$2}' Makefile
 	@echo
 	@echo "Settings: $(SETTINGS); V=1 shows the steps' logs"
+	@echo "Of a release: $(RELEASE_SETTINGS)"
 
 $(WORK)/driver/.complete: kiln.lock pyproject.toml scripts/bootstrap.sh $(call lost,$(WORK)/driver)
 	@scripts/bootstrap.sh $(WORK)/driver kiln.lock
@@ -80,4 +98,4 @@ $(WORK)/dev/.complete: dev.lock pyproject.toml scripts/bootstrap.sh $(call lost,
   | $(WORK)/driver/.complete
 	@scripts/bootstrap.sh $(WORK)/dev dev.lock
 
-.PHONY: model explain report targets doctor images clean test test-unit check pins bench bench-quality help lost
+.PHONY: model explain report release verify targets doctor images gc clean test chaos test-unit check pins bench bench-quality help lost

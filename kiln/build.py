@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
-import shutil
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ from kiln import __version__
 from kiln.environments import Environment
 from kiln.errors import NotAccepted, os_errors
 from kiln.executors import Executor
+from kiln.ledger import Ledger
 from kiln.plan import Plan, needs_host_data
+from kiln.reading import check_all, copy_checked
 from kiln.request import BuildRequest
 from kiln.result import (
     BuildResult,
@@ -46,11 +50,18 @@ class Build:
         """Where the result is laid out."""
         return self.place.result_of(self.plan.target.name, self.plan.name)
 
+    @property
+    def environments(self) -> list[Environment]:
+        """Those that steps of this build run in."""
+        names = sorted({step.environment for step in self.plan.steps})
+        return [self._runner.environment(name) for name in names]
+
     def run(self, observer: Observer) -> BuildResult:
         """Run what is missing and lay out the result folder; raises KilnError."""
         brought = bring(self.plan.request, self.place, self._runner)
         made = self._runner.run(self.plan.steps, brought, observer, self._judge)
-        return self._lay_out(made)
+        with self._runner.store.trusting():
+            return self._lay_out(made)
 
     def explain(self) -> list[Outlook]:
         """Say for each step what would run and why; changes nothing."""
@@ -74,9 +85,8 @@ class Build:
         files = {name: made[ref.step].entry.files[ref.path] for name, ref in plan.files.items()}
         steps = {name: step_result(each) for name, each in made.items()}
         warnings = [warning for step in steps.values() for warning in step.warnings]
-        evidence = {
-            name: made[ref.step].entry.files[ref.path].path for name, ref in plan.evidence.items()
-        }
+        shown = {name: made[ref.step].entry.files[ref.path] for name, ref in plan.evidence.items()}
+        check_all(shown.values())
         result = BuildResult(
             kiln=__version__,
             name=plan.name,
@@ -85,20 +95,20 @@ class Build:
             imgsz=plan.imgsz,
             task=plan.request.task,
             request=request_document(plan),
-            environments={
-                name: _facts(self._runner.environment(name))
-                for name in sorted({step.environment for step in plan.steps})
-            },
+            environments={each.name: _facts(each) for each in self.environments},
             steps=tuple(steps.values()),
             files={name: (file.sha256, file.size) for name, file in files.items()},
             deployed=plan.deployed,
             verdict=Verdict.of(steps["verify"].result, forced=plan.request.force),
             numbers=numbers_of(steps),
-            evidence=evidence_of(steps, evidence),
+            evidence=evidence_of(steps, {name: file.path for name, file in shown.items()}),
             warnings=(*warnings, *mismatched_data(plan, steps)),
         )
         index = self._runner.store.index_folder / f"result-{_file_name(self.folder)}.json"
-        write_result(self.folder, result, files, index=index)
+        with os_errors("cannot write the result"), _alone_in(self.folder):
+            write_result(self.folder, result, files, index=index)
+            keys = (each.recipe.key for each in made.values())
+            Ledger(self.place.store).record(self.folder, keys)
         return result
 
 
@@ -132,16 +142,13 @@ def bring_file(path: Path, runner: Runner) -> Tree:
 def write_result(
     folder: Path, result: BuildResult, files: Mapping[str, File], *, index: Path
 ) -> None:
-    """Copy what is not there yet; write report.html, build.json, SHA256SUMS; raises StoreError."""
-    with os_errors("cannot write the result"), StatIndex(index) as known:
-        folder.mkdir(parents=True, exist_ok=True)
+    """Copy what is not there yet; write report.html, build.json, SHA256SUMS; raises OSError."""
+    with StatIndex(index) as known:
         places = {name: folder / name for name in files}
         there = known.files({name: path for name, path in places.items() if path.is_file()})
         for name, file in files.items():
             if name not in there or there[name].sha256 != file.sha256:
-                temporary = folder / f".{name}.part"
-                shutil.copyfile(file.path, temporary)
-                temporary.replace(places[name])
+                copy_checked(file, places[name])
         document = result.document()
         text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
         # The report first: it is made anew unless build.json, written after it, is the same.
@@ -160,6 +167,18 @@ def write_report(folder: Path, document: Mapping[str, Any]) -> Path:
     with os_errors("cannot write the report"):
         _write(page, render(document))
     return page
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Make a folder if need be, and wait until no other driver lays out its result there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _facts(environment: Environment) -> dict[str, str]:

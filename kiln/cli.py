@@ -58,6 +58,10 @@ _BUILD_OPTIONS = (
     _option("--name", metavar="NAME", help="Name of the result folder and files."),
     _option("--gpu", type=click.Choice(["none", "auto", "required"]), help="GPU for training."),
     _option(
+        "--reproducible/--no-reproducible",
+        help="Train to the same weights on any number of cores: on the CPU alone.",
+    ),
+    _option(
         "--quant",
         "granularity",
         type=click.Choice(["mixed", "per-tensor", "per-channel"]),
@@ -85,6 +89,12 @@ def _request_options(command: Command) -> Command:
     for option in reversed(_BUILD_OPTIONS):
         command = option(command)
     return _common_options(command)
+
+
+def _bundle_argument(command: Command) -> Command:
+    """An argument that the make variable BUNDLE may give."""
+    path = click.Path(path_type=Path)
+    return click.argument("bundle", type=path, envvar="KILN_BUNDLE")(command)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -120,6 +130,55 @@ def explain(as_json: bool, config: Path | None, **flags: Any) -> None:
     from kiln.commands import explain_targets
 
     explain_targets(_requests(config, flags), _workplace(), as_json=as_json)
+
+
+@kiln.command()
+@_request_options
+@_option(
+    "--key",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Sign with this Ed25519 private key, PEM or OpenSSH.",
+)
+def release(key: Path | None, config: Path | None, **flags: Any) -> None:
+    """Build, then write one archive that says how it was made and can be made again."""
+    from kiln.commands import release_targets
+
+    release_targets(_requests(config, flags), _workplace(), key_file=key)
+
+
+@kiln.command()
+@_bundle_argument
+@_option("--data", metavar="PATH", help="The data set that it was made from, if it was yours.")
+@_option("--weights", metavar="FILE", help="The weights that it was made from, if they were yours.")
+@_option("--executor", type=click.Choice(["auto", "docker", "local"]), help="Where steps run.")
+@_option(
+    "--public-key",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Accept no other signature than one by this key.",
+)
+@_option("--trust-bundle/--no-trust-bundle", help="Run its code, whoever made it.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+def verify(
+    bundle: Path,
+    public_key: Path | None,
+    trust_bundle: bool | None,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Check a release's signature and sums, build it again, and compare every file.
+
+    Ends with 15 if it is damaged or by somebody else, with 16 if a file is not the same again.
+    """
+    from kiln.commands import verify_release
+
+    verify_release(
+        bundle,
+        load_request(Flags(**flags), None, Path.cwd()),
+        _workplace(),
+        public_key=public_key,
+        trusted=bool(trust_bundle),
+        as_json=as_json,
+    )
 
 
 @kiln.command()
@@ -177,12 +236,13 @@ def targets(as_json: bool) -> None:
 
 
 @kiln.command()
+@click.option("--deep", is_flag=True, help="Read all that the store holds, not a sample.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-def doctor(as_json: bool) -> None:
-    """Check the host: engine, Python, GPU, disk, store; say what to do."""
+def doctor(deep: bool, as_json: bool) -> None:
+    """Check the host: engine, Python, GPU, disk, network, store; say what to do."""
     from kiln.commands import examine
 
-    if not examine(_workplace(), as_json=as_json):
+    if not examine(_workplace(), deep=deep, as_json=as_json):
         sys.exit(1)
 
 
@@ -203,6 +263,18 @@ def clean(store: bool, environments: bool) -> None:
     from kiln.commands import clean_up
 
     clean_up(_workplace(), store=store, environments=environments)
+
+
+@kiln.command()
+@click.option("--older", metavar="AGE", default="7d", help="Unused for so long: 30d, 12h; 7d.")
+@click.option("--keep", metavar="SIZE", help="Then those used longest ago, down to 5GiB, 500M.")
+@click.option("--force", is_flag=True, help="Also steps that recorded builds are made of.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+def gc(older: str, keep: str | None, force: bool, dry_run: bool) -> None:
+    """Remove finished steps, environments and images that no recorded build needs."""
+    from kiln.commands import collect_garbage
+
+    collect_garbage(_workplace(), older=older, keep=keep, force=force, dry_run=dry_run)
 
 
 def _requests(config: Path | None, flags: dict[str, Any]) -> list[BuildRequest]:
@@ -228,7 +300,10 @@ def _workplace() -> Workplace:
 
 def main() -> NoReturn:
     """Run the command line; every failure is one message and an exit code of its own."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # Under nohup a closed terminal is none of our business.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
     try:
         kiln(standalone_mode=False)
     except click.exceptions.Exit as ended:

@@ -7,18 +7,21 @@ import functools
 import os
 import shutil
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kiln.build import Build, write_report
 from kiln.console import Terminal
+from kiln.disk import shown_bytes, size_of
 from kiln.environments import ENVIRONMENT_NAMES, load_environment
-from kiln.errors import os_errors
+from kiln.errors import NotReproduced, os_errors
 from kiln.executors import Executor
+from kiln.ledger import alone, in_use
 from kiln.plan import Plan, make_plan
 from kiln.request import BuildRequest
 from kiln.result import BuildResult
 from kiln.targets import load_target, target_names
+from kiln.tree import hash_file
 from kiln.workplace import Workplace
 
 
@@ -27,16 +30,8 @@ def build_targets(
 ) -> None:
     """Plan every request before anything runs, then build them one after the other."""
     terminal = Terminal(verbose=verbose)
-    plans = [_plan(request, place) for request in requests]
     results: list[BuildResult] = []
-    # One for all targets, chosen when the first of them has something to run.
-    executor = functools.cache(functools.partial(_choose, requests[0], place, terminal))
-    for note in dict.fromkeys(note for plan in plans for note in plan.notes):
-        terminal.say(note)
-    for plan in plans:
-        if len(plans) > 1:
-            terminal.say(f"target {plan.target.name}")
-        build = Build(plan, place, executor)
+    for build in _builds(requests, place, terminal):
         result = build.run(terminal)
         results.append(result)
         if not as_json:
@@ -44,6 +39,68 @@ def build_targets(
     if as_json:
         documents = [result.document() for result in results]
         terminal.json(documents[0] if len(documents) == 1 else documents)
+
+
+def release_targets(
+    requests: Sequence[BuildRequest], place: Workplace, *, key_file: Path | None
+) -> None:
+    """Build what is missing, and write the release of each target."""
+    # What only a release needs takes longer to import than a build that has nothing to do.
+    from kiln.release import write_release
+
+    terminal = Terminal()
+    key = None
+    if key_file is not None:
+        from kiln.signing import read_private_key
+
+        key = read_private_key(key_file, terminal.ask_secret)
+    for build in _builds(requests, place, terminal):
+        result = build.run(terminal)
+        path = write_release(
+            build.plan,
+            result,
+            build.folder,
+            root=place.root,
+            environments=build.environments,
+            key=key,
+        )
+        terminal.released(_shown(path), hash_file(path), result.warnings)
+
+
+def verify_release(
+    bundle: Path,
+    request: BuildRequest,
+    place: Workplace,
+    *,
+    public_key: Path | None,
+    trusted: bool,
+    as_json: bool,
+) -> None:
+    """Build a release again and compare; raises NotReproduced."""
+    from kiln.verification import Verifier, open_release
+
+    terminal = Terminal()
+    with in_use(place.home, terminal.say):
+        release = open_release(bundle, place, public_key)
+        terminal.opened(release)
+        verifier = Verifier(
+            release,
+            request,
+            place,
+            lambda root: _choose(request, dataclasses.replace(place, root=root), terminal),
+            trusted=trusted,
+        )
+        found = verifier.verify(terminal)
+    if as_json:
+        terminal.json(dataclasses.asdict(found))
+    else:
+        terminal.verified(found)
+    if not found.reproduced:
+        different = [each.name for each in found.files if not each.same]
+        raise NotReproduced(
+            f"{len(different)} of {len(found.files)} files are not the same again",
+            hint=f"what was made instead is in {verifier.rebuilt}",
+        )
 
 
 def explain_targets(requests: Sequence[BuildRequest], place: Workplace, *, as_json: bool) -> None:
@@ -73,7 +130,8 @@ def inspect_file(file: Path, request: BuildRequest, place: Workplace, *, as_json
     terminal = Terminal()
     target = load_target(place.root / "targets", request.target)
     choose = functools.partial(_choose, request, place, terminal)
-    found = Inspector(request, target, place, choose).inspect(file, terminal)
+    with in_use(place.home, terminal.say):
+        found = Inspector(request, target, place, choose).inspect(file, terminal)
     if as_json:
         terminal.json(dataclasses.asdict(found))
     else:
@@ -96,13 +154,14 @@ def show_report(
     folder: Path | None, request: BuildRequest, place: Workplace, *, show: bool
 ) -> None:
     """Make report.html anew from build.json alone, and open it in a browser."""
-    from kiln.comparison import load_build
+    from kiln.comparison import load_build, reading
 
     if folder is None:
         plan = _plan(request, place)
         folder = place.result_of(plan.target.name, plan.name)
     document = load_build(folder)
-    page = write_report(folder if folder.is_dir() else folder.parent, document)
+    with reading("the report"):
+        page = write_report(folder if folder.is_dir() else folder.parent, document)
     terminal = Terminal()
     terminal.result(_shown(page))
     if show and not webbrowser.open(page.absolute().as_uri()):
@@ -119,11 +178,11 @@ def list_targets(place: Workplace, *, as_json: bool) -> None:
         Terminal().targets(targets)
 
 
-def examine(place: Workplace, *, as_json: bool) -> bool:
+def examine(place: Workplace, *, deep: bool, as_json: bool) -> bool:
     """Run doctor's checks; True if a build can run here."""
     from kiln.doctor import examine_host
 
-    findings = examine_host(place)
+    findings = examine_host(place, deep=deep)
     terminal = Terminal()
     if as_json:
         terminal.json([dataclasses.asdict(finding) for finding in findings])
@@ -137,27 +196,68 @@ def make_images(place: Workplace, registry: str | None) -> None:
     terminal = Terminal()
     request = BuildRequest(executor="docker", registry=registry)
     environments = [load_environment(place.root, name) for name in ENVIRONMENT_NAMES]
-    _choose(request, place, terminal).prepare(environments, terminal.say)
+    with in_use(place.home, terminal.say):
+        _choose(request, place, terminal).prepare(environments, terminal.say)
 
 
 def clean_up(place: Workplace, *, store: bool, environments: bool) -> None:
     """Remove what can be made again, saying what went."""
-    from kiln.executors.docker_clean import clean_engine
+    with alone(place.home, "kiln clean"):
+        _clean_up(place, Terminal(), store=store, environments=environments)
+
+
+def collect_garbage(
+    place: Workplace, *, older: str, keep: str | None, force: bool, dry_run: bool
+) -> None:
+    """Remove what no recorded build needs, saying what went, and why."""
+    from kiln.gc import Rules, bytes_of, carry_out, plan_sweep, seconds_of
 
     terminal = Terminal()
-    folders = [place.home / "jobs", place.logs]
+    rules = Rules(
+        unused_s=seconds_of(older), keep_bytes=None if keep is None else bytes_of(keep), force=force
+    )
+    removed = 0
+    with alone(place.home, "kiln gc"):
+        sweep = plan_sweep(place, rules)
+        for removal in sweep.removals:
+            if dry_run or carry_out(removal):
+                terminal.removed(removal, dry_run=dry_run)
+                removed += removal.bytes
+    terminal.swept(removed, sweep.notes, dry_run=dry_run)
+
+
+def _clean_up(place: Workplace, terminal: Terminal, *, store: bool, environments: bool) -> None:
+    from kiln.executors.docker_clean import clean_engine
+
+    folders = [place.home / "jobs", place.home / "verify", place.logs]
     if store:
         folders += [place.store, place.home / "descriptions"]
     if environments:
         folders.append(place.home / "envs")
     for folder in folders:
         if folder.exists():
-            size = _size(folder)
+            size = size_of(folder)
             with os_errors("cannot remove files"):
                 shutil.rmtree(folder)
-            terminal.say(f"removed {_shown(folder)} ({size / 2**20:,.0f} MiB)")
+            terminal.say(f"removed {_shown(folder)} ({shown_bytes(size)})")
     for removed in clean_engine(images=environments):
         terminal.say(f"removed {removed}")
+
+
+def _builds(
+    requests: Sequence[BuildRequest], place: Workplace, terminal: Terminal
+) -> Iterator[Build]:
+    """Every request as a build, all planned before the first is run."""
+    plans = [_plan(request, place) for request in requests]
+    # One for all targets, chosen when the first of them has something to run.
+    executor = functools.cache(functools.partial(_choose, requests[0], place, terminal))
+    for note in dict.fromkeys(note for plan in plans for note in plan.notes):
+        terminal.say(note)
+    with in_use(place.home, terminal.say):
+        for plan in plans:
+            if len(plans) > 1:
+                terminal.say(f"target {plan.target.name}")
+            yield Build(plan, place, executor)
 
 
 def _plan(request: BuildRequest, place: Workplace) -> Plan:
@@ -176,7 +276,3 @@ def _choose(request: BuildRequest, place: Workplace, terminal: Terminal) -> Exec
 def _shown(path: Path) -> str:
     """A path as short as it can be typed."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def _size(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())

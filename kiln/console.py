@@ -6,22 +6,27 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kiln.comparison import Comparison
-from kiln.doctor import Finding
-from kiln.errors import KilnError
-from kiln.inspection import Inspection
-from kiln.progress import StepBar
+from kiln.disk import shown_bytes
+from kiln.errors import KilnError, RequestError
+from kiln.progress import StepBars
 from kiln.result import METRICS, BuildResult, Usage, Verdict
 from kiln.runner import Outlook
 from kiln.step import Step
 from kiln.store import Entry
 from kiln.targets import Target
+
+if TYPE_CHECKING:
+    from kiln.comparison import Comparison
+    from kiln.doctor import Finding
+    from kiln.gc import Removal
+    from kiln.inspection import Inspection
+    from kiln.verification import Release, Verification
 
 _STYLES: Mapping[str, str] = {"✓": "green", "✕": "red", "=": "dim", "!": "yellow", "▸": "bold"}
 
@@ -39,9 +44,9 @@ class Terminal:
         self._err = Console(
             stderr=True, highlight=False, width=None if sys.stderr.isatty() else 1000
         )
-        self._bar = StepBar(self._err)
-        self._started = 0.0
-        self._last_line = 0.0
+        self._bars = StepBars(self._err)
+        self._started: dict[str, float] = {}
+        self._last_line: dict[str, float] = {}
         self._warned: set[str] = set()
 
     # Results
@@ -96,6 +101,47 @@ class Terminal:
             self._out.print(line)
         for warning in found.warnings:
             self._warning(warning["message"], warning["hint"])
+
+    def released(self, path: str, sha256: str, warnings: Sequence[Mapping[str, str]]) -> None:
+        """A release, by the digest under which another host can be compared with this one."""
+        self._out.print(f"[bold]{escape(path)}[/]")
+        self._out.print(f"sha256    {sha256}")
+        for warning in warnings:
+            self._warning(warning["message"], warning["hint"])
+
+    def opened(self, release: Release) -> None:
+        """A release before it is built again: whole, and by whom."""
+        self._mark("✓", f"{release.name}: all {len(release.files)} files are as SHA256SUMS says")
+        if release.signer is None:
+            self._mark("!", "the release is not signed")
+        elif release.known:
+            self._mark("✓", f"signed by {release.signer}")
+        else:
+            self._mark(
+                "!", f"signed by {release.signer}, whom you have not named (pass PUBLIC_KEY=)"
+            )
+
+    def verified(self, found: Verification) -> None:
+        """Each file: the same again, taken as it is, or since which step it differs and how."""
+        for file in found.files:
+            if file.taken:
+                self._mark("=", f"{file.name}: taken as it is ({file.taken})", out=True)
+            elif file.same:
+                self._mark("✓", f"{file.name}: identical", out=True)
+            else:
+                self._mark("✕", f"{file.name}: differs since the step {file.step}", out=True)
+                self._out.print(f"  {escape(file.how)}")
+        for title in found.figures:
+            self._mark("!", f"{title}: other figures than the release's report shows", out=True)
+
+    def ask_secret(self, what: str) -> str:
+        """A passphrase from the terminal, never shown; raises RequestError without one."""
+        if not sys.stdin.isatty():
+            raise RequestError(
+                f"the {what} is needed, and there is no terminal to ask on",
+                hint="use a key without a passphrase here",
+            )
+        return self._err.input(f"{what}: ", password=True)
 
     def compared(self, found: Comparison) -> None:
         """Two builds side by side, and what differs in their recipes."""
@@ -152,10 +198,24 @@ class Terminal:
             if finding.advice:
                 self._out.print(f"  {escape(finding.advice)}")
 
+    def removed(self, removal: Removal, *, dry_run: bool) -> None:
+        """What gc removes, and why."""
+        doing = "would remove" if dry_run else "removed"
+        size = shown_bytes(removal.bytes)
+        self._out.print(escape(f"{doing} {removal.what} ({size}): {removal.why}"))
+
+    def swept(self, freed: int, notes: Sequence[str], *, dry_run: bool) -> None:
+        """The end of gc: how much went, and what stays for what reason."""
+        for note in notes:
+            self._mark("▸", note)
+        doing = "would free" if dry_run else "freed"
+        done = f"{doing} {shown_bytes(freed)}" if freed else "nothing to remove"
+        self._mark("✓", done, out=True)
+
     # Errors
 
     def error(self, error: KilnError) -> None:
-        self._bar.stop()
+        self._bars.stop_all()
         self._mark("✕", error.message)
         if error.hint:
             self._err.print(f"  {escape(error.hint)}")
@@ -171,19 +231,20 @@ class Terminal:
         self._mark("=", f"{step.title} (already made)")
 
     def step_started(self, step: Step, why: str) -> None:
-        self._started = self._last_line = time.monotonic()
-        self._bar.start(step.title)
-        if not self._bar.live:
+        self._started[step.name] = self._last_line[step.name] = time.monotonic()
+        self._bars.start(step.name, step.title)
+        if not self._bars.live:
             self._mark("▸", f"{step.title}: {why}")
 
-    def step_event(self, event: Mapping[str, Any]) -> None:
+    def step_event(self, step: Step, event: Mapping[str, Any]) -> None:
         match event["event"]:
             case "progress":
-                self._progress(float(event["done"]), float(event["total"]), str(event["unit"]))
+                done, total = float(event["done"]), float(event["total"])
+                self._progress(step, done, total, str(event["unit"]))
             case "metric" if event["name"] in ("box/map50", "pose/map50"):
-                self._bar.note(f"{METRICS[event['name']]} {event['value']:.3f}")
+                self._bars.note(step.name, f"{METRICS[event['name']]} {event['value']:.3f}")
             case "device":
-                self._bar.note(str(event["name"]))
+                self._bars.note(step.name, str(event["name"]))
             case "warning":
                 self._warning(event["message"], event.get("hint", ""))
 
@@ -192,26 +253,22 @@ class Terminal:
             self._err.print(f"[dim]{step.name}:[/] {escape(line)}")
 
     def step_finished(self, step: Step, entry: Entry) -> None:
-        self._bar.stop()
+        self._bars.stop(step.name)
         self._mark("✓", f"{step.title}  {_seconds(entry.seconds)}")
 
     def step_failed(self, step: Step) -> None:
-        self._bar.stop()
-        self._mark("✕", f"{step.title}  {_seconds(time.monotonic() - self._started)}")
+        self._bars.stop(step.name)
+        self._mark("✕", f"{step.title}  {_seconds(time.monotonic() - self._started[step.name])}")
 
-    def tail(self, lines: Sequence[str]) -> None:
-        """The last lines of a step that failed."""
-        for line in lines:
-            self._err.print(f"[dim]  │ {escape(line)}[/]")
-
-    def _progress(self, done: float, total: float, unit: str) -> None:
+    def _progress(self, step: Step, done: float, total: float, unit: str) -> None:
         """A bar on a terminal; elsewhere a line now and then, or each one with -v."""
         count = f"{_count(done)} of {_count(total)} {unit}"
-        self._bar.advance(done, total, count)
+        self._bars.advance(step.name, done, total, count)
         now = time.monotonic()
-        if not self._bar.live and (self._verbose or now - self._last_line > _SECONDS_A_LINE):
-            self._last_line = now
-            self._err.print(f"  {count}")
+        late = now - self._last_line[step.name] > _SECONDS_A_LINE
+        if not self._bars.live and (self._verbose or late):
+            self._last_line[step.name] = now
+            self._err.print(f"  {escape(step.title)}: {count}")
 
     def _warning(self, message: str, hint: str) -> None:
         """Once each, though a step says it live and the result repeats it."""
@@ -221,7 +278,15 @@ class Terminal:
 
     def _mark(self, sign: str, message: str, *, out: bool = False) -> None:
         console = self._out if out else self._err
-        console.print(f"[{_STYLES[sign]}]{sign}[/] {escape(message)}")
+        console.print(f"[{_STYLES[sign]}]{sign}[/] {escape(_plain(message))}")
+
+
+def _plain(text: str) -> str:
+    """Names come from data sets and files: what would steer the terminal is shown as a code."""
+    return "".join(
+        each if each.isprintable() or each == "\n" else each.encode("unicode_escape").decode()
+        for each in text
+    )
 
 
 def _figures(result: BuildResult) -> list[str]:

@@ -47,6 +47,17 @@ class DataError(KilnError):
     exit_code = 3
 
 
+class Changed(DataError):
+    """A file is not what it was when it was hashed."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} is not what was hashed: it changed during the build, or its disk is failing",
+            hint="leave it alone during a build, and run the same command again: all files are "
+            "read anew, and what Kiln itself had made is made again if it is damaged",
+        )
+
+
 class WeightsError(KilnError):
     """The weights cannot be read or are of another task."""
 
@@ -121,6 +132,18 @@ class DeviceError(KilnError):
     """A GPU was asked for and is not there."""
 
     exit_code = 14
+
+
+class BundleError(KilnError):
+    """A release is damaged, or is not by whom it should be."""
+
+    exit_code = 15
+
+
+class NotReproduced(KilnError):
+    """A release was built again, and something came out differently."""
+
+    exit_code = 16
 
 
 class Interrupted(KilnError):

@@ -19,7 +19,8 @@ LAYERS = (
     ("kiln.cli",),
     ("kiln.commands",),
     ("kiln.console",),
-    ("kiln.doctor", "kiln.inspection", "kiln.comparison"),
+    ("kiln.doctor", "kiln.gc", "kiln.inspection", "kiln.comparison", "kiln.verification"),
+    ("kiln.release",),
     ("kiln.build",),
     ("kiln.report.",),
     ("kiln.result",),
@@ -28,16 +29,24 @@ LAYERS = (
     ("kiln.executors.",),
     ("kiln.plan",),
     ("kiln.evidence",),
+    ("kiln.provenance",),
     ("kiln.step",),
     ("kiln.executors",),
+    ("kiln.sbom",),
     ("kiln.targets",),
-    ("kiln.request", "kiln.store", "kiln.dataset", "kiln.compose"),
-    ("kiln.records", "kiln.process", "kiln.environments", "kiln.statindex", "kiln.sources"),
-    ("kiln.errors", "kiln.tree", "kiln.progress", "kiln.workplace", "kiln"),
+    ("kiln.request", "kiln.store", "kiln.dataset", "kiln.compose", "kiln.archive", "kiln.signing"),
+    ("kiln.records", "kiln.process", "kiln.environments", "kiln.sources"),
+    ("kiln.statindex", "kiln.ledger", "kiln.health"),
+    ("kiln.reading",),
+    ("kiln.errors", "kiln.tree", "kiln.progress", "kiln.workplace"),
+    ("kiln.locks", "kiln.disk", "kiln.workers", "kiln"),
     ("stages.contract",),
 )
 #: What the driver may load only when a step is to run or there is something to show.
-HEAVY = ("docker", "yaml", "rich", "requests", "uv", "numpy", "jinja2", "pygal")
+HEAVY = (
+    *("docker", "yaml", "rich", "requests", "uv", "numpy", "jinja2", "pygal"),
+    *("cryptography", "cyclonedx", "google", "tomli_w"),
+)
 
 
 def _modules(package: str) -> Iterator[tuple[str, Path]]:

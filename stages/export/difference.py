@@ -1,0 +1,154 @@
+"""Says where two files of a model differ: which weight or tensor, and by how much.
+
+``in/``: left.<suffix> and right.<suffix>; ``params``: suffix. Gives no files. The result:
+``offset`` of the first differing byte, or of the end of the shorter file; ``sizes`` in bytes;
+``where``: what differs first, in words, or None if no tensor does; ``differing`` of ``tensors``.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.contract import Events, Job, main
+
+#: A model as its tensors by name, whatever file it lies in.
+Tensors = dict[str, NDArray[Any]]
+
+_DTYPES = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
+
+
+def run(job: Job, events: Events) -> dict[str, Any]:  # noqa: ARG001
+    """Compare two files that differ."""
+    suffix = job.params["suffix"]
+    paths = [job.inputs / f"{side}.{suffix}" for side in ("left", "right")]
+    left, right = (path.read_bytes() for path in paths)
+    found: dict[str, Any] = {
+        "offset": first_difference(left, right),
+        "sizes": [len(left), len(right)],
+        "where": None,
+        "differing": 0,
+        "tensors": 0,
+    }
+    if suffix in READERS:
+        read = READERS[suffix]
+        found |= compare(read(paths[0]), read(paths[1]))
+    return found
+
+
+def first_difference(left: bytes, right: bytes) -> int:
+    """Offset in bytes; the length of the shorter if it is how the other begins."""
+    length = min(len(left), len(right))
+    first, second = (np.frombuffer(each, np.uint8, length) for each in (left, right))
+    differing = np.flatnonzero(first != second)
+    return int(differing[0]) if differing.size else length
+
+
+def compare(left: Tensors, right: Tensors) -> dict[str, Any]:
+    """The first tensor that differs, in the left one's order, and how many do."""
+    names = list(dict.fromkeys((*left, *right)))
+    words = {name: _in_words(left.get(name), right.get(name)) for name in names}
+    differing = [name for name in names if words[name]]
+    where = f"{differing[0]}{words[differing[0]]}" if differing else None
+    return {"where": where, "differing": len(differing), "tensors": len(names)}
+
+
+def _in_words(left: NDArray[Any] | None, right: NDArray[Any] | None) -> str:
+    """What follows a tensor's name, or nothing if both are the same."""
+    if left is None or right is None:
+        return f" is only in the {'first' if right is None else 'second'}"
+    if left.dtype != right.dtype or left.shape != right.shape:
+        return f" is {left.dtype}{list(left.shape)}, and {right.dtype}{list(right.shape)}"
+    # NaN is equal to NaN here: what counts are bytes.
+    unlike = np.atleast_1d(left).view(np.uint8) != np.atleast_1d(right).view(np.uint8)
+    if not unlike.any():
+        return ""
+    flat = np.unique(np.flatnonzero(unlike.reshape(-1)) // left.dtype.itemsize)
+    at = [int(each) for each in np.unravel_index(flat[0], left.shape)]
+    first, second = left.reshape(-1)[flat[0]], right.reshape(-1)[flat[0]]
+    return f"{at} is {first!s}, and {second!s} ({flat.size:,} of {left.size:,} values differ)"
+
+
+def _safetensors(path: Path) -> Tensors:
+    """By the format's description: https://huggingface.co/docs/safetensors"""
+    data = path.read_bytes()
+    (length,) = struct.unpack_from("<Q", data)
+    header: Mapping[str, Any] = json.loads(data[8 : 8 + length])
+    tensors: Tensors = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            tensors[name] = _text(entry)
+            continue
+        start, end = (8 + length + offset for offset in entry["data_offsets"])
+        values: NDArray[Any] = np.frombuffer(data[start:end], _DTYPES[entry["dtype"]])
+        tensors[name] = values.reshape(entry["shape"])
+    return tensors
+
+
+def _onnx(path: Path) -> Tensors:
+    """Weights by name, and every node as text."""
+    import onnx
+
+    graph = onnx.load(path).graph
+    weights = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}
+    return weights | {f"node {node.name}": _text(str(node)) for node in graph.node}
+
+
+def _tflite(path: Path) -> Tensors:
+    """Constants and scales of every tensor by its name; a file of Vela holds its NPU's code so."""
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(path.read_bytes(), 0))
+    types = {
+        schema.TensorType.FLOAT32: np.float32,
+        schema.TensorType.INT32: np.int32,
+        schema.TensorType.INT8: np.int8,
+    }
+    tensors: Tensors = {}
+    for number, graph in enumerate(model.subgraphs):
+        for tensor in graph.tensors:
+            name = f"{number}/{(tensor.name or b'').decode('utf-8', 'replace')}"
+            data = model.buffers[tensor.buffer].data
+            values: NDArray[Any] = np.asarray([] if data is None else data, np.uint8)
+            if values.size and tensor.type in types:
+                values = values.view(types[tensor.type]).reshape(tensor.shape)
+            tensors[name] = values
+            if tensor.quantization is not None and tensor.quantization.scale is not None:
+                tensors[f"{name} scale"] = np.asarray(tensor.quantization.scale, np.float32)
+    return tensors
+
+
+def _npy(path: Path) -> Tensors:
+    return {path.stem: np.load(path, allow_pickle=False)}
+
+
+def _text(value: object) -> NDArray[Any]:
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return np.frombuffer(text.encode("utf-8"), np.uint8)
+
+
+READERS: Mapping[str, Callable[[Path], Tensors]] = {
+    "safetensors": _safetensors,
+    "onnx": _onnx,
+    "tflite": _tflite,
+    "npy": _npy,
+}
+
+if __name__ == "__main__":
+    main(run)
