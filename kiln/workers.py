@@ -80,6 +80,7 @@ class Workers(Generic[Result]):
     def __init__(self) -> None:
         self._stop = _Stop()
         self._ended: queue.SimpleQueue[Result | BaseException] = queue.SimpleQueue()
+        self._gone: list[threading.Event] = []
         self.busy = 0
 
     def start(self, call: Callable[[], Result]) -> None:
@@ -92,10 +93,19 @@ class Workers(Generic[Result]):
             # Raised again where the result is waited for.
             except BaseException as error:
                 self._ended.put(error)
+            finally:
+                gone.set()
 
+        gone = threading.Event()
+        self._gone.append(gone)
         self.busy += 1
         # A daemon, for a third Ctrl-C must end the program whatever a thread hangs on.
-        threading.Thread(target=work, daemon=True).start()
+        thread = threading.Thread(target=work, daemon=True)
+        try:
+            thread.start()
+        except BaseException:
+            gone.set()
+            raise
 
     def next(self) -> Result:
         """Wait for the next call to end, in the order in which they do; raises what it raised."""
@@ -125,10 +135,10 @@ class Workers(Generic[Result]):
             raise
 
     def _wait(self) -> None:
-        # Not by joining the threads: in Python 3.11 an interrupted join takes a thread for ended.
-        while self.busy:
-            self._ended.get()
-            self.busy -= 1
+        # Ctrl-C may come between any two lines: what is waited for must be there still when it is
+        # waited for again. An interrupted join, in Python 3.11, takes a running thread for ended.
+        for gone in self._gone:
+            gone.wait()
 
 
 def do_all(call: Callable[[Item], object], items: Iterable[Item]) -> None:
