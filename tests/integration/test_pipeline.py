@@ -110,7 +110,7 @@ def test_interrupted_training_leaves_nothing_running_and_goes_on(
     with user.starts("--verbose", *arguments) as process, _no_longer_than(600, process):
         assert process.stderr is not None
         for line in process.stderr:
-            if line.strip() == "2 of 3 epochs":
+            if line.strip() == "train: 2 of 3 epochs":
                 break
         # The figures of an epoch come before its checkpoint; the next epoch's come after it.
         process.send_signal(signal.SIGINT)
