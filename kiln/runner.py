@@ -7,11 +7,12 @@ import functools
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from kiln.environments import Environment, EnvironmentName, load_environment
 from kiln.errors import KilnError
-from kiln.executors import STEP_VARIABLES, Executor, Limits, StepRun
+from kiln.executors import STEP_VARIABLES, Executor, Limits, StepExit, StepRun
 from kiln.failures import StepListener, failure_of
 from kiln.ledger import Ledger
 from kiln.request import LimitSettings
@@ -241,7 +242,16 @@ class Runner:
         log = self._place.log_of(step.name, recipe.key)
         limits = self._limits
         started = time.monotonic()
+        kept: list[Entry] = []
         with self.store.workspace() as workspace, StepListener(log, step, observer) as listener:
+
+            def keep(ended: StepExit) -> None:
+                if listener.result is not None:
+                    taken = time.monotonic() - started
+                    kept.append(
+                        self._publish(workspace, recipe, listener, ended, executor.name, taken)
+                    )
+
             run = StepRun(
                 key=recipe.key,
                 step=step.name,
@@ -254,32 +264,44 @@ class Runner:
                 gpu=step.gpu,
                 resumable=step.resumable,
                 limits=Limits(memory_mib=limits.memory_mib, timeout_s=limits.timeout_s),
+                keep=keep,
             )
             try:
                 ended = executor.run(run, listener)
             except KilnError as error:
                 error.log = error.log or log
                 raise
-            if ended.code != 0 or listener.result is None:
+            if not kept:
                 raise failure_of(step, ended, listener)
-            if ended.facts.get("gpu_requested") and listener.device == "cpu":
-                # Some engines take the request and say nothing; only the step can tell.
-                listener.warn(
-                    "the engine was asked for a GPU and the step saw none: it ran on the CPU",
-                    hint="check the engine's NVIDIA container toolkit; GPU=required fails instead",
-                )
-            return self.store.publish(
-                workspace,
-                recipe,
-                result=listener.result,
-                warnings=tuple(listener.warnings),
-                seconds=round(time.monotonic() - started, 3),
-                facts={
-                    **ended.facts,
-                    "executor": executor.name,
-                    "peak_memory_mib": listener.peak_memory_mib,
-                },
+            return kept[0]
+
+    def _publish(
+        self,
+        workspace: Path,
+        recipe: Recipe,
+        listener: StepListener,
+        ended: StepExit,
+        executor: str,
+        taken_s: float,
+    ) -> Entry:
+        if ended.facts.get("gpu_requested") and listener.device == "cpu":
+            # Some engines take the request and say nothing; only the step can tell.
+            listener.warn(
+                "the engine was asked for a GPU and the step saw none: it ran on the CPU",
+                hint="check the engine's NVIDIA container toolkit; GPU=required fails instead",
             )
+        return self.store.publish(
+            workspace,
+            recipe,
+            result=listener.result or {},
+            warnings=tuple(listener.warnings),
+            seconds=round(taken_s, 3),
+            facts={
+                **ended.facts,
+                "executor": executor,
+                "peak_memory_mib": listener.peak_memory_mib,
+            },
+        )
 
     def _ready_executor(self, steps: Sequence[Step], observer: Observer) -> Executor:
         """Choose once, and make every environment from here on: a late failure costs most."""

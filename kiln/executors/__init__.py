@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -42,6 +42,9 @@ class StepRun:
     gpu: Gpu = "none"
     resumable: bool = False
     limits: Limits = Limits()
+    #: Called once ``out`` is whole and before a resumable step's unfinished work is thrown away:
+    #: a driver that is killed between the two loses nothing.
+    keep: Callable[[StepExit], None] = lambda _ended: None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,7 +73,7 @@ class Executor(Protocol):
         """Make what is missing of these environments; raises EnvironmentBroken, EngineError."""
 
     def run(self, run: StepRun, listener: Listener) -> StepExit:
-        """Run one step to its end and fill ``run.out`` if it exits with 0.
+        """Run one step to its end; if it exits with 0, fill ``run.out`` and call ``run.keep``.
 
         Raises EngineError if the engine goes away, StepTimeout, DiskFull, and lets
         KeyboardInterrupt through after the step has been stopped; leaves nothing running.

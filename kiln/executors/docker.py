@@ -86,14 +86,17 @@ class DockerExecutor:
             inputs = self._upload(job, image, run)
             container, output, gpu_requested = self._start(job, image, inputs, run, listener)
             code = follow(container, output, run, listener)
-            oom_killed = code != EXIT_OK and _was_killed_for_memory(container, code, run)
+            facts = {"image": image.tag, "image_id": image.id, "base": image.base}
+            ended = StepExit(
+                code=code,
+                oom_killed=code != EXIT_OK and _was_killed_for_memory(container, code, run),
+                facts={**facts, "gpu_requested": gpu_requested},
+            )
             if code == EXIT_OK:
                 download_folder(container, f"{JOB_FOLDER}/out", run.out, step=run.step)
+                run.keep(ended)
                 job.finished = True
-        facts = {"image": image.tag, "image_id": image.id, "base": image.base}
-        return StepExit(
-            code=code, oom_killed=oom_killed, facts={**facts, "gpu_requested": gpu_requested}
-        )
+        return ended
 
     @functools.cached_property
     def _client(self) -> docker.DockerClient:

@@ -66,12 +66,14 @@ class LocalExecutor:
             try:
                 _fill(folder, run)
                 code, oom_killed = self._start(run, interpreter, folder, listener, claim)
+                ended = StepExit(code=code, oom_killed=oom_killed, facts=interpreter.facts)
                 if code == EXIT_OK:
                     _move(folder / "out", run.out)
+                    run.keep(ended)
                     finished = True
             finally:
                 _clear(folder, keep_state=run.resumable and not finished)
-        return StepExit(code=code, oom_killed=oom_killed, facts=interpreter.facts)
+        return ended
 
     def _interpreter(self, environment: Environment) -> Interpreter:
         found = self._environments.find(environment)

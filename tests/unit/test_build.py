@@ -109,7 +109,14 @@ class ScriptedExecutor:
             path.write_text(content or f"{run.step} {name} {taken}", encoding="utf-8")
         listener.log("working")
         listener.event({"event": "finished", "result": RESULTS.get(run.step, {})})
-        return StepExit(code=0)
+        return _kept(run)
+
+
+def _kept(run: StepRun, **facts: Any) -> StepExit:
+    """A good end, told as executors tell it."""
+    ended = StepExit(code=0, facts=facts)
+    run.keep(ended)
+    return ended
 
 
 def _taken(run: StepRun) -> str:
@@ -170,7 +177,7 @@ def _gives(step: str, result: Mapping[str, Any]) -> Callable[[StepRun, Listener]
             (run.out / name).parent.mkdir(parents=True, exist_ok=True)
             (run.out / name).write_text("given", encoding="utf-8")
         listener.event({"event": "finished", "result": result})
-        return StepExit(code=0)
+        return _kept(run)
 
     return run
 
@@ -449,7 +456,7 @@ def test_two_classes_for_pose_stop_before_training(place: Workplace) -> None:
     def two(run: StepRun, listener: Listener) -> StepExit:
         (run.out / "dataset.json").write_text("{}")
         listener.event({"event": "finished", "result": {"nc": 2}})
-        return StepExit(code=0)
+        return _kept(run)
 
     executor.fail["check"] = two
     with pytest.raises(KilnError, match="2 classes for pose"):
@@ -465,7 +472,7 @@ def test_a_gpu_that_the_engine_did_not_give_is_a_warning(place: Workplace) -> No
             (run.out / name).write_text(CONTENTS.get(name, "trained"))
         listener.event({"event": "device", "kind": "cpu", "name": "CPU"})
         listener.event({"event": "finished", "result": {}})
-        return StepExit(code=0, facts={"gpu_requested": True})
+        return _kept(run, gpu_requested=True)
 
     executor.fail["train"] = on_cpu
     result = _build(place, executor).run(Record())
@@ -480,13 +487,13 @@ def test_own_weights_of_other_classes_than_the_data_set_s(place: Workplace, tmp_
     def of_three_classes(run: StepRun, listener: Listener) -> StepExit:
         (run.out / "weights.safetensors").write_text("imported")
         listener.event({"event": "finished", "result": {"nc": 3}})
-        return StepExit(code=0)
+        return _kept(run)
 
     def fetched(run: StepRun, listener: Listener) -> StepExit:
         (run.out / "data").mkdir()
         (run.out / "data" / "data.yaml").write_text("names")
         listener.event({"event": "finished", "result": {}})
-        return StepExit(code=0)
+        return _kept(run)
 
     executor.fail = {"import": of_three_classes, "fetch-data": fetched}
     request = {"weights": str(weights), "data": "coco8.yaml", "task": "detect"}
@@ -508,7 +515,7 @@ def test_a_data_set_of_poses_is_no_mismatch_for_detection_weights(
             (run.out / path).parent.mkdir(exist_ok=True)
             (run.out / path).write_text("given")
             listener.event({"event": "finished", "result": result})
-            return StepExit(code=0)
+            return _kept(run)
 
         return run
 
