@@ -50,11 +50,6 @@ def read_archive(path: Path, target: Path) -> None:
             raise BundleError(f"{path.name} is no whole archive: {error}") from error
 
 
-def sums_of(files: Mapping[str, str]) -> str:
-    """SHA256SUMS in the form that ``sha256sum -c`` reads, of digests by name."""
-    return "".join(f"{sha256}  {name}\n" for name, sha256 in sorted(files.items()))
-
-
 def check_sums(folder: Path) -> dict[str, str]:
     """Digests by name of an unpacked archive; raises BundleError unless all are as it says."""
     listed = _read_sums(folder / SUMS)

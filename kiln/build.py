@@ -27,11 +27,10 @@ from kiln.result import (
     numbers_of,
     request_document,
     step_result,
-    sums_text,
 )
 from kiln.runner import Made, Observer, Outlook, Runner
 from kiln.statindex import StatIndex
-from kiln.tree import File, Tree, digest_of, hash_file, tree_of
+from kiln.tree import File, Tree, digest_of, hash_file, sums_of, tree_of
 from kiln.workplace import Workplace
 
 
@@ -155,7 +154,10 @@ def write_result(
         if not _is_shown(folder, text):
             write_report(folder, document)
         _write(folder / "build.json", text)
-        _write(folder / "SHA256SUMS", sums_text(result.files))
+        _write(
+            folder / "SHA256SUMS",
+            sums_of({name: sha256 for name, (sha256, _size) in result.files.items()}),
+        )
 
 
 def write_report(folder: Path, document: Mapping[str, Any]) -> Path:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import tomli_w
 
 from kiln import __version__
-from kiln.archive import SIGNATURE, SUMS, Content, sums_of, write_archive
+from kiln.archive import SIGNATURE, SUMS, Content, write_archive
 from kiln.environments import Environment
 from kiln.errors import StoreError, os_errors
 from kiln.plan import Plan
@@ -23,7 +23,7 @@ from kiln.report import render
 from kiln.result import BuildResult, StepResult
 from kiln.sbom import sbom_of
 from kiln.step import FromHost
-from kiln.tree import File, Tree, digest_of, hash_bytes, hash_file, tree_of
+from kiln.tree import File, Tree, digest_of, hash_bytes, hash_file, sums_of, tree_of
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

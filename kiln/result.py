@@ -265,11 +265,6 @@ def mismatched_data(plan: Plan, steps: Mapping[str, StepResult]) -> list[dict[st
     ]
 
 
-def sums_text(files: Mapping[str, tuple[str, int]]) -> str:
-    """SHA256SUMS in the form that ``sha256sum -c`` reads."""
-    return "".join(f"{sha256}  {name}\n" for name, (sha256, _size) in sorted(files.items()))
-
-
 def request_document(plan: Plan) -> dict[str, Any]:
     """The request without this host's paths: a file is named by its last part."""
     document = dataclasses.asdict(plan.request)

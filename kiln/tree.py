@@ -73,3 +73,8 @@ def hash_file(path: Path) -> str:
     """sha256 (hex) of a file's bytes; raises OSError."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sums_of(files: Mapping[str, str]) -> str:
+    """SHA256SUMS in the form that ``sha256sum -c`` reads, of digests by name."""
+    return "".join(f"{sha256}  {name}\n" for name, sha256 in sorted(files.items()))

@@ -15,16 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from kiln.archive import SIGNATURE, SUMS, check_sums, read_archive
-from kiln.build import bring
+from kiln.build import bring, bring_file
 from kiln.errors import BundleError, RequestError, os_errors
 from kiln.executors import Executor
 from kiln.provenance import Recipe, recipe_of
 from kiln.release import PROVENANCE, PUBLIC_KEY, SOURCE, figures, run_by
 from kiln.request import BuildRequest
 from kiln.runner import Made, Observer, Runner
-from kiln.statindex import StatIndex
 from kiln.step import FromHost, FromStep, Step
-from kiln.tree import Tree, hash_file, tree_of
+from kiln.tree import Tree, hash_file
 from kiln.workplace import Workplace
 
 _WEIGHTS = "weights.safetensors"
@@ -228,7 +227,7 @@ class Verifier:
         if reason is None:
             return list(recipe.steps), brought, {}
         path = self._release.folder / self._release.weights_file
-        brought[_RELEASED.source] = tree_of(StatIndex(self._home / "none").files({"": path}))
+        brought[_RELEASED.source] = bring_file(path, self._runner)
         return _from_weights(recipe.steps, source), brought, {source.step: reason}
 
     def _judge(
@@ -257,9 +256,8 @@ class Verifier:
     def _difference(self, left: Path, right: Path, observer: Observer) -> str:
         """In words; made by a step of this checkout's own, which can read such files."""
         suffix = left.suffix.removeprefix(".")
-        index = StatIndex(self._home / "none")
         brought = {
-            side: tree_of(index.files({"": path}))
+            side: bring_file(path, self._runner)
             for side, path in (("left", left), ("right", right))
         }
         step = Step(
