@@ -31,7 +31,7 @@ from stages.contract import EXIT_FAILED, EXIT_OK
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 _GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
 _CLAIM = ".claim"
-_TMPDIR = "TMPDIR"
+_STARTED_BY = "KILN_STARTED_BY"
 _OOM_COUNTER = Path("/proc/vmstat")
 _SIGNAL_BASE = 128
 
@@ -118,7 +118,7 @@ class LocalExecutor:
             ) from error
         finally:
             # What has left the step's group: it could still write into what the step gives.
-            end_processes(_mark(folder))
+            end_processes(_STARTED_BY, _started_by(this_driver(), folder))
         # The kernel may have taken a worker of the step and left the step to fail over it.
         oom_killed = code not in (EXIT_OK, EXIT_FAILED) and _oom_kills() > killed_before
         return (code if code >= 0 else _SIGNAL_BASE - code), oom_killed
@@ -140,7 +140,8 @@ class LocalExecutor:
             **kept,
             "PATH": os.pathsep.join([str(python.parent), os.defpath]),
             "HOME": str(folder / "tmp"),
-            _TMPDIR: str(folder / "tmp"),
+            "TMPDIR": str(folder / "tmp"),
+            _STARTED_BY: _started_by(this_driver(), folder),
             "PYTHONPATH": str(self._root),
             "PYTHONSAFEPATH": "1",
             # Beside the packages, for a step leaves nothing in the user's checkout.
@@ -208,17 +209,20 @@ def _claimed(folder: Path, listener: Listener) -> Iterator[IO[str]]:
 def _remove_if_empty(folder: Path) -> None:
     if [path.name for path in folder.iterdir()] == [_CLAIM]:
         (folder / _CLAIM).unlink()
-        folder.rmdir()
+        # Another driver, or another step of this one, may have put its claim there meanwhile.
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _claim(folder: Path, listener: Listener) -> IO[str]:
     claim = folder / _CLAIM
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        # The driver that held the folder last may take it away between any two lines here.
+        # Who held the folder last may take it away between any two lines here, and inside mkdir,
+        # which asks what is there only after it was refused.
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             stream = claim.open("a")
-        except FileNotFoundError:
+        except (FileExistsError, FileNotFoundError):
             continue
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -245,9 +249,10 @@ def _end_orphans(jobs: Path) -> None:
     for claim in jobs.glob(f"*/{_CLAIM}"):
         # It may be another driver's by now, or gone.
         with contextlib.suppress(OSError), claim.open("r+", encoding="utf-8") as stream:
-            if not is_dead(stream.read()):
+            driver = stream.read()
+            if not is_dead(driver):
                 continue
-            end_processes(_mark(claim.parent))
+            end_processes(_STARTED_BY, _started_by(driver, claim.parent))
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_at(claim, stream):
                 stream.truncate(0)
@@ -255,9 +260,13 @@ def _end_orphans(jobs: Path) -> None:
                 _remove_if_empty(claim.parent)
 
 
-def _mark(folder: Path) -> str:
-    """Among the variables of every process of the step in a job folder, and of no other."""
-    return f"{_TMPDIR}={folder / 'tmp'}"
+def _started_by(driver: str, folder: Path) -> str:
+    """In all processes of a driver's step in a job folder, and in no other.
+
+    The folder alone does not do: while a dead driver's processes are ended it may become a living
+    one's.
+    """
+    return f"{driver} {folder}"
 
 
 def _oom_kills() -> int:

@@ -31,13 +31,13 @@ def is_dead(driver: str) -> bool:
     return place == _place() != "" and process != _started(process.partition(" ")[0])
 
 
-def end_processes(variable: str) -> None:
-    """Kill all processes that were started with a variable, as in ``NAME=value``.
+def end_processes(variable: str, value: str) -> None:
+    """Kill all processes that were started with a variable of this value.
 
     A step's process may have left the step's group and closed all that it had open, but the
     variables that it was started with go along.
     """
-    mark = b"\0" + variable.encode() + b"\0"
+    mark = b"\0" + f"{variable}={value}".encode() + b"\0"
     for _ in range(_ROUNDS):
         killed = [each for each in _PROC.glob("[1-9]*") if _kill_if(mark, int(each.name))]
         # One of them may have started another meanwhile.

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from kiln.executors import orphans
+from kiln import workers
+from kiln.executors import local, orphans
 from kiln.executors.orphans import is_dead, this_driver
+from tests.integration.conftest import Recorder
 
 
 def test_a_driver_is_dead_once_it_has_ended() -> None:
@@ -41,3 +45,37 @@ def test_where_there_is_no_proc_nobody_is_dead(
     monkeypatch.setattr(orphans, "_BOOT_ID", tmp_path / "boot_id")
     assert not is_dead(this_driver())
     assert not is_dead(" at 1 1")
+
+
+def test_one_job_folder_claimed_and_left_by_many_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "_TICK_S", 0)
+    folder = tmp_path / "jobs" / "a-step"
+    recorder = Recorder()
+
+    def claim_and_leave(_worker: int) -> None:
+        for _ in range(1000):
+            with local._claimed(folder, recorder):
+                assert [path.name for path in folder.iterdir()] == [".claim"]
+                (folder / "mine").mkdir()
+                (folder / "mine").rmdir()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(claim_and_leave, range(4)))
+    assert not folder.exists()
+
+
+def test_a_dead_drivers_processes_are_told_from_a_living_ones_in_the_same_folder() -> None:
+    place, _, process = this_driver().rpartition(" at ")
+    dead, folder = f"{place} at {process}9", Path("/jobs/a-step")
+    with _step_of(dead, folder) as orphan, _step_of(this_driver(), folder) as ours:
+        orphans.end_processes(local._STARTED_BY, local._started_by(dead, folder))
+        assert orphan.wait() == -signal.SIGKILL
+        assert ours.poll() is None
+        ours.kill()
+
+
+def _step_of(driver: str, folder: Path) -> subprocess.Popen[bytes]:
+    variables = {**os.environ, local._STARTED_BY: local._started_by(driver, folder)}
+    return subprocess.Popen([sys.executable, "-c", "input()"], env=variables, stdin=subprocess.PIPE)
