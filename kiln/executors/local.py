@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Literal
@@ -31,6 +32,7 @@ from stages.contract import EXIT_FAILED, EXIT_OK
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 _GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
 _CLAIM = ".claim"
+_WAY = "way"
 _STARTED_BY = "KILN_STARTED_BY"
 _OOM_COUNTER = Path("/proc/vmstat")
 _SIGNAL_BASE = 128
@@ -139,8 +141,8 @@ class LocalExecutor:
             **STEP_VARIABLES,
             **kept,
             "PATH": os.pathsep.join([str(python.parent), os.defpath]),
-            "HOME": str(folder / "tmp"),
-            "TMPDIR": str(folder / "tmp"),
+            "HOME": str(_short_tmp(folder)),
+            "TMPDIR": str(_short_tmp(folder)),
             _STARTED_BY: _started_by(this_driver(), folder),
             "PYTHONPATH": str(self._root),
             "PYTHONSAFEPATH": "1",
@@ -155,6 +157,7 @@ def _fill(folder: Path, run: StepRun) -> None:
     for name in ("in", "out", "tmp"):
         (folder / name).mkdir()
     (folder / "state").mkdir(exist_ok=True)
+    _make_way(folder)
     (folder / "job.json").write_bytes(canonical_json(job_document(run)))
     for name, tree in run.inputs.items():
         check_all(tree.files.values())
@@ -190,10 +193,37 @@ def _clear(folder: Path, *, keep_state: bool) -> None:
     for path in folder.iterdir():
         if path.name == _CLAIM or (keep_state and path.name == "state" and any(path.iterdir())):
             continue
-        if path.is_dir():
+        if path.name == _WAY:
+            _remove_way(path)
+        elif path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink()
+
+
+def _make_way(folder: Path) -> None:
+    """Give a job's tmp a short name too, for a Unix socket's has at most 107 bytes.
+
+    torch's loader processes hand their batches over by such sockets; where they cannot, a training
+    waits for ever.
+    """
+    place = tempfile.mkdtemp(prefix="kiln-")
+    (folder / _WAY).symlink_to(place)
+    Path(place, "tmp").symlink_to(folder / "tmp")
+
+
+def _short_tmp(folder: Path) -> Path:
+    return (folder / _WAY).readlink() / "tmp"
+
+
+def _remove_way(way: Path) -> None:
+    """Nothing but a link and an empty folder goes, whatever may lie there by now."""
+    place = way.readlink()
+    with contextlib.suppress(OSError):
+        if (place / "tmp").is_symlink():
+            (place / "tmp").unlink()
+        place.rmdir()
+    way.unlink()
 
 
 @contextlib.contextmanager

@@ -167,6 +167,19 @@ def test_proxies_and_gpus_reach_the_steps_that_need_them(
     assert (seen["HTTPS_PROXY"], seen["CUDA_VISIBLE_DEVICES"]) == ("http://proxy", "7")
 
 
+def test_a_steps_processes_can_talk_however_deep_the_job_folder_lies(bench: Bench) -> None:
+    """As torch's loaders do on a GPU; the name of a Unix socket has at most 107 bytes."""
+    body = """
+from multiprocessing.connection import Listener
+from tempfile import gettempdir
+with Listener(family="AF_UNIX") as listener:
+    result = {"address": listener.address, "tmp": gettempdir()}
+"""
+    seen = bench.result(body, key="k" * 100)
+    assert seen["address"].startswith(seen["tmp"])
+    assert not Path(seen["tmp"]).parent.exists()
+
+
 def test_a_step_leaves_nothing_in_the_checkout(bench: Bench) -> None:
     bench.result("import stages.contract")
     assert not list((bench.root / "stages").rglob("__pycache__"))
