@@ -17,13 +17,16 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = (
     ("kiln.__main__",),
     ("kiln.cli",),
-    ("kiln.commands",),
+    ("kiln.commands", "kiln.flashing", "kiln.talking", "kiln.watching"),
     ("kiln.console",),
     ("kiln.doctor", "kiln.gc", "kiln.inspection", "kiln.comparison", "kiln.verification"),
     ("kiln.release",),
+    ("kiln.emulator.",),
+    ("kiln.monitor.",),
+    ("kiln.device.",),
     ("kiln.build",),
     ("kiln.report.",),
-    ("kiln.result",),
+    ("kiln.result", "kiln.measured"),
     ("kiln.runner",),
     ("kiln.failures",),
     ("kiln.executors.",),
@@ -46,6 +49,7 @@ LAYERS = (
 HEAVY = (
     *("docker", "yaml", "rich", "requests", "uv", "numpy", "jinja2", "pygal"),
     *("cryptography", "cyclonedx", "google", "tomli_w"),
+    *("serial", "xmodem", "starlette", "uvicorn", "websockets"),
 )
 
 
