@@ -14,7 +14,13 @@ from kiln.errors import EngineError
 from kiln.executors import StepRun, job_document
 from kiln.executors.docker_engine import LABEL, PLATFORM, engine_errors
 from kiln.executors.docker_files import put_files
-from kiln.executors.docker_orphans import DRIVER_LABEL, FOLDER, if_there, remove_orphans
+from kiln.executors.docker_orphans import (
+    DRIVER_LABEL,
+    FOLDER,
+    if_there,
+    remove_container,
+    remove_orphans,
+)
 from kiln.executors.docker_stream import Output, hang_up
 from kiln.executors.orphans import this_driver
 from kiln.tree import canonical_json
@@ -123,4 +129,4 @@ class DockerJob:
     def _remove_container(self, name: str) -> None:
         """The store lets one driver make a step, so one of this name is nobody's."""
         with engine_errors("remove a container"):
-            if_there(lambda: self._client.containers.get(name).remove(force=True, v=True))
+            if_there(lambda: remove_container(self._client.containers.get(name)))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 import docker
 import docker.errors
+from docker.models.containers import Container
 
 from kiln.executors.docker_engine import LABEL, engine_errors
 from kiln.executors.orphans import is_dead
@@ -29,10 +30,24 @@ def remove_orphans(client: docker.DockerClient) -> None:
     with engine_errors("remove what a killed driver left"):
         for container in client.containers.list(all=True, sparse=True, filters=_DRIVEN):
             if is_dead(container.attrs["Labels"][DRIVER_LABEL]):
-                if_there(functools.partial(container.remove, force=True, v=True))
+                remove_container(container)
         for volume in client.volumes.list(filters=_DRIVEN):
             if volume.name.startswith(FOLDER) and is_dead(volume.attrs["Labels"][DRIVER_LABEL]):
                 if_there(volume.remove)
+
+
+def remove_container(container: Container) -> None:
+    """End and remove a container, which others may be doing too; when it returns it is gone."""
+
+    def remove() -> None:
+        try:
+            container.remove(force=True, v=True)
+        except docker.errors.APIError as error:
+            if error.status_code != HTTPStatus.CONFLICT:
+                raise
+            container.wait(condition="removed")
+
+    if_there(remove)
 
 
 def if_there(remove: Callable[[], object]) -> None:

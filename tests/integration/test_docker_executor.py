@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import tarfile
+import uuid
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,6 +30,8 @@ from kiln.errors import (
 from kiln.executors import STEP_VARIABLES, Executor, Limits, StepExit
 from kiln.executors.docker_engine import engine_errors
 from kiln.executors.docker_files import download_folder
+from kiln.executors.docker_orphans import remove_orphans
+from kiln.executors.orphans import this_driver
 from kiln.tree import File, tree_of
 from tests.integration.conftest import ROOT, Recorder, tree
 from tests.integration.docker_bench import PREFIX, Bench, engine_or_skip, make_bench, remove_all
@@ -415,6 +419,25 @@ DockerExecutor(root=root, logs=out, network=network).run(step, Killed())
     assert [container.status for container in bench.containers(step.key)] == ["running"]
     assert bench.executor().run(step, Recorder()).code == 0
     assert bench.is_clear_of(step.key)
+
+
+def test_steps_that_begin_at_once_clear_away_what_one_killed_driver_left(bench: Bench) -> None:
+    image = next(tag for each in bench.client.images.list() for tag in each.tags if PREFIX in tag)
+    place, _, process = this_driver().rpartition(" at ")
+    labels = {"org.kiln.driver": f"{place} at {process}9", "org.kiln.job": "orphan"}
+    for _ in range(4):
+        bench.client.volumes.create(f"kiln-job-{uuid.uuid4().hex}", labels=labels)
+        bench.client.containers.run(
+            image,
+            ["-c", "input()"],
+            entrypoint="python3",
+            detach=True,
+            stdin_open=True,
+            labels=labels,
+        )
+    with ThreadPoolExecutor(4) as steps:
+        list(steps.map(lambda _step: remove_orphans(bench.client), range(4)))
+    assert bench.is_clear_of("orphan")
 
 
 def test_a_gpu_that_the_engine_lacks(bench: Bench) -> None:
