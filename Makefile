@@ -7,18 +7,21 @@ SETTINGS := TARGET TASK DATA WEIGHTS MODEL IMGSZ EPOCHS BATCH NAME EXECUTOR GPU 
 # Of `make release` and `make verify` alone.
 RELEASE_SETTINGS := KEY BUNDLE PUBLIC_KEY TRUST_BUNDLE
 
+# Of a board that is attached.
+BOARD_SETTINGS := PORT ADDRESS
+
 .DEFAULT_GOAL := help
 .SUFFIXES:
 
 # Kiln reads them from its own variables. Their text is passed on as it stands: neither make nor
 # a shell looks into it. Variables of the same names in the environment are somebody else's.
-unexport $(SETTINGS) $(RELEASE_SETTINGS)
+unexport $(SETTINGS) $(RELEASE_SETTINGS) $(BOARD_SETTINGS)
 define take
 ifeq "$(origin $(1))" "command line"
 export KILN_$(1) := $$(value $(1))
 endif
 endef
-$(foreach setting,$(SETTINGS) $(RELEASE_SETTINGS),$(eval $(call take,$(setting))))
+$(foreach setting,$(SETTINGS) $(RELEASE_SETTINGS) $(BOARD_SETTINGS),$(eval $(call take,$(setting))))
 $(if $(filter 1,$(V)),$(eval export KILN_VERBOSE := 1))
 
 WORK := $(or $(KILN_HOME),.kiln)
@@ -44,6 +47,12 @@ release: $(WORK)/driver/.complete  ## write the release of TARGET: one archive, 
 
 verify: $(WORK)/driver/.complete  ## build BUNDLE= again from itself alone and compare every file
 	@$(KILN) verify
+
+flash: $(WORK)/driver/.complete  ## write the model for TARGET to the attached board, PORT= if there are more
+	@$(KILN) flash
+
+monitor: $(WORK)/driver/.complete  ## show what the board at PORT sees on a page; kiln monitor --demo needs none
+	@$(KILN) monitor
 
 targets: $(WORK)/driver/.complete  ## list the boards
 	@$(KILN) targets
@@ -90,6 +99,7 @@ help:
 	@echo
 	@echo "Settings: $(SETTINGS); V=1 shows the steps' logs"
 	@echo "Of a release: $(RELEASE_SETTINGS)"
+	@echo "Of a board: $(BOARD_SETTINGS)"
 
 $(WORK)/driver/.complete: kiln.lock pyproject.toml scripts/bootstrap.sh $(call lost,$(WORK)/driver)
 	@scripts/bootstrap.sh $(WORK)/driver kiln.lock
@@ -98,4 +108,4 @@ $(WORK)/dev/.complete: dev.lock pyproject.toml scripts/bootstrap.sh $(call lost,
   | $(WORK)/driver/.complete
 	@scripts/bootstrap.sh $(WORK)/dev dev.lock
 
-.PHONY: model explain report release verify targets doctor images gc clean test chaos test-unit check pins bench bench-quality help lost
+.PHONY: model explain report release verify flash monitor targets doctor images gc clean test chaos test-unit check pins bench bench-quality help lost

@@ -15,6 +15,7 @@ from kiln.environments import Environment
 from kiln.errors import NotAccepted, os_errors
 from kiln.executors import Executor
 from kiln.ledger import Ledger
+from kiln.measured import proof_of
 from kiln.plan import Plan, needs_host_data
 from kiln.reading import check_all, copy_checked
 from kiln.request import BuildRequest
@@ -161,13 +162,15 @@ def write_result(
 
 
 def write_report(folder: Path, document: Mapping[str, Any]) -> Path:
-    """Make report.html from the content of build.json; raises StoreError."""
+    """Make report.html from the content of build.json, and of board.json if there is one of this
+    very model; raises StoreError.
+    """
     # Drawing takes longer to import than a build that has nothing to do.
     from kiln.report import render
 
     page = folder / "report.html"
     with os_errors("cannot write the report"):
-        _write(page, render(document))
+        _write(page, render(document, proof_of(folder, document)))
     return page
 
 

@@ -15,6 +15,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from kiln import __version__
+from kiln.device_cli import device
 from kiln.errors import Interrupted, KilnError, ModelError, RequestError
 from kiln.request import BuildRequest, Flags, load_request
 from kiln.workplace import Workplace
@@ -107,7 +108,10 @@ def kiln(context: click.Context, debug: bool, verbose: bool) -> None:
 
     Settings come from built-in defaults, then kiln.toml, then flags.
     """
-    context.obj = {"debug": debug, "verbose": verbose}
+    context.obj = {"debug": debug, "verbose": verbose, "place": _workplace()}
+
+
+kiln.add_command(device)
 
 
 @kiln.command()
@@ -186,7 +190,7 @@ def verify(
 @_request_options
 @click.option("--open/--no-open", "show", default=True, help="Open it in a browser.")
 def report(build: Path | None, show: bool, config: Path | None, **flags: Any) -> None:
-    """Make report.html anew from build.json alone, and open it.
+    """Make report.html anew from build.json, and from what a board measured; open it.
 
     BUILD is a result folder; without it, that of the build which the settings ask for.
     """
@@ -256,6 +260,77 @@ def images(registry: str | None) -> None:
 
 
 @kiln.command()
+@click.argument("build", required=False, type=click.Path(exists=True, path_type=Path))
+@_request_options
+@_option(
+    "--port", metavar="PATH", help="Where the board is; found by itself if it is the only one."
+)
+@_option("--address", metavar="ADDRESS", help="Where in the flash, as 0x400000; the target's.")
+@click.option("--prove/--no-prove", default=True, help="Then have the board show that it runs it.")
+def flash(
+    build: Path | None,
+    port: str | None,
+    address: str | None,
+    prove: bool,
+    config: Path | None,
+    **flags: Any,
+) -> None:
+    """Write a model to the flash of an attached board, and have the board prove it.
+
+    BUILD is a result folder or a .tflite file; without it, the result of the build which the
+    settings ask for. Ends with 17 if the board cannot be reached, with 18 if writing failed.
+    """
+    from kiln.flashing import FlashRequest, flash_board
+
+    requests = _requests(config, flags)
+    if len(requests) != 1:
+        raise RequestError("one board is flashed at a time", hint="name it: TARGET=grove-v2")
+    flash_board(
+        FlashRequest(
+            build=requests[0],
+            source=build,
+            target_given=flags["target"] is not None,
+            port=port,
+            address=_number(address),
+            prove=prove,
+        ),
+        _workplace(),
+    )
+
+
+@kiln.command()
+@_option(
+    "--port", metavar="PATH", help="Where the board is; found by itself if it is the only one."
+)
+@_option("--target", metavar="NAME", help="Which kind of board.")
+@click.option("--demo", is_flag=True, help="Show an emulated board, which looks at demo pictures.")
+@click.option(
+    "--build",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The result folder whose model the emulated board runs; that of the demo.",
+)
+@_option(
+    "--executor",
+    type=click.Choice(["auto", "docker", "local"]),
+    help="Where the demo's steps run.",
+)
+@click.option("--listen", metavar="ADDRESS", default="127.0.0.1", help="Let others see the page.")
+@click.option("--http-port", type=click.IntRange(0, 65535), default=0, help="A free one if 0.")
+@click.option(
+    "--record", type=click.Path(path_type=Path), help="Record into this folder from the start on."
+)
+@click.option("--open/--no-open", "show", default=True, help="Open the page in a browser.")
+def monitor(**settings: Any) -> None:
+    """Show on a page what a board sees, and record it as training data. Ctrl-C ends it.
+
+    The page is for this host alone; with --listen, for whoever has the address that is printed.
+    """
+    from kiln.watching import WatchRequest, monitor_board
+
+    monitor_board(WatchRequest(**settings), _workplace())
+
+
+@kiln.command()
 @click.option("--store", is_flag=True, help="Also every finished step: builds start from nothing.")
 @click.option("--environments", is_flag=True, help="Also stage environments and images.")
 def clean(store: bool, environments: bool) -> None:
@@ -275,6 +350,14 @@ def gc(older: str, keep: str | None, force: bool, dry_run: bool) -> None:
     from kiln.commands import collect_garbage
 
     collect_garbage(_workplace(), older=older, keep=keep, force=force, dry_run=dry_run)
+
+
+def _number(text: str | None) -> int | None:
+    """A number as one writes an address: decimal, or hexadecimal with 0x."""
+    try:
+        return None if text is None else int(text, 0)
+    except ValueError:
+        raise RequestError(f"ADDRESS={text} is no number", hint="write it as 0x400000") from None
 
 
 def _requests(config: Path | None, flags: dict[str, Any]) -> list[BuildRequest]:

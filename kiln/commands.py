@@ -153,7 +153,7 @@ def compare_builds(left: Path, right: Path, *, as_json: bool) -> None:
 def show_report(
     folder: Path | None, request: BuildRequest, place: Workplace, *, show: bool
 ) -> None:
-    """Make report.html anew from build.json alone, and open it in a browser."""
+    """Make report.html anew, and open it in a browser."""
     from kiln.comparison import load_build, reading
 
     if folder is None:

@@ -14,7 +14,8 @@ from rich.table import Table
 
 from kiln.disk import shown_bytes
 from kiln.errors import KilnError, RequestError
-from kiln.progress import StepBars
+from kiln.measured import Proof
+from kiln.progress import StepBars, TransferBar
 from kiln.result import METRICS, BuildResult, Usage, Verdict
 from kiln.runner import Outlook
 from kiln.step import Step
@@ -54,8 +55,27 @@ class Terminal:
     def json(self, value: object) -> None:
         sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
+    def line(self, value: object) -> None:
+        """One of many, as JSON on a line of its own, at once."""
+        sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+
     def result(self, text: str) -> None:
-        self._out.print(escape(text))
+        self._out.print(escape(_plain(text)))
+
+    def proved(self, proof: Proof) -> None:
+        """What a board does with a model: every check, and the time beside the estimate."""
+        for check in proof.checks:
+            expected = "" if check.ok else f", expected {check.expected}"
+            mark = "✓" if check.ok else "✕"
+            self._mark(mark, f"{check.title}: {check.figure}{expected}", out=True)
+        estimate = "" if proof.estimated_ms is None else f", {proof.estimated_ms:.1f} estimated"
+        self._out.print(
+            f"speed     {proof.inference_ms:g} ms measured on board{estimate}; "
+            f"{proof.preprocess_ms:g} ms before it and {proof.postprocess_ms:g} ms after it"
+        )
+        for warning in proof.warnings:
+            self._warning(warning, "")
 
     def build_done(self, result: BuildResult, folder: str) -> None:
         """The end of a build: files, memory against the board, speed and accuracy."""
@@ -226,6 +246,14 @@ class Terminal:
 
     def say(self, message: str, /) -> None:
         self._mark("▸", message)
+
+    def transfer(self) -> TransferBar:
+        """What shows how far a transfer to a board is."""
+        return TransferBar(self._err, _SECONDS_A_LINE)
+
+    def done(self, message: str) -> None:
+        """What was asked for is done."""
+        self._mark("✓", message, out=True)
 
     def step_reused(self, step: Step) -> None:
         self._mark("=", f"{step.title} (already made)")

@@ -121,10 +121,16 @@ class ModelError(KilnError):
 class NotAccepted(ModelError):
     """The firmware would not take this model; names each check that failed."""
 
-    def __init__(self, firmware: str, refusals: Iterable[str]) -> None:
+    def __init__(
+        self,
+        firmware: str,
+        refusals: Iterable[str],
+        *,
+        hint: str = "FORCE=1 keeps the model all the same, marked as not accepted",
+    ) -> None:
         super().__init__(
             "\n".join([f"{firmware} would not take this model:", *(f"  ✕ {r}" for r in refusals)]),
-            hint="FORCE=1 keeps the model all the same, marked as not accepted",
+            hint=hint,
         )
 
 
@@ -144,6 +150,67 @@ class NotReproduced(KilnError):
     """A release was built again, and something came out differently."""
 
     exit_code = 16
+
+
+class BoardError(KilnError):
+    """The board cannot be reached, or does not say what it should."""
+
+    exit_code = 17
+
+
+class PortMissing(BoardError):
+    """There is no such port."""
+
+    def __init__(self, port: str) -> None:
+        super().__init__(
+            f"there is no port {port}",
+            hint="plug the board in with a cable that carries data; without PORT= Kiln looks for "
+            "the board itself and lists what is attached",
+        )
+
+
+class PortForbidden(BoardError):
+    """The user may not use the port."""
+
+    def __init__(self, port: str) -> None:
+        super().__init__(
+            f"you may not use {port}",
+            hint="sudo usermod -aG dialout $USER, then log in anew (on Arch the group is uucp)",
+        )
+
+
+class PortBusy(BoardError):
+    """Another program has the port; ``holders`` are those that could be found out."""
+
+    def __init__(self, port: str, holders: Iterable[str]) -> None:
+        names = ", ".join(holders) or "another program"
+        super().__init__(
+            f"{port} is in use by {names}",
+            hint="end it, or disconnect the board there: a line to a board has one user at a time",
+        )
+
+
+class BoardGone(BoardError):
+    """The port vanished while it was in use."""
+
+    def __init__(self, port: str) -> None:
+        super().__init__(
+            f"the board at {port} is gone: unplugged, or its USB port was reset",
+            hint="plug it in again and run the same command; try another cable if this repeats",
+        )
+
+
+class FlashFailed(KilnError):
+    """Writing to the board's flash failed; ``done`` of ``total`` bytes had been taken by then."""
+
+    exit_code = 18
+
+    def __init__(self, why: str, *, done: int, total: int) -> None:
+        super().__init__(
+            f"the model was not written: {why} (after {done // 1000} of {total // 1000} kB)",
+            hint="the board takes another attempt: run the same command again"
+            + ("; until one succeeds its model area holds half a model" if done else ""),
+        )
 
 
 class Interrupted(KilnError):

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from kiln.device import esp
 from kiln.disk import remove_tree, shown_bytes, size_of
 from kiln.environments import ENVIRONMENT_NAMES, load_environment
 from kiln.errors import RequestError, os_errors
@@ -23,7 +24,7 @@ _AGE_S = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _SIZE = re.compile(r"(?P<count>\d+(\.\d+)?) ?(?P<unit>[KMGT])(iB)?")
 _SIZE_BYTES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
-_ENVIRONMENT = re.compile(rf"({'|'.join(ENVIRONMENT_NAMES)})-[0-9a-f]{{12}}-cp\d+")
+_ENVIRONMENT = re.compile(rf"({'|'.join((*ENVIRONMENT_NAMES, esp.NAME))})-[0-9a-f]{{12}}-cp\d+")
 _BUILDS_NAMED = 5
 
 
@@ -198,6 +199,7 @@ def _together(what: str, why: str, paths: Sequence[Path]) -> Iterator[Removal]:
 def _environments(place: Workplace) -> Iterator[Removal]:
     """Environments of other locks than the checkout's; a lock file beside one goes with it."""
     current = [folder_name(load_environment(place.root, name)) for name in ENVIRONMENT_NAMES]
+    current.append(esp.folder_name())
     for path in _in(place.home / "envs"):
         if _ENVIRONMENT.fullmatch(path.name) and path.name not in current:
             paths = (path, path.with_suffix(".lock"))

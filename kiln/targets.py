@@ -92,6 +92,49 @@ class VelaSettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ProtectedRange:
+    """Bytes of the flash that are never written: the board could lose more than a model."""
+
+    name: str
+    address: int
+    bytes: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Handshake:
+    """What a WiseEye2's boot loader prints and is answered.
+
+    ``enter``, sent while the board restarts, brings up the line ``menu``. After each transfer it
+    asks ``question``: ``go_on`` takes another transfer, ``reboot`` starts the firmware.
+    """
+
+    enter: str
+    menu: str
+    question: str
+    go_on: str
+    reboot: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Device:
+    """How the board is reached. ``usb`` ids are `vendor:product` in lower-case hexadecimal.
+
+    ``loader`` writes the flash, and ``protocol`` is what the firmware speaks, if Kiln speaks it
+    too. ``handshake`` is of the loader `we2`, ``chip`` the one that `esp` must find.
+    ``address_help`` says what to do where the default address cannot be written.
+    """
+
+    usb: tuple[str, ...]
+    baud: int
+    loader: Literal["we2", "esp"]
+    protocol: Literal["sscma"] | None = None
+    handshake: Handshake | None = None
+    chip: str | None = None
+    protected: tuple[ProtectedRange, ...] = ()
+    address_help: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Target:
     """One board with one firmware."""
 
@@ -101,6 +144,7 @@ class Target:
     firmware: Firmware
     input: InputContract
     flash: FlashMap
+    device: Device
     tasks: Mapping[Task, TaskContract]
     vela: VelaSettings | None = None
 

@@ -64,9 +64,18 @@ def locks() -> list[Lock]:
         )
         for name in ENVIRONMENT_NAMES
     ]
+    # GPL-2.0-or-later: in an environment of its own; what it is built with has another lock.
+    esptool = [
+        Lock(
+            path=f"kiln/device/{name}.lock",
+            arguments=(f"kiln/device/{name}.in", "--universal", "--python-version", "3.11"),
+        )
+        for name in ("esptool", "esptool-build")
+    ]
     driver = ("pyproject.toml", "--universal", "--python-version", "3.11")
     return [
         *stages,
+        *esptool,
         Lock(path="kiln.lock", arguments=driver),
         Lock(path="dev.lock", arguments=(*driver, "--group", "dev", "--constraints", "kiln.lock")),
     ]
@@ -134,9 +143,11 @@ def copy_sources(folder: Path) -> None:
 
     An old lock would also hold every package at the version that it has there.
     """
-    (folder / "docker").mkdir()
-    for path in (ROOT / "pyproject.toml", *(ROOT / "docker").glob("*.in"), *ROOT.glob(_OVERRIDES)):
-        shutil.copy(path, folder / path.relative_to(ROOT))
+    sources = ("pyproject.toml", "docker/*.in", "kiln/device/*.in", _OVERRIDES)
+    for path in (found for pattern in sources for found in ROOT.glob(pattern)):
+        copy = folder / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
 
 
 def _resolve_all() -> dict[str, str]:

@@ -12,7 +12,7 @@ import shutil
 import sysconfig
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,18 +53,7 @@ class VirtualEnvironments:
 
     def find(self, environment: Environment) -> Interpreter | None:
         """The environment's Python if it is whole and nobody has changed its packages since."""
-        folder = self._folder(environment)
-        python = folder / "bin" / "python"
-        try:
-            marker = json.loads((folder / _MARKER).read_text(encoding="utf-8"))
-            interpreter, packages = Path(marker["interpreter"]), marker["packages"]
-            if python.resolve(strict=True) != interpreter or _packages(folder) != packages:
-                return None
-            return Interpreter(
-                path=python, facts={"python": marker["python"], "lock": marker["lock"]}
-            )
-        except (OSError, ValueError, KeyError):
-            return None
+        return find_whole(self._folder(environment))
 
     def make(self, environment: Environment, say: Say) -> None:
         """Make the environment unless it is there; two drivers make it once.
@@ -74,35 +63,62 @@ class VirtualEnvironments:
         if self.find(environment) is not None:
             return
         _refuse_other_hosts()
-        folder = self._folder(environment)
-        with os_errors(f"the {environment.name} environment cannot be made", EnvironmentBroken):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            self._logs.mkdir(parents=True, exist_ok=True)
-            with _locked(folder.with_suffix(".lock"), environment.name, say):
-                if self.find(environment) is None:
-                    self._make(environment, folder, say)
-
-    def _make(self, environment: Environment, folder: Path, say: Say) -> None:
         log = self._logs / f"environment-{environment.name}.log"
-        log.write_text("", encoding="utf-8")
-        if folder.exists():
-            say(f"the {environment.name} environment is not whole: making it again")
-            shutil.rmtree(folder)
-        with self._python_lock:
-            stop_if_asked()
-            base = find_python(self._home) or _download_python(self._home, log, say)
-        say(f"making the {environment.name} environment ({_SIZES[environment.name]}, once)")
-        started = time.monotonic()
-        try:
-            _install(environment, base, folder, variables=_variables(self._home), log=log)
-        except UvFailed as error:
-            text = f"the {environment.name} environment cannot be made: {error}"
-            kind = DiskFull if error.disk_full else EnvironmentBroken
-            raise kind(text, hint=error.hint, log=log) from error
-        say(f"made the {environment.name} environment in {time.monotonic() - started:.0f} s")
+        folder = self._folder(environment)
+        size = _SIZES[environment.name]
+
+        def fill() -> None:
+            with self._python_lock:
+                stop_if_asked()
+                base = find_python(self._home) or _download_python(self._home, log, say)
+            say(f"making the {environment.name} environment ({size}, once)")
+            _install(environment.lock, base, folder, variables=_variables(self._home), log=log)
+
+        make_whole(folder, environment.name, fill, log=log, say=say)
 
     def _folder(self, environment: Environment) -> Path:
         return self._home / "envs" / folder_name(environment)
+
+
+def find_whole(folder: Path) -> Interpreter | None:
+    """The Python of an environment if it is whole and nobody has changed its packages since."""
+    python = folder / "bin" / "python"
+    try:
+        marker = json.loads((folder / _MARKER).read_text(encoding="utf-8"))
+        interpreter, packages = Path(marker["interpreter"]), marker["packages"]
+        if python.resolve(strict=True) != interpreter or _packages(folder) != packages:
+            return None
+        return Interpreter(path=python, facts={"python": marker["python"], "lock": marker["lock"]})
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def make_whole(folder: Path, name: str, fill: Callable[[], None], *, log: Path, say: Say) -> None:
+    """Have ``fill`` make an environment unless it is there; two drivers make it once.
+
+    Raises EnvironmentBroken and DiskFull.
+    """
+    with os_errors(f"the {name} environment cannot be made", EnvironmentBroken):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(folder.with_suffix(".lock"), name, say):
+            if find_whole(folder) is None:
+                _make_whole(folder, name, fill, log=log, say=say)
+
+
+def _make_whole(folder: Path, name: str, fill: Callable[[], None], *, log: Path, say: Say) -> None:
+    log.write_text("", encoding="utf-8")
+    if folder.exists():
+        say(f"the {name} environment is not whole: making it again")
+        shutil.rmtree(folder)
+    started = time.monotonic()
+    try:
+        fill()
+    except UvFailed as error:
+        text = f"the {name} environment cannot be made: {error}"
+        kind = DiskFull if error.disk_full else EnvironmentBroken
+        raise kind(text, hint=error.hint, log=log) from error
+    say(f"made the {name} environment in {time.monotonic() - started:.0f} s")
 
 
 def folder_name(environment: Environment) -> str:
@@ -149,28 +165,40 @@ def _with_own_pythons(home: Path) -> dict[str, str]:
 
 
 def _install(
-    environment: Environment,
-    base: Path,
-    folder: Path,
-    *,
-    variables: Mapping[str, str],
-    log: Path,
+    lock: Path, base: Path, folder: Path, *, variables: Mapping[str, str], log: Path
 ) -> None:
     """Fill ``folder``, the marker last; raises UvFailed and OSError."""
-    python = folder / "bin" / "python"
+    make_empty(base, folder, variables=variables, log=log)
+    install_locked(lock, folder, "--only-binary", ":all:", variables=variables, log=log)
+    mark_whole(folder, lock, variables=variables)
+
+
+def make_empty(base: Path, folder: Path, *, variables: Mapping[str, str], log: Path) -> None:
+    """Make an environment of the Python ``base``, with nothing in it; raises UvFailed."""
     run_uv("venv", "--no-project", "--python", base, folder, variables=variables, log=log)
+
+
+def install_locked(
+    lock: Path, folder: Path, *options: str, variables: Mapping[str, str], log: Path
+) -> None:
+    """Add all packages of a lock, each with one of the hashes there; raises UvFailed."""
     run_uv(
-        *("pip", "install", "--python", python, "--no-deps", "--require-hashes"),
-        *("--only-binary", ":all:", "--requirement", environment.lock.absolute()),
+        *("pip", "install", "--no-deps", "--require-hashes", *options),
+        *("--python", folder / "bin" / "python", "--requirement", lock.absolute()),
         # The hashes decide what is installed, so any index may offer it.
         *("--index-strategy", "unsafe-best-match"),
         variables=variables,
         log=log,
     )
+
+
+def mark_whole(folder: Path, lock: Path, *, variables: Mapping[str, str]) -> None:
+    """Say that an environment is complete, and what is in it; raises OSError."""
+    python = folder / "bin" / "python"
     marker = {
         "interpreter": str(python.resolve()),
         "python": ask_uv("python", "find", "--show-version", python, variables=variables),
-        "lock": hash_file(environment.lock),
+        "lock": hash_file(lock),
         "packages": _packages(folder),
     }
     (folder / _MARKER).write_text(json.dumps(marker, indent=1), encoding="utf-8")
@@ -178,8 +206,7 @@ def _install(
 
 def _packages(folder: Path) -> list[str]:
     """Names and versions of what is installed, as their metadata folders say."""
-    site = folder / "lib" / f"python{PYTHON_VERSION}" / "site-packages"
-    return sorted(path.stem for path in site.iterdir() if path.suffix == ".dist-info")
+    return sorted(path.stem for path in folder.glob("lib/python*/site-packages/*.dist-info"))
 
 
 def _refuse_other_hosts() -> None:

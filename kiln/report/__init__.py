@@ -1,7 +1,8 @@
 """One build as one page: build.json in, self-contained HTML out.
 
 The page asks for nothing and runs no script. It shows what build.json says; all it adds is order
-and wording, so it can be made again at any time from build.json alone, byte for byte.
+and wording, so it can be made again at any time from build.json alone, byte for byte; what was
+measured on a board is the one thing that it can show besides.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 import jinja2
 
+from kiln.measured import Proof
 from kiln.report import charts, page, words
 from kiln.report.pictures import FONT, pictures
 
@@ -19,9 +21,10 @@ from kiln.report.pictures import FONT, pictures
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def render(document: Mapping[str, Any]) -> str:
+def render(document: Mapping[str, Any], proof: Proof | None = None) -> str:
     """The report of a build, from the content of its build.json (format 2).
 
+    With ``proof`` it also says what a board was found to do with the model.
     What a document lacks, since the step that makes it was not run, the page says in words.
     """
     build = page.completed(document)
@@ -30,6 +33,7 @@ def render(document: Mapping[str, Any]) -> str:
         .get_template("page.html")
         .render(
             build=build,
+            proof=proof,
             policy=POLICY,
             scores=page.scores(build),
             accuracy=page.accuracy(build),

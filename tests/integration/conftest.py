@@ -37,6 +37,8 @@ STEPS: Mapping[str, tuple[EnvironmentName, str]] = {
     "verify": ("vela", "verify"),
     "evaluate": ("export", "evaluate"),
     "layers": ("export", "layers"),
+    "answers": ("vela", "answers"),
+    "sights": ("export", "sights"),
 }
 IMGSZ = 64
 #: A training that is over in seconds; its task is the test's.

@@ -163,16 +163,17 @@ def test_an_entry_that_cannot_be_read_goes_at_once(place: Workplace) -> None:
 
 
 def test_environments_of_other_locks_go_and_this_checkouts_stay(place: Workplace) -> None:
+    from kiln.device import esp
     from kiln.environments import load_environment
     from kiln.executors.virtualenvs import folder_name
 
-    current = folder_name(load_environment(ROOT, "vela"))
+    current = {folder_name(load_environment(ROOT, "vela")), esp.folder_name()}
     envs = place.home / "envs"
-    for name in (current, "vela-000000000000-cp311", "mine"):
+    for name in (*current, "vela-000000000000-cp311", "esptool-000000000000-cp311", "mine"):
         (envs / name / "bin").mkdir(parents=True)
         (envs / f"{name}.lock").touch()
     _collect(place)
-    kept = {current, "mine"}
+    kept = {*current, "mine"}
     assert {path.name for path in envs.iterdir()} == kept | {f"{name}.lock" for name in kept}
 
 

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = (
     ("kiln.__main__",),
     ("kiln.cli",),
+    ("kiln.device_cli",),
     ("kiln.commands", "kiln.flashing", "kiln.talking", "kiln.watching"),
     ("kiln.console",),
     ("kiln.doctor", "kiln.gc", "kiln.inspection", "kiln.comparison", "kiln.verification"),

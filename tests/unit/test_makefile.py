@@ -110,6 +110,17 @@ def test_make_and_the_command_line_know_the_same_settings() -> None:
     assert made == known
 
 
+def test_make_knows_the_settings_of_a_board() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    settings = re.search(r"^BOARD_SETTINGS := (.*)$", makefile, re.MULTILINE)
+    assert settings is not None
+    known = [
+        {parameter.envvar for parameter in command.params if isinstance(parameter, click.Option)}
+        for command in (cli.flash, cli.build)
+    ]
+    assert {f"KILN_{name}" for name in settings[1].split()} == known[0] - known[1]
+
+
 def test_the_environment_is_made_once_and_again_when_its_recipe_or_python_changes(
     checkout: Path,
 ) -> None:

@@ -1,0 +1,194 @@
+"""The description of a model that a board keeps beside it: names for what its numbers mean.
+
+SenseCraft's page writes it with ``AT+INFO=`` after a flash and reads it when it connects: base64
+of JSON, the interface ``Model`` in src/sscma/types.ts of Seeed-Studio/SenseCraft-Web-Toolkit,
+written in src/pages/setup/process/components/Device.vue (``setInfo``) and read in .../process/
+grove_ai_we2/Device.vue and components/Preview.vue, where ``classes`` label the boxes. Kiln writes
+the same, and under a key of its own what the page has no place for.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import dataclasses
+import itertools
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kiln.errors import BoardError, RequestError
+
+#: Of the 4095 bytes of a request; what is left holds `AT+`, a tag, `@INFO=""` and the end.
+MAX_INFO_CHARACTERS = 4064
+
+#: COCO's keypoints, and which of them are joined: what a data set of 17 is taken to have.
+COCO_KEYPOINTS = (
+    *("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder"),
+    *("left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip"),
+    *("left_knee", "right_knee", "left_ankle", "right_ankle"),
+)
+COCO_SKELETON = (
+    *((15, 13), (13, 11), (16, 14), (14, 12), (11, 12)),
+    *((5, 11), (6, 12), (5, 6), (5, 7), (6, 8), (7, 9), (8, 10)),
+    *((1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)),
+)
+
+_CATEGORIES = {"pose": "Pose Detection", "detect": "Object Detection"}
+_ALGORITHMS = {"pose": "YOLOv8 Pose", "detect": "YOLOv8"}
+#: What a description can do without, the least useful first; a pair leads into Kiln's own key.
+_OPTIONAL = (
+    *(("description",), ("author",), ("model_type",), ("algorithm",), ("checksum",)),
+    *(("kiln", "skeleton"), ("kiln", "keypoints")),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Description:
+    """What is known of a model; empty where a foreign description does not say.
+
+    ``size`` is in bytes; ``skeleton`` joins keypoints by their numbers; ``task`` is pose or
+    detect.
+    """
+
+    name: str
+    sha256: str = ""
+    size: int = 0
+    task: str = ""
+    classes: tuple[str, ...] = ()
+    keypoints: tuple[str, ...] = ()
+    skeleton: tuple[tuple[int, int], ...] = ()
+
+    def label(self, target: int) -> str:
+        """The name of a class, or its number if it has none."""
+        return self.classes[target] if 0 <= target < len(self.classes) else str(target)
+
+
+class DescriptionTooLong(BoardError):
+    """The class names alone are more than the board can keep."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(
+            f"the names of {classes} classes are too long for the board's memory of labels",
+            hint="shorten the names in data.yaml; the model itself is not affected, but boxes "
+            "are labelled with whatever the board had before",
+        )
+
+
+def describe(document: Mapping[str, Any]) -> Description:
+    """What build.json says of the model that goes onto the board; raises RequestError."""
+    try:
+        sha256, size = document["files"][document["deployed"]]
+        made = next(step["result"] for step in document["steps"] if step["name"] == "onnx")
+        count = made["kpt_shape"][0] if made["kpt_shape"] else 0
+        is_coco = count == len(COCO_KEYPOINTS)
+        return Description(
+            name=str(document["name"]),
+            sha256=str(sha256),
+            size=int(size),
+            task=str(document["task"]),
+            classes=tuple(str(name) for name in made["names"]),
+            keypoints=COCO_KEYPOINTS if is_coco else tuple(f"point {n}" for n in range(count)),
+            skeleton=COCO_SKELETON if is_coco else (),
+        )
+    except (LookupError, TypeError, ValueError, StopIteration) as error:
+        raise RequestError(
+            f"build.json does not describe its model ({type(error).__name__}: {error})",
+            hint="the build command writes it anew",
+        ) from error
+
+
+def to_info(description: Description) -> str:
+    """The text for ``AT+INFO=``; the same description gives the same text.
+
+    What is optional is left out, little by little, if all of it is too long for a request.
+    Raises DescriptionTooLong if what must be there is so, too.
+    """
+    document = _document(description)
+    for path in (None, *_OPTIONAL):
+        if path is not None:
+            _remove(document, path)
+        text = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
+        info = base64.b64encode(text.encode("utf-8", "replace")).decode("ascii")
+        if len(info) <= MAX_INFO_CHARACTERS:
+            return info
+    raise DescriptionTooLong(len(description.classes))
+
+
+def from_info(text: str) -> Description | None:
+    """Read what ``AT+INFO?`` gave, whoever wrote it; None for what is no description."""
+    try:
+        document = json.loads(base64.b64decode(text, validate=True))
+    except (binascii.Error, ValueError, RecursionError):
+        return None
+    if not isinstance(document, Mapping):
+        return None
+    own = document.get("kiln")
+    kiln: Mapping[str, Any] = own if isinstance(own, Mapping) else {}
+    keypoints = _texts(kiln.get("keypoints"))
+    return Description(
+        name=_text(document.get("name")),
+        sha256=_text(kiln.get("sha256")),
+        size=_size(document.get("size")),
+        task=_text(kiln.get("task")),
+        classes=_texts(document.get("classes")),
+        keypoints=keypoints,
+        skeleton=_pairs(kiln.get("skeleton"), len(keypoints)),
+    )
+
+
+def _document(description: Description) -> dict[str, Any]:
+    digest = description.sha256
+    own: dict[str, Any] = {"sha256": digest, "task": description.task}
+    if description.keypoints:
+        own |= {"keypoints": description.keypoints, "skeleton": description.skeleton}
+    return {
+        "uuid": str(uuid.uuid5(uuid.NAMESPACE_URL, f"sha256:{digest}")),
+        "name": description.name,
+        # A model has no version of its own; its digest tells one from the next.
+        "version": digest[:8],
+        "category": _CATEGORIES.get(description.task, ""),
+        "classes": description.classes,
+        "model_type": "TFLite",
+        "algorithm": _ALGORITHMS.get(description.task, ""),
+        "description": "Made by Kiln",
+        "checksum": f"SHA-256: {digest}",
+        "size": str(description.size),
+        "author": "Kiln",
+        "isCustom": True,  # the page then shows it as a model of the user's own
+        "kiln": own,
+    }
+
+
+def _remove(document: dict[str, Any], path: Sequence[str]) -> None:
+    for key in path[:-1]:
+        document = document[key]
+    document.pop(path[-1], None)
+
+
+def _text(value: object) -> str:
+    """A half of a character, which JSON can spell, could not be shown anywhere."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    """Names by number: one that is no text keeps its place."""
+    return tuple(_text(each) for each in value) if isinstance(value, list) else ()
+
+
+def _size(value: object) -> int:
+    """SenseCraft has it as text, its model list now and then with a unit."""
+    if type(value) is int:
+        return value
+    digits = "".join(itertools.takewhile(str.isdecimal, value)) if isinstance(value, str) else ""
+    return int(digits[:12] or "0")
+
+
+def _pairs(value: object, count: int) -> tuple[tuple[int, int], ...]:
+    pairs = [each for each in value if isinstance(each, list)] if isinstance(value, list) else []
+    return tuple(
+        (pair[0], pair[1])
+        for pair in pairs
+        if len(pair) == 2 and all(type(n) is int and 0 <= n < count for n in pair)
+    )

@@ -1,0 +1,146 @@
+"""What can go wrong between a host and the emulated board, switchable one by one."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Iterator
+from typing import Literal
+
+Mishap = Literal["silence", "unplug", "reboot"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Noise:
+    """How likely each byte of one direction is lost, doubled, or changed in one bit."""
+
+    drop: float = 0.0
+    double: float = 0.0
+    corrupt: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return self.drop + self.double + self.corrupt
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Faults:
+    """All off by default.
+
+    ``silent_after``, ``unplug_after`` and ``reboot_after`` are bytes received since the faults were
+    set; each happens once. ``nak_storm`` is (packet, times): the packet of a model, from 1, that is
+    refused although it is whole, and how often. ``flash_full`` is the byte of a model at which the
+    flash takes no more. ``truncate_json`` is how likely a frame of the firmware loses its end.
+    ``boot_noise`` is bytes of noise at each start.
+    """
+
+    seed: int = 0
+    to_board: Noise = Noise()
+    to_host: Noise = Noise()
+    silent_after: int | None = None
+    unplug_after: int | None = None
+    reboot_after: int | None = None
+    nak_storm: tuple[int, int] | None = None
+    refuse_preamble: bool = False
+    flash_full: int | None = None
+    truncate_json: float = 0.0
+    boot_noise: int = 0
+
+
+class Troublemaker:
+    """Carries faults out; the same seed and the same bytes give the same trouble."""
+
+    def __init__(self, faults: Faults) -> None:
+        self.faults = faults
+        self._to_board = random.Random(f"{faults.seed} to the board")
+        self._to_host = random.Random(f"{faults.seed} to the host")
+        self._received = 0
+        self._naks = faults.nak_storm[1] if faults.nak_storm else 0
+        ahead: tuple[tuple[int | None, Mishap], ...] = (
+            (faults.silent_after, "silence"),
+            (faults.unplug_after, "unplug"),
+            (faults.reboot_after, "reboot"),
+        )
+        self._ahead = sorted((at, what) for at, what in ahead if at is not None)
+
+    def to_board(self, data: bytes) -> bytes:
+        """What arrives of what the host sent."""
+        return _spoilt(data, self.faults.to_board, self._to_board)
+
+    def to_host(self, data: bytes) -> bytes:
+        """What arrives of what the board sent."""
+        return _spoilt(data, self.faults.to_host, self._to_host)
+
+    def parts(self, data: bytes) -> Iterator[tuple[bytes, Mishap | None]]:
+        """Received bytes up to each mishap, with it, then the rest."""
+        while self._ahead and self._ahead[0][0] <= self._received + len(data):
+            at, what = self._ahead.pop(0)
+            count = max(0, at - self._received)
+            part, data = data[:count], data[count:]
+            self._received += count
+            yield part, what
+        self._received += len(data)
+        yield data, None
+
+    def refuses(self, packet: int) -> bool:
+        """Whether a whole packet of a model, counted from 1, is answered with NAK."""
+        storm = self.faults.nak_storm
+        if storm is None or packet != storm[0] or not self._naks:
+            return False
+        self._naks -= 1
+        return True
+
+    def frame(self, data: bytes) -> bytes:
+        """A frame of the firmware, perhaps without its end."""
+        if self._to_host.random() >= self.faults.truncate_json:
+            return data
+        return data[: self._to_host.randrange(len(data))]
+
+    def boot_noise(self) -> bytes:
+        return self._to_host.randbytes(self.faults.boot_noise)
+
+
+def random_faults(seed: int) -> Faults:
+    """One fault or two, and now and then none, drawn from a seed."""
+    draw = random.Random(seed)
+
+    def noise() -> Noise:
+        kind = draw.choice(("drop", "double", "corrupt"))
+        return Noise(**{kind: draw.choice((0.0002, 0.001, 0.004))})
+
+    drawn: dict[str, object] = {}
+    for _ in range(draw.choice((0, 1, 1, 1, 2, 2))):
+        match draw.randrange(9):
+            case 0 | 1:
+                drawn["to_board"] = noise()
+            case 2 | 3:
+                drawn["to_host"] = noise()
+            case 4:
+                drawn["nak_storm"] = (draw.randint(1, 30), draw.choice((1, 3, 8, 40)))
+            case 5:
+                name = draw.choice(("silent_after", "unplug_after", "reboot_after"))
+                drawn[name] = draw.randint(1, 6000)
+            case 6:
+                drawn["refuse_preamble"] = True
+            case 7:
+                drawn["flash_full"] = draw.randint(0, 4000)
+            case 8:
+                drawn["boot_noise"] = draw.randint(1, 400)
+    return dataclasses.replace(Faults(seed=seed), **drawn)  # type: ignore[arg-type]
+
+
+def _spoilt(data: bytes, noise: Noise, draw: random.Random) -> bytes:
+    if not noise.total:
+        return data
+    spoilt = bytearray()
+    for byte in data:
+        chance = draw.random()
+        if chance < noise.drop:
+            continue
+        if chance < noise.drop + noise.double:
+            spoilt += bytes((byte, byte))
+        elif chance < noise.total:
+            spoilt.append(byte ^ 1 << draw.randrange(8))
+        else:
+            spoilt.append(byte)
+    return bytes(spoilt)

@@ -1,0 +1,308 @@
+"""The SSCMA firmware as it answers on the line.
+
+After SSCMA-Micro 1.0.x: docs/protocol/at-protocol-en_US.md for the requests, sscma/main_task.hpp,
+sscma/repl/server.hpp and sscma/callback/*.hpp for what is answered to them. A reply is one JSON
+object between ``\\r`` and ``\\n``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kiln.emulator.arguments import Command, crc16_maxim, read_command, whole_number
+from kiln.emulator.flash import Flash, Slot
+from kiln.emulator.sight import Eye, report
+
+_NAME = "Grove Vision AI V2"
+_DEVICE_ID = "7e2d02cf"
+_VERSION = {"at_api": "v0", "software": "2024.08.16", "hardware": "1"}
+_REPLY, _EVENT, _LOG = 0, 1, 2
+_OK, _INVALID, _NOT_PERMITTED = 0, 5, 9
+_MAX_LINE = 4095
+
+_POSE, _DETECT = 5, 8
+_CAMERA = 1
+#: Type and category of each algorithm that the WE2 port has; the key is misspelt there.
+_ALGORITHMS = [
+    {"type": number, "categroy": category, "input_from": _CAMERA}
+    for number, category in ((1, 1), (3, 1), (4, 3), (_POSE, 2), (6, 1), (7, 1), (_DETECT, 1))
+]
+_UNDEFINED = {"type": 0, "categroy": 0, "input_from": 0}
+_SENSOR = {"id": 1, "type": _CAMERA, "state": 2, "opt_id": 0, "opt_detail": "240x240 Auto"}
+_NO_MODEL = {"id": 0, "type": 0, "address": 0, "size": 0}
+
+#: Keys for the boot loader, which the firmware itself would ignore: see ``kiln.emulator.board``.
+#: A command may hold as many of them.
+_RESTART_KEYS = 5
+_RESTART_KEYS_IN_A_COMMAND = 20
+_KEY = ord("1")
+
+
+@dataclasses.dataclass
+class Storage:
+    """What the firmware keeps over resets, and over a new model too; thresholds in percent."""
+
+    info: str = ""
+    boot_count: int = 0
+    score: int = 70
+    iou: int = 45
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Camera:
+    """How fast the board is: frames a second at most, and the milliseconds that it reports for
+    preprocessing, inference and postprocessing.
+    """
+
+    fps: float = 10.0
+    perf_ms: tuple[int, int, int] = (7, 38, 4)
+
+
+#: How many arguments a command has, and what answers to it.
+_Answer = tuple[int, Callable[[Command, list[str]], None]]
+
+
+@dataclasses.dataclass
+class _Invocation:
+    """An INVOKE under way. ``name`` is as it was asked, with its tag; ``times`` -1 is for ever."""
+
+    name: str
+    times: int
+    differing: bool
+    results_only: bool
+    due: float
+    count: int = 0
+    last: Mapping[str, Any] | None = None
+
+
+class Firmware:
+    """Runs from the end of the boot loader to the next reset.
+
+    ``is_busy`` says that the line still carries what was sent. The firmware writes a frame whole
+    before it takes the next one, so a slow line, or a host that does not read, slows the camera.
+    """
+
+    def __init__(
+        self,
+        flash: Flash,
+        storage: Storage,
+        eye: Eye | None,
+        camera: Camera,
+        send: Callable[[bytes], None],
+        is_busy: Callable[[], bool],
+        restart: Callable[[], None],
+        heard: Callable[[str], None],
+    ) -> None:
+        self._memory = flash.memory
+        self._storage = storage
+        self._eye = eye
+        self._camera = camera
+        self._send = send
+        self._is_busy = is_busy
+        self._restart = restart
+        self._heard = heard
+        self._slots = flash.models()
+        self._current = self._slots[0] if self._slots else None
+        self._line = bytearray()
+        self._restart_keys = 0
+        self._off = False
+        self._invocation: _Invocation | None = None
+        self._frames = 0
+        self._started = time.monotonic()
+        self._commands = self._table()
+
+    @property
+    def invoking(self) -> bool:
+        return self._invocation is not None
+
+    def start(self) -> None:
+        """What the firmware says when it is ready."""
+        self._storage.boot_count += 1
+        self._frame(_REPLY, "INIT@STAT?", _OK, self._status())
+
+    def receive(self, data: bytes, now: float) -> None:
+        """Bytes from the host."""
+        del now
+        for byte in data:
+            if byte not in b"\r\n":
+                self._line.append(byte)
+            elif self._line:
+                line = self._line[:_MAX_LINE].decode("latin-1")
+                self._line.clear()
+                self._do(line)
+            if self._is_restart(byte):
+                self._reset()
+            if self._off:
+                return
+
+    def due(self) -> float | None:
+        """When the next frame is taken."""
+        if self._invocation is None or self._is_busy():
+            return None
+        return self._invocation.due
+
+    def tick(self, now: float) -> None:
+        """Take a frame and report what is seen in it."""
+        invocation = self._invocation
+        if invocation is None or self._eye is None:
+            return
+        invocation.count += 1
+        if 0 <= invocation.times <= invocation.count:
+            self._invocation = None
+        invocation.due = max(now, invocation.due + 1 / self._camera.fps)
+        sight = self._eye.look(self._frames)
+        self._frames += 1
+        pose = self._eye.pose
+        found = report(sight, score=self._storage.score, iou=self._storage.iou, pose=pose)
+        if invocation.differing and found == invocation.last:
+            return
+        invocation.last = found
+        data = {"count": invocation.count, "perf": self._camera.perf_ms, **found}
+        data["resolution"] = self._eye.resolution
+        if not invocation.results_only:
+            data["image"] = sight.image
+        self._frame(_EVENT, invocation.name, _OK, data)
+
+    def _do(self, line: str) -> None:
+        self._heard(line)
+        command = read_command(line)
+        known = self._commands | (self._thresholds() if self.invoking else {})
+        if command is None or command.name not in known:
+            self._frame(_LOG, "AT", _INVALID, f"Unknown command: {line}\n")
+            return
+        count, answer = known[command.name]
+        arguments = command.take(count)
+        if len(arguments) != count:
+            text = f"Command {command.tagged} got wrong arguements.\n"
+            self._frame(_LOG, "AT", _INVALID, text)
+            return
+        answer(command, arguments)
+
+    def _table(self) -> dict[str, _Answer]:
+        """Commands that there are always."""
+        return {
+            "ID?": (0, lambda command, _: self._reply(command, _DEVICE_ID)),
+            "NAME?": (0, lambda command, _: self._reply(command, _NAME)),
+            "VER?": (0, lambda command, _: self._reply(command, _VERSION)),
+            "STAT?": (0, lambda command, _: self._reply(command, self._status())),
+            "ALGOS?": (0, lambda command, _: self._reply(command, _ALGORITHMS)),
+            "MODELS?": (0, lambda command, _: self._reply(command, [*map(_model, self._slots)])),
+            "MODEL?": (0, self._tell_model),
+            "MODEL": (1, self._choose_model),
+            "SENSORS?": (0, lambda command, _: self._reply(command, [_SENSOR])),
+            "SENSOR?": (0, lambda command, _: self._reply(command, _SENSOR)),
+            "SENSOR": (3, self._choose_sensor),
+            "INFO?": (0, self._tell_info),
+            "INFO": (1, self._keep_info),
+            "INVOKE?": (0, lambda command, _: self._reply(command, int(self.invoking))),
+            "INVOKE": (3, self._invoke),
+            "BREAK": (0, self._break),
+            "RST": (0, lambda *_: self._reset()),
+        }
+
+    def _thresholds(self) -> dict[str, _Answer]:
+        """Commands that there are only while an algorithm runs."""
+        return {
+            "TSCORE?": (0, lambda command, _: self._reply(command, self._storage.score)),
+            "TSCORE": (1, lambda *asked: self._set_threshold("score", *asked)),
+            "TIOU?": (0, lambda command, _: self._reply(command, self._storage.iou)),
+            "TIOU": (1, lambda *asked: self._set_threshold("iou", *asked)),
+        }
+
+    def _set_threshold(self, name: str, command: Command, arguments: list[str]) -> None:
+        percent = whole_number(arguments[0]) & 0xFF  # the firmware keeps it in a byte
+        if percent <= 100:
+            setattr(self._storage, name, percent)
+        code = _OK if percent <= 100 else _INVALID
+        self._reply(command, getattr(self._storage, name), code)
+
+    def _tell_model(self, command: Command, _arguments: list[str]) -> None:
+        code = _OK if self._current else _INVALID
+        self._reply(command, _model(self._current), code)
+
+    def _choose_model(self, command: Command, arguments: list[str]) -> None:
+        number = whole_number(arguments[0])
+        chosen = next((slot for slot in self._slots if slot.id == number), None)
+        self._invocation = None
+        self._current = chosen or self._current
+        self._reply(command, {"model": _model(chosen)}, _OK if chosen else _INVALID)
+
+    def _choose_sensor(self, command: Command, arguments: list[str]) -> None:
+        """The emulated camera has one mode."""
+        self._invocation = None
+        sensor, enabled, option = map(whole_number, arguments)
+        code = _OK if (sensor, option) == (1, 0) and enabled else _INVALID
+        self._reply(command, {"sensor": _SENSOR}, code)
+
+    def _tell_info(self, command: Command, _arguments: list[str]) -> None:
+        info = self._storage.info
+        checksum = crc16_maxim(info.encode("latin-1"))
+        self._reply(command, {"crc16_maxim": checksum, "info": info})
+
+    def _keep_info(self, command: Command, arguments: list[str]) -> None:
+        self._storage.info = arguments[0]
+        checksum = crc16_maxim(arguments[0].encode("latin-1"))
+        self._reply(command, {"crc16_maxim": checksum})
+
+    def _invoke(self, command: Command, arguments: list[str]) -> None:
+        self._invocation = None
+        times, differing, results_only = map(whole_number, arguments)
+        code = self._readiness()
+        algorithm: dict[str, Any] = dict(_UNDEFINED)
+        if code == _OK and self._eye is not None:
+            number = _POSE if self._eye.pose else _DETECT
+            algorithm = dict(next(each for each in _ALGORITHMS if each["type"] == number))
+            algorithm["config"] = {"tscore": self._storage.score, "tiou": self._storage.iou}
+            if times:
+                self._invocation = _Invocation(
+                    name=command.tagged,
+                    times=times,
+                    differing=bool(differing),
+                    results_only=bool(results_only),
+                    due=time.monotonic(),
+                )
+        data = {"model": _model(self._current), "algorithm": algorithm, "sensor": _SENSOR}
+        self._reply(command, data, code)
+
+    def _readiness(self) -> int:
+        """Whether the current model can be run: it must be there, whole, and the eye's own.
+
+        What the eye has no sights of cannot be run here; the board too refuses half a model.
+        """
+        if self._current is None:
+            return _INVALID
+        memory = memoryview(self._memory).toreadonly()[self._current.address :]
+        runs = self._eye is not None and self._eye.recognises(memory)
+        return _OK if runs else _NOT_PERMITTED
+
+    def _break(self, command: Command, _arguments: list[str]) -> None:
+        self._invocation = None
+        self._reply(command, int(1000 * (time.monotonic() - self._started)))
+
+    def _reset(self) -> None:
+        self._off = True
+        self._restart()
+
+    def _is_restart(self, byte: int) -> bool:
+        self._restart_keys = self._restart_keys + 1 if byte == _KEY else 0
+        is_command = self._line[:2].upper() == b"AT"
+        return self._restart_keys >= (_RESTART_KEYS_IN_A_COMMAND if is_command else _RESTART_KEYS)
+
+    def _status(self) -> dict[str, int]:
+        return {"boot_count": self._storage.boot_count, "is_ready": 1}
+
+    def _reply(self, command: Command, data: Any, code: int = _OK) -> None:
+        self._frame(_REPLY, command.tagged, code, data)
+
+    def _frame(self, kind: int, name: str, code: int, data: Any) -> None:
+        frame = {"type": kind, "name": name, "code": code, "data": data}
+        self._send(b"\r" + json.dumps(frame).encode("ascii") + b"\n")
+
+
+def _model(slot: Slot | None) -> Mapping[str, int]:
+    """Of a plain TFLite file the firmware knows neither type nor size."""
+    return _NO_MODEL if slot is None else {**_NO_MODEL, "id": slot.id, "address": slot.address}

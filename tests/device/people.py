@@ -1,0 +1,79 @@
+"""An eye for the emulated board that always sees the same two people."""
+
+from __future__ import annotations
+
+import base64
+
+from playwright.sync_api import Browser
+
+from kiln.emulator.sight import Candidate, Sight
+
+SIZE = 240
+MODEL = b"\0\0\0\0TFL3 a model"
+MODEL_ADDRESS = 0x400000
+#: Where joints are, from the middle of a person: a stick figure with 17 keypoints as in COCO.
+JOINTS = (
+    *((0, -60), (-5, -66), (5, -66), (-11, -62), (11, -62), (-18, -40), (18, -40)),
+    *((-26, -12), (26, -12), (-30, 14), (30, 14), (-11, 4), (11, 4), (-12, 32), (12, 32)),
+    *((-13, 62), (13, 62)),
+)
+#: An ankle that the model holds for hidden.
+HIDDEN = 15
+#: Middles of the sure and the doubtful person, and what the model thinks of them.
+SURE, DOUBTFUL = (70, 120), (180, 120)
+SURE_SCORE, DOUBTFUL_SCORE = 0.9, 0.6
+
+#: A wall in one colour with this much noise on it, as the browser compresses it.
+_JPEG = """([colour, noise]) => {
+  const canvas = document.createElement('canvas')
+  canvas.width = canvas.height = 240
+  const context = canvas.getContext('2d')
+  context.fillStyle = colour
+  context.fillRect(0, 0, 240, 240)
+  for (let each = 0; each < noise; each++) {
+    context.fillStyle = `hsl(${Math.random() * 360} 60% 50%)`
+    context.fillRect(Math.random() * 240, Math.random() * 240, 3, 3)
+  }
+  return canvas.toDataURL('image/jpeg', 0.9).split(',')[1]
+}"""
+
+
+class TwoPeople:
+    """Two people before a wall whose colour changes; ``noise`` makes the pictures larger.
+
+    ``looks`` counts the frames that the board has taken.
+    """
+
+    pose = True
+    resolution = (SIZE, SIZE)
+
+    def __init__(self, browser: Browser, *, noise: int = 0) -> None:
+        page = browser.new_page()
+        people = (_person(SURE, SURE_SCORE), _person(DOUBTFUL, DOUBTFUL_SCORE))
+        self._sights = []
+        for level in range(40, 160, 8):
+            jpeg = base64.b64decode(page.evaluate(_JPEG, [f"rgb(60 {level} 120)", noise]))
+            self._sights.append(Sight(jpeg, people))
+        page.close()
+        self.looks = 0
+
+    def recognises(self, memory: memoryview) -> bool:
+        return bytes(memory[: len(MODEL)]) == MODEL
+
+    def look(self, frame: int) -> Sight:
+        self.looks += 1
+        return self._sights[frame % len(self._sights)]
+
+
+def joints(middle: tuple[int, int]) -> list[tuple[int, int]]:
+    """Where the keypoints of a person are, in pixels of the frame."""
+    return [(middle[0] + right, middle[1] + down) for right, down in JOINTS]
+
+
+def _person(middle: tuple[int, int], score: float) -> Candidate:
+    x, y = middle
+    points = tuple(
+        (float(right), float(down), 0.1 if number == HIDDEN else 0.95)
+        for number, (right, down) in enumerate(joints(middle))
+    )
+    return Candidate(corners=(x - 36, y - 76, x + 36, y + 70), score=score, points=points)

@@ -1,0 +1,160 @@
+"""`kiln flash` as a user runs it: a process, a result folder, and the emulated board."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kiln.emulator.board import EmulatedBoard
+from kiln.emulator.faults import Faults
+from tests import build_documents
+from tests.device.eyes import FixedEye
+
+ROOT = Path(__file__).resolve().parents[2]
+ADDRESS = 0x400000
+
+
+def _result(folder: Path, size: int = 20_000) -> tuple[Path, bytes]:
+    """A result folder with a deployed file that the board can hold."""
+    document = build_documents.pose()
+    model = b"\x1c\0\0\0TFL3" + random.Random(0).randbytes(size - 8)
+    name = document["deployed"]
+    document["files"][name] = [hashlib.sha256(model).hexdigest(), size]
+    # What the model is made of names its classes and keypoints.
+    named = {"names": ["person"], "kpt_shape": [17, 3]}
+    document["steps"].append({**document["steps"][0], "name": "onnx", "result": named})
+    result = folder / "build" / "grove-v2" / document["name"]
+    result.mkdir(parents=True)
+    (result / name).write_bytes(model)
+    (result / "build.json").write_text(json.dumps(document), encoding="utf-8")
+    return result, model
+
+
+def _command(folder: Path, *arguments: str | Path, **variables: str) -> subprocess.Popen[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("KILN_")}
+    home = {"KILN_HOME": str(folder / "home"), "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "kiln", "flash", *arguments],
+        cwd=folder,
+        env=clean | home | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _run(folder: Path, *arguments: str | Path, **variables: str) -> tuple[int, str, str]:
+    with _command(folder, *arguments, **variables) as process:
+        out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def test_a_build_is_written_and_recorded(tmp_path: Path) -> None:
+    result, model = _result(tmp_path)
+    with EmulatedBoard(boot_s=0.1) as board:
+        code, out, err = _run(tmp_path, result, "--no-prove", KILN_PORT=board.port)
+        assert code == 0, err
+        assert bytes(board.flash[ADDRESS : ADDRESS + len(model)]) == model
+    assert "wrote 19.5 KiB" in out
+    assert "to 0x400000 of Grove Vision AI V2" in out
+    (line,) = (tmp_path / "home" / "flashed.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["sha256"] == hashlib.sha256(model).hexdigest()
+
+
+def test_an_address_of_ones_own(tmp_path: Path) -> None:
+    result, model = _result(tmp_path)
+    with EmulatedBoard(boot_s=0.1) as board:
+        variables = {"KILN_PORT": board.port, "KILN_ADDRESS": "0x800000"}
+        assert _run(tmp_path, result, "--no-prove", **variables)[0] == 0
+        assert bytes(board.flash[0x800000 : 0x800000 + len(model)]) == model
+        assert board.flash[ADDRESS] == 0xFF
+
+
+def test_a_bare_file_is_written_by_force_without_being_inspected(tmp_path: Path) -> None:
+    file = tmp_path / "mine.tflite"
+    file.write_bytes(b"\x1c\0\0\0TFL3 and more")
+    with EmulatedBoard(boot_s=0.1) as board:
+        code, _out, err = _run(tmp_path, file, "--force", "--port", board.port)
+        assert code == 0, err
+        assert bytes(board.flash[ADDRESS : ADDRESS + 17]) == file.read_bytes()
+    assert "it is not proved" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("--target", "xiao-esp32s3"), 2, "was built for grove-v2"),
+        (("--address", "0x1000"), 2, "outside the model area"),
+        (("--address", "here"), 2, "ADDRESS=here is no number"),
+        (("--target", "all"), 2, "one board is flashed at a time"),
+        (("--port", "/dev/ttyNONE"), 17, "there is no port /dev/ttyNONE"),
+    ],
+)
+def test_what_is_refused_says_so(
+    tmp_path: Path, arguments: tuple[str, ...], code: int, says: str
+) -> None:
+    result, _model = _result(tmp_path)
+    ended, _out, err = _run(tmp_path, result, *arguments)
+    assert says in err
+    assert ended == code
+
+
+def test_a_failure_has_an_exit_code_of_its_own(tmp_path: Path) -> None:
+    result, _model = _result(tmp_path)
+    with EmulatedBoard(boot_s=0.1, faults=Faults(flash_full=3000)) as board:
+        code, _out, err = _run(tmp_path, result, "--no-prove", "--port", board.port)
+    assert code == 18
+    assert "after 2 of 20 kB" in err
+    assert "takes another attempt" in err
+    assert not (tmp_path / "home" / "flashed.jsonl").exists()
+
+
+def test_ctrl_c_in_the_middle_says_what_the_board_holds(tmp_path: Path) -> None:
+    result, model = _result(tmp_path)
+    with EmulatedBoard(boot_s=0.1, baud=57_600) as board:
+        with _command(tmp_path, result, "--no-prove", "--port", board.port) as process:
+            board.wait_until(lambda board: any(each.bytes > 2000 for each in board.transfers))
+            process.send_signal(signal.SIGINT)
+            _out, err = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert "half a model" in err
+        assert "takes another attempt" in err
+        code, _out, err = _run(tmp_path, result, "--no-prove", "--port", board.port)
+        assert code == 0, err
+        assert bytes(board.flash[ADDRESS : ADDRESS + len(model)]) == model
+
+
+def test_the_board_then_proves_what_it_runs(tmp_path: Path) -> None:
+    result, model = _result(tmp_path)
+    with EmulatedBoard(FixedEye(), boot_s=0.1) as board:
+        code, out, err = _run(tmp_path, result, KILN_PORT=board.port)
+        assert code == 0, out + err
+        assert "AT+RST" not in "".join(board.commands)
+    assert "labels on the board: of the model" in out
+    assert "measured on board, 83.8 estimated" in out
+    proof = json.loads((result / "board.json").read_text(encoding="utf-8"))
+    assert proof["sha256"] == hashlib.sha256(model).hexdigest()
+    assert "measured on board" in (result / "report.html").read_text(encoding="utf-8")
+
+
+class _Blind(FixedEye):
+    def recognises(self, memory: memoryview) -> bool:
+        del memory
+        return False
+
+
+def test_a_board_that_cannot_run_the_model_is_no_success(tmp_path: Path) -> None:
+    result, _model = _result(tmp_path)
+    with EmulatedBoard(_Blind(), boot_s=0.1) as board:
+        code, out, _err = _run(tmp_path, result, KILN_PORT=board.port)
+    assert code == 17
+    assert "wrote 19.5 KiB" in out
+    assert (tmp_path / "home" / "flashed.jsonl").exists()

@@ -1,0 +1,260 @@
+"""`kiln device` and the proof against the emulated board, over a pseudo-terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kiln.device.answers import Refused
+from kiln.device.labels import COCO_KEYPOINTS, COCO_SKELETON, Description, from_info, to_info
+from kiln.device.link import Link, open_link
+from kiln.device.proof import FRAMES, prove
+from kiln.device.sscma import Board
+from kiln.emulator.board import EmulatedBoard
+from kiln.emulator.faults import Faults, Noise
+from kiln.emulator.firmware import Camera
+from kiln.emulator.sight import Candidate, Sight
+from kiln.errors import BoardError, BoardGone, RequestError
+from kiln.talking import Where, set_thresholds, show_board, watch_board
+from kiln.workplace import Workplace
+
+ROOT = Path(__file__).resolve().parents[2]
+PLACE = Workplace(root=ROOT, home=ROOT / ".kiln", results=ROOT / "build")
+ADDRESS = 0x400000
+MODEL = b"\x1c\0\0\0TFL3" + bytes(range(256)) * 8
+JPEG = b"\xff\xd8" + bytes(20_000) + b"\xff\xd9"
+PERSON = Description(
+    name="people",
+    sha256="ab" * 32,
+    size=len(MODEL),
+    task="pose",
+    classes=("person",),
+    keypoints=COCO_KEYPOINTS,
+    skeleton=COCO_SKELETON,
+)
+
+
+class StillEye:
+    """Always the same person, and one whom only a low threshold lets through."""
+
+    pose = True
+    resolution = (240, 240)
+
+    def recognises(self, memory: memoryview) -> bool:
+        return bytes(memory[: len(MODEL)]) == MODEL
+
+    def look(self, frame: int) -> Sight:
+        del frame
+        points = tuple((100.0 + n, 60.0 + n, 0.9) for n in range(17))
+        return Sight(
+            JPEG,
+            (
+                Candidate(corners=(80, 40, 140, 200), score=0.87, points=points),
+                Candidate(corners=(10, 10, 50, 90), score=0.45, points=points),
+            ),
+        )
+
+
+@pytest.fixture
+def board() -> Iterator[EmulatedBoard]:
+    emulated = EmulatedBoard(StillEye(), camera=Camera(fps=200))
+    emulated.flash[ADDRESS : ADDRESS + len(MODEL)] = MODEL
+    with emulated:
+        yield emulated
+
+
+@pytest.fixture
+def link(board: EmulatedBoard) -> Iterator[Link]:
+    opened = open_link(board.port, 921_600)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def client(link: Link) -> Board:
+    return Board(link, patience_s=1)
+
+
+def _where(board: EmulatedBoard) -> Where:
+    return Where(port=board.port, target=None)
+
+
+def test_the_board_says_what_it_is(
+    board: EmulatedBoard, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_board(_where(board), PLACE, as_json=False)
+    out = capsys.readouterr().out
+    assert "board      Grove Vision AI V2" in out
+    assert "model      at 0x400000, decoder YOLOv8 pose" in out
+    assert "labels     none that Kiln or SenseCraft wrote" in out
+    assert "thresholds score " in out
+    assert not board.invoking
+
+
+def test_it_says_whose_labels_it_has_for_people_and_machines(
+    board: EmulatedBoard, client: Board, link: Link, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client.set_info(to_info(PERSON))
+    assert from_info(client.info()) == PERSON
+    link.close()
+    show_board(_where(board), PLACE, as_json=False)
+    assert "labels     people (sha256 abababababab): person" in capsys.readouterr().out
+    show_board(_where(board), PLACE, as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert found["description"]["classes"] == ["person"]
+    assert found["model"]["address"] == ADDRESS
+
+
+def test_a_board_without_a_model_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    with EmulatedBoard() as empty:
+        show_board(_where(empty), PLACE, as_json=False)
+        out = capsys.readouterr().out
+        assert "model      none on its flash" in out
+        assert "there is no model that it can run" in out
+        with pytest.raises(Refused, match="no model that it can run"):
+            watch_board(_where(empty), PLACE, times=1, as_json=False)
+
+
+def test_a_line_for_each_frame(
+    board: EmulatedBoard, client: Board, link: Link, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client.set_info(to_info(PERSON))
+    link.close()
+    watch_board(_where(board), PLACE, times=3, as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert "person 87 % at 110,120 60x160, 17 keypoints" in lines[0]
+    watch_board(_where(board), PLACE, times=2, as_json=True)
+    frames = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [frame["count"] for frame in frames] == [1, 2]
+    assert frames[0]["poses"][0]["box"]["score"] == 87
+    assert not board.invoking
+
+
+def test_pictures_arrive_whole(client: Board) -> None:
+    frames = list(client.invoke(3, with_images=True))
+    assert [frame.image for frame in frames] == [JPEG] * 3
+    assert frames[0].resolution == (240, 240)
+
+
+def test_thresholds_are_set_kept_and_obeyed(
+    board: EmulatedBoard, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_thresholds(_where(board), PLACE, score=30, iou=None)
+    assert capsys.readouterr().out.startswith("score 30 %, IoU ")
+    assert not board.invoking
+    watch_board(_where(board), PLACE, times=1, as_json=True)
+    assert len(json.loads(capsys.readouterr().out)["poses"]) == 2
+    set_thresholds(_where(board), PLACE, score=60, iou=50)
+    assert capsys.readouterr().out.strip() == "score 60 %, IoU 50 %"
+    watch_board(_where(board), PLACE, times=1, as_json=True)
+    assert len(json.loads(capsys.readouterr().out)["poses"]) == 1
+    with pytest.raises(RequestError, match="nothing to set"):
+        set_thresholds(_where(board), PLACE, score=None, iou=None)
+
+
+def test_ctrl_c_stops_the_board(board: EmulatedBoard) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kiln", "device", "invoke", "--port", board.port],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert "87 %" in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _out, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "the board has stopped" in err
+    assert "Traceback" not in err
+    board.wait_until(lambda emulated: not emulated.invoking)
+    assert board.commands[-1].endswith("@BREAK")
+
+
+def test_a_board_that_a_killed_program_left_invoking_is_taken_over(
+    board: EmulatedBoard, client: Board, link: Link, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client.start(-1, with_images=True)
+    link.close()
+    board.wait_until(lambda emulated: emulated.invoking)
+    show_board(_where(board), PLACE, as_json=True)
+    assert json.loads(capsys.readouterr().out)["name"] == "Grove Vision AI V2"
+    assert not board.invoking
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_frames_cut_short_cost_themselves_alone(
+    board: EmulatedBoard, client: Board, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kiln.device.sscma._QUIET_S", 0.2)
+    frames = client.invoke(40, with_images=True)
+    seen = [next(frames)]
+    board.set_faults(Faults(seed=seed, truncate_json=0.2))
+    seen += list(frames)
+    assert all(frame.image == JPEG for frame in seen)
+    assert 20 <= len(seen) <= 40
+    assert len(seen) + client.broken + client.dropped >= 40 - 2
+    board.set_faults(Faults())
+    assert client.identity().name == "Grove Vision AI V2"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_noise_on_the_line_is_survived(
+    board: EmulatedBoard, client: Board, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kiln.device.sscma._QUIET_S", 0.2)
+    frames = client.invoke(60, with_images=False)
+    seen = [next(frames)]
+    noise = Noise(drop=0.0002, double=0.0002, corrupt=0.0002)
+    board.set_faults(Faults(seed=seed, to_host=noise))
+    seen += list(frames)
+    assert len(seen) >= 30
+    board.set_faults(Faults())
+    assert client.model() is not None
+
+
+def test_boot_noise_is_waited_out(board: EmulatedBoard, client: Board) -> None:
+    board.set_faults(Faults(boot_noise=400))
+    client.reset()
+    client.wait(10)
+    assert board.boot_count == 2
+    assert client.identity().id
+
+
+def test_unplugging_in_the_middle_is_a_sentence(board: EmulatedBoard, client: Board) -> None:
+    frames = client.invoke(-1, with_images=True)
+    next(frames)
+    board.unplug()
+    with pytest.raises(BoardGone, match="is gone: unplugged"):
+        list(frames)
+
+
+def test_a_restart_in_the_middle_is_a_sentence(
+    board: EmulatedBoard, client: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kiln.device.sscma._QUIET_S", 0.2)
+    frames = client.invoke(-1, with_images=False)
+    next(frames)
+    board.reset()
+    with pytest.raises(BoardError, match="may have restarted"):
+        list(frames)
+
+
+def test_the_model_on_the_board_is_proved(board: EmulatedBoard, client: Board) -> None:
+    found = prove(client, PERSON, address=ADDRESS, estimated_ms=83.8)
+    assert found.failures == []
+    assert (found.frames, found.most_seen) == (FRAMES, 1)
+    assert found.board_name == "Grove Vision AI V2"
+    assert found.inference_ms > 0
+    other = prove(client, PERSON, address=0x500000, estimated_ms=None)
+    assert other.failures == ["model that the board uses: at 0x400000, expected at 0x500000"]
+    assert not board.invoking
