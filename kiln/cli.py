@@ -2,97 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import click
 
 from kiln import __version__
-from kiln.device_cli import device
+from kiln.board_cli import device, flash, monitor
 from kiln.errors import Interrupted, KilnError, ModelError, RequestError
-from kiln.request import BuildRequest, Flags, load_request
-from kiln.workplace import Workplace
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-ALL_TARGETS = "all"
+from kiln.options import Command, common_options, option, request_options, requests_of, workplace
+from kiln.request import Flags, load_request
 
 
-def _option(*names: str, **settings: Any) -> Callable[[Command], Command]:
-    """An option that a make variable of the same name may set: --imgsz and KILN_IMGSZ."""
-    long = next(name for name in names if name.startswith("--"))
-    variable = f"KILN_{long.split('/')[0].removeprefix('--').replace('-', '_').upper()}"
-    return click.option(*names, envvar=variable, show_envvar=False, default=None, **settings)
-
-
-#: What a finished file can be asked about, too.
-_COMMON_OPTIONS = (
-    _option("--target", metavar="NAME", help="The board; `kiln targets` lists them, `all` is all."),
-    _option("--task", type=click.Choice(["pose", "detect"]), help="What the model finds."),
-    _option("--data", metavar="PATH", help="data.yaml or its folder, a published name, or a URL."),
-    _option("--executor", type=click.Choice(["auto", "docker", "local"]), help="Where steps run."),
-    _option(
-        "--resize",
-        type=click.Choice(["stretch", "letterbox"]),
-        help="How pictures to calibrate and to judge with become square; the board stretches.",
-    ),
-    _option("--registry", metavar="PREFIX", help="Pull stage images from here, if they are there."),
-    _option(
-        "--config",
-        type=click.Path(dir_okay=False, path_type=Path),
-        help="Settings file; ./kiln.toml is taken if it is there.",
-    ),
-)
-_BUILD_OPTIONS = (
-    _option("--weights", metavar="FILE", help="Own .pt, a published name, or `scratch`."),
-    _option("--model", metavar="SIZE", help="Architecture if weights do not say: yolov8n."),
-    _option("--imgsz", type=int, metavar="PIXELS", help="Side of the square input picture."),
-    _option("--epochs", type=click.IntRange(min=0), help="0 takes the weights as they are."),
-    _option("--batch", type=click.IntRange(min=1), help="Pictures a training batch."),
-    _option("--name", metavar="NAME", help="Name of the result folder and files."),
-    _option("--gpu", type=click.Choice(["none", "auto", "required"]), help="GPU for training."),
-    _option(
-        "--reproducible/--no-reproducible",
-        help="Train to the same weights on any number of cores: on the CPU alone.",
-    ),
-    _option(
-        "--quant",
-        "granularity",
-        type=click.Choice(["mixed", "per-tensor", "per-channel"]),
-        help="Which int8 weights share a scale.",
-    ),
-    _option("--layers/--no-layers", help="Also say where along the network int8 errs most."),
-    _option(
-        "--trust-weights/--no-trust-weights",
-        help="Open a .pt that holds more than plain tensors: that runs its code.",
-    ),
-    _option(
-        "--force/--no-force",
-        help="Keep a model that the firmware would not take, marked as not accepted.",
-    ),
-)
-
-
-def _common_options(command: Command) -> Command:
-    for option in reversed(_COMMON_OPTIONS):
-        command = option(command)
-    return command
-
-
-def _request_options(command: Command) -> Command:
-    for option in reversed(_BUILD_OPTIONS):
-        command = option(command)
-    return _common_options(command)
-
-
-def _bundle_argument(command: Command) -> Command:
+def bundle_argument(command: Command) -> Command:
     """An argument that the make variable BUNDLE may give."""
     path = click.Path(path_type=Path)
     return click.argument("bundle", type=path, envvar="KILN_BUNDLE")(command)
@@ -108,14 +35,15 @@ def kiln(context: click.Context, debug: bool, verbose: bool) -> None:
 
     Settings come from built-in defaults, then kiln.toml, then flags.
     """
-    context.obj = {"debug": debug, "verbose": verbose, "place": _workplace()}
+    context.obj = {"debug": debug, "verbose": verbose}
 
 
-kiln.add_command(device)
+for command in (flash, device, monitor):
+    kiln.add_command(command)
 
 
 @kiln.command()
-@_request_options
+@request_options
 @click.option("--json", "as_json", is_flag=True, help="Print build.json to stdout.")
 @click.pass_context
 def build(context: click.Context, /, as_json: bool, config: Path | None, **flags: Any) -> None:
@@ -123,22 +51,22 @@ def build(context: click.Context, /, as_json: bool, config: Path | None, **flags
     from kiln.commands import build_targets
 
     verbose = context.obj["verbose"]
-    build_targets(_requests(config, flags), _workplace(), as_json=as_json, verbose=verbose)
+    build_targets(requests_of(config, flags), workplace(), as_json=as_json, verbose=verbose)
 
 
 @kiln.command()
-@_request_options
+@request_options
 @click.option("--json", "as_json", is_flag=True, help="Print a list of steps as JSON.")
 def explain(as_json: bool, config: Path | None, **flags: Any) -> None:
     """Say for each step whether it would run, and why. Runs nothing."""
     from kiln.commands import explain_targets
 
-    explain_targets(_requests(config, flags), _workplace(), as_json=as_json)
+    explain_targets(requests_of(config, flags), workplace(), as_json=as_json)
 
 
 @kiln.command()
-@_request_options
-@_option(
+@request_options
+@option(
     "--key",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Sign with this Ed25519 private key, PEM or OpenSSH.",
@@ -147,20 +75,20 @@ def release(key: Path | None, config: Path | None, **flags: Any) -> None:
     """Build, then write one archive that says how it was made and can be made again."""
     from kiln.commands import release_targets
 
-    release_targets(_requests(config, flags), _workplace(), key_file=key)
+    release_targets(requests_of(config, flags), workplace(), key_file=key)
 
 
 @kiln.command()
-@_bundle_argument
-@_option("--data", metavar="PATH", help="The data set that it was made from, if it was yours.")
-@_option("--weights", metavar="FILE", help="The weights that it was made from, if they were yours.")
-@_option("--executor", type=click.Choice(["auto", "docker", "local"]), help="Where steps run.")
-@_option(
+@bundle_argument
+@option("--data", metavar="PATH", help="The data set that it was made from, if it was yours.")
+@option("--weights", metavar="FILE", help="The weights that it was made from, if they were yours.")
+@option("--executor", type=click.Choice(["auto", "docker", "local"]), help="Where steps run.")
+@option(
     "--public-key",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Accept no other signature than one by this key.",
 )
-@_option("--trust-bundle/--no-trust-bundle", help="Run its code, whoever made it.")
+@option("--trust-bundle/--no-trust-bundle", help="Run its code, whoever made it.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
 def verify(
     bundle: Path,
@@ -178,7 +106,7 @@ def verify(
     verify_release(
         bundle,
         load_request(Flags(**flags), None, Path.cwd()),
-        _workplace(),
+        workplace(),
         public_key=public_key,
         trusted=bool(trust_bundle),
         as_json=as_json,
@@ -187,7 +115,7 @@ def verify(
 
 @kiln.command()
 @click.argument("build", required=False, type=click.Path(exists=True, path_type=Path))
-@_request_options
+@request_options
 @click.option("--open/--no-open", "show", default=True, help="Open it in a browser.")
 def report(build: Path | None, show: bool, config: Path | None, **flags: Any) -> None:
     """Make report.html anew from build.json, and from what a board measured; open it.
@@ -196,13 +124,13 @@ def report(build: Path | None, show: bool, config: Path | None, **flags: Any) ->
     """
     from kiln.commands import show_report
 
-    for request in _requests(config, flags):
-        show_report(build, request, _workplace(), show=show)
+    for request in requests_of(config, flags):
+        show_report(build, request, workplace(), show=show)
 
 
 @kiln.command()
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@_common_options
+@common_options
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def inspect(file: Path, as_json: bool, config: Path | None, **flags: Any) -> None:
     """Say what any TFLite FILE is, and whether the board would take it.
@@ -212,8 +140,8 @@ def inspect(file: Path, as_json: bool, config: Path | None, **flags: Any) -> Non
     from kiln.commands import inspect_file
 
     found = [
-        inspect_file(file, request, _workplace(), as_json=as_json)
-        for request in _requests(config, flags)
+        inspect_file(file, request, workplace(), as_json=as_json)
+        for request in requests_of(config, flags)
     ]
     if not all(found):
         sys.exit(ModelError.exit_code)
@@ -236,7 +164,7 @@ def targets(as_json: bool) -> None:
     """List the boards."""
     from kiln.commands import list_targets
 
-    list_targets(_workplace(), as_json=as_json)
+    list_targets(workplace(), as_json=as_json)
 
 
 @kiln.command()
@@ -246,88 +174,17 @@ def doctor(deep: bool, as_json: bool) -> None:
     """Check the host: engine, Python, GPU, disk, network, store; say what to do."""
     from kiln.commands import examine
 
-    if not examine(_workplace(), deep=deep, as_json=as_json):
+    if not examine(workplace(), deep=deep, as_json=as_json):
         sys.exit(1)
 
 
 @kiln.command()
-@_option("--registry", metavar="PREFIX", help="Pull images from here, if they are there.")
+@option("--registry", metavar="PREFIX", help="Pull images from here, if they are there.")
 def images(registry: str | None) -> None:
     """Make the stage images of the docker executor now."""
     from kiln.commands import make_images
 
-    make_images(_workplace(), registry)
-
-
-@kiln.command()
-@click.argument("build", required=False, type=click.Path(exists=True, path_type=Path))
-@_request_options
-@_option(
-    "--port", metavar="PATH", help="Where the board is; found by itself if it is the only one."
-)
-@_option("--address", metavar="ADDRESS", help="Where in the flash, as 0x400000; the target's.")
-@click.option("--prove/--no-prove", default=True, help="Then have the board show that it runs it.")
-def flash(
-    build: Path | None,
-    port: str | None,
-    address: str | None,
-    prove: bool,
-    config: Path | None,
-    **flags: Any,
-) -> None:
-    """Write a model to the flash of an attached board, and have the board prove it.
-
-    BUILD is a result folder or a .tflite file; without it, the result of the build which the
-    settings ask for. Ends with 17 if the board cannot be reached, with 18 if writing failed.
-    """
-    from kiln.flashing import FlashRequest, flash_board
-
-    requests = _requests(config, flags)
-    if len(requests) != 1:
-        raise RequestError("one board is flashed at a time", hint="name it: TARGET=grove-v2")
-    flash_board(
-        FlashRequest(
-            build=requests[0],
-            source=build,
-            target_given=flags["target"] is not None,
-            port=port,
-            address=_number(address),
-            prove=prove,
-        ),
-        _workplace(),
-    )
-
-
-@kiln.command()
-@_option(
-    "--port", metavar="PATH", help="Where the board is; found by itself if it is the only one."
-)
-@_option("--target", metavar="NAME", help="Which kind of board.")
-@click.option("--demo", is_flag=True, help="Show an emulated board, which looks at demo pictures.")
-@click.option(
-    "--build",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="The result folder whose model the emulated board runs; that of the demo.",
-)
-@_option(
-    "--executor",
-    type=click.Choice(["auto", "docker", "local"]),
-    help="Where the demo's steps run.",
-)
-@click.option("--listen", metavar="ADDRESS", default="127.0.0.1", help="Let others see the page.")
-@click.option("--http-port", type=click.IntRange(0, 65535), default=0, help="A free one if 0.")
-@click.option(
-    "--record", type=click.Path(path_type=Path), help="Record into this folder from the start on."
-)
-@click.option("--open/--no-open", "show", default=True, help="Open the page in a browser.")
-def monitor(**settings: Any) -> None:
-    """Show on a page what a board sees, and record it as training data. Ctrl-C ends it.
-
-    The page is for this host alone; with --listen, for whoever has the address that is printed.
-    """
-    from kiln.watching import WatchRequest, monitor_board
-
-    monitor_board(WatchRequest(**settings), _workplace())
+    make_images(workplace(), registry)
 
 
 @kiln.command()
@@ -337,7 +194,7 @@ def clean(store: bool, environments: bool) -> None:
     """Remove unfinished work, logs, volumes; results under build/ stay."""
     from kiln.commands import clean_up
 
-    clean_up(_workplace(), store=store, environments=environments)
+    clean_up(workplace(), store=store, environments=environments)
 
 
 @kiln.command()
@@ -349,36 +206,7 @@ def gc(older: str, keep: str | None, force: bool, dry_run: bool) -> None:
     """Remove finished steps, environments and images that no recorded build needs."""
     from kiln.commands import collect_garbage
 
-    collect_garbage(_workplace(), older=older, keep=keep, force=force, dry_run=dry_run)
-
-
-def _number(text: str | None) -> int | None:
-    """A number as one writes an address: decimal, or hexadecimal with 0x."""
-    try:
-        return None if text is None else int(text, 0)
-    except ValueError:
-        raise RequestError(f"ADDRESS={text} is no number", hint="write it as 0x400000") from None
-
-
-def _requests(config: Path | None, flags: dict[str, Any]) -> list[BuildRequest]:
-    """One request, or for `all` one for each target that can do the task."""
-    from kiln.targets import load_target, target_names
-
-    default = Path("kiln.toml")
-    chosen = config or (default if default.is_file() else None)
-    request = load_request(Flags(**flags), chosen, Path.cwd())
-    if request.target != ALL_TARGETS:
-        return [request]
-    folder = _workplace().root / "targets"
-    targets = [load_target(folder, name) for name in target_names(folder)]
-    able = [target.name for target in targets if request.task in target.tasks]
-    return [dataclasses.replace(request, target=name) for name in able]
-
-
-def _workplace() -> Workplace:
-    root = Path(__file__).resolve().parent.parent
-    home = Path(os.environ.get("KILN_HOME") or root / ".kiln").absolute()
-    return Workplace(root=root, home=home, results=Path.cwd() / "build")
+    collect_garbage(workplace(), older=older, keep=keep, force=force, dry_run=dry_run)
 
 
 def main() -> NoReturn:

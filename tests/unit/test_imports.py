@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = (
     ("kiln.__main__",),
     ("kiln.cli",),
-    ("kiln.device_cli",),
+    ("kiln.board_cli",),
+    ("kiln.options",),
     ("kiln.commands", "kiln.flashing", "kiln.talking", "kiln.watching"),
     ("kiln.console",),
     ("kiln.doctor", "kiln.gc", "kiln.inspection", "kiln.comparison", "kiln.verification"),

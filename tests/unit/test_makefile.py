@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import pytest
 
-from kiln import cli
+from kiln import board_cli, cli
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -116,7 +116,7 @@ def test_make_knows_the_settings_of_a_board() -> None:
     assert settings is not None
     known = [
         {parameter.envvar for parameter in command.params if isinstance(parameter, click.Option)}
-        for command in (cli.flash, cli.build)
+        for command in (board_cli.flash, cli.build)
     ]
     assert {f"KILN_{name}" for name in settings[1].split()} == known[0] - known[1]
 
