@@ -26,7 +26,7 @@ from kiln.device.link import Link, open_link
 from kiln.device.ports import Port, attached_ports, find_port
 from kiln.device.proof import prove
 from kiln.device.sscma import Board
-from kiln.errors import BoardError, BoardGone, Interrupted, PortMissing
+from kiln.errors import BoardError, BoardGone, Interrupted, PortMissing, RequestError
 from kiln.ledger import in_use
 from kiln.measured import write_proof
 from kiln.plan import make_plan
@@ -91,6 +91,11 @@ def _plan(
     if source is None:
         target = load_target(targets, request.build.target)
         source = place.result_of(target.name, make_plan(request.build, target).name)
+        if not (source / "build.json").is_file():
+            raise RequestError(
+                f"there is no model for {target.name} yet: {source} is not there",
+                hint=f"make it first, with the same settings: make model TARGET={target.name}",
+            )
     document = load_build(source)
     folder = source if source.is_dir() else source.parent
     with reading("the flash"):

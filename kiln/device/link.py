@@ -24,8 +24,7 @@ _RESET_S = 0.1
 #: A pseudo-terminal has no modem lines.
 _NO_SUCH_LINE = (errno.ENOTTY, errno.EINVAL)
 _IN_USE = (errno.EBUSY, errno.EAGAIN)
-#: A pseudo-terminal is open in the process at its other end, too.
-_PSEUDO_TERMINALS = Path("/dev/pts")
+_TERMINALS = Path("/sys/class/tty")
 
 
 class Link(Protocol):
@@ -123,7 +122,8 @@ def check_port(port: str) -> None:
         raise PortMissing(port)
     if not os.access(path, os.R_OK | os.W_OK):
         raise PortForbidden(port)
-    if not path.resolve().is_relative_to(_PSEUDO_TERMINALS) and (holders := holders_of(port)):
+    # Linux lists its terminals; a pseudo-terminal is open in the process at its other end, too.
+    if (_TERMINALS / path.resolve().name).exists() and (holders := holders_of(port)):
         raise PortBusy(port, holders)
 
 

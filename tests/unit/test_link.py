@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from kiln.device import link as link_module
 from kiln.device.link import holders_of, open_link
 from kiln.errors import BoardError, BoardGone, PortBusy, PortForbidden, PortMissing
 
@@ -61,7 +62,8 @@ def test_a_board_that_vanishes_is_noticed() -> None:
     link.close()
 
 
-def test_who_holds_a_device_is_named(tmp_path: Path) -> None:
+def test_who_holds_a_device_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "_TERMINALS", tmp_path)
     device = tmp_path / "device"
     device.touch()
     (tmp_path / "link").symlink_to(device)
