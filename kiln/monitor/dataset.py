@@ -45,12 +45,11 @@ class DataSetWriter:
         self._labels = labels
         self._keypoints = len(labels.keypoints)
         self._classes = max(1, len(labels.classes))
-        self._last = b""
+        self._kept: set[bytes] = set()
         self._number = 0
         #: Pictures by split, and those of them in which something is labelled.
         self._pictures: dict[str, list[str]] = {"train": [], "val": []}
         self._labelled: dict[str, list[str]] = {"train": [], "val": []}
-        self._first_of_val = ""
         self.objects = 0
         self.left_out = 0
         for split in self._pictures:
@@ -70,20 +69,21 @@ class DataSetWriter:
     def add(self, seen: Detections) -> None:
         """Keep a picture with what was found in it; one without anything is background.
 
-        The same picture again is not kept twice; one that did not arrive as it was sent is left
-        out, and counted in ``left_out``.
+        The same picture is not kept twice; one that did not arrive as it was sent is left out, and
+        counted in ``left_out``.
         """
         picture = (seen.image or b"").rstrip(b"\0")
-        if picture and picture == self._last:
+        digest = hashlib.sha256(picture).digest()
+        if digest in self._kept:
             return
         if not _is_whole(picture) or not _is_sound(seen) or not self._learn(seen):
             self.left_out += 1
             return
-        self._last = picture
+        self._kept.add(digest)
         lines = list(label_lines(seen, self._keypoints))
         self._number += 1
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{self._number:06}"
-        split = self._split_of(picture, labelled=bool(lines))
+        split = self._split_of(digest, labelled=bool(lines))
         # The label comes first: a picture without one would be taken for background.
         self._write(Path("labels", split, f"{name}.txt"), "".join(lines).encode())
         self._write(Path("images", split, f"{name}.jpg"), picture)
@@ -121,17 +121,15 @@ class DataSetWriter:
             self._describe()
         return True
 
-    def _split_of(self, picture: bytes, *, labelled: bool) -> str:
-        """By the picture's bytes, so that the same picture is never in both splits.
+    def _split_of(self, digest: bytes, *, labelled: bool) -> str:
+        """By the picture's bytes, so that the same picture is in the same split of every set.
 
-        Only the first labelled one after another goes to val whatever it is, so that a set can
-        be used from its second picture on.
+        The second labelled one goes to val if there is none yet: from then on a set can be used,
+        and a short one be judged by.
         """
-        digest = hashlib.sha256(picture).hexdigest()
-        if labelled and self._labelled["train"] and not self._pictures["val"]:
-            self._first_of_val = digest
-        drawn = int(digest, 16) % VAL_SHARE == 0
-        return "val" if drawn or digest == self._first_of_val else "train"
+        if labelled and self._labelled["train"] and not self._labelled["val"]:
+            return "val"
+        return "val" if int.from_bytes(digest, "big") % VAL_SHARE == 0 else "train"
 
     def _copy(self, name: str, split: str, to: str) -> None:
         """Copied, not moved: one picture may be all that a split has."""

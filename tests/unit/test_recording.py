@@ -90,8 +90,19 @@ def test_the_same_picture_again_is_kept_once_and_an_empty_one_is_background(
     writer = DataSetWriter(tmp_path / "set", SHAPES)
     for image in (picture(1), picture(1), picture(2), picture(1)):
         writer.add(seen(image=image))
-    assert writer.pictures == 3
-    assert _labels(tmp_path / "set") == ["", "", ""]
+    assert writer.pictures == 2
+    assert _labels(tmp_path / "set") == ["", ""]
+
+
+def test_a_set_with_two_labelled_pictures_can_be_judged_by(tmp_path: Path) -> None:
+    writer = DataSetWriter(tmp_path / "set", SHAPES)
+    for number in range(50):
+        writer.add(seen(image=picture(number)))
+    for number in (50, 51):
+        writer.add(seen(Box(60, 60, 10, 10, 90, 0), image=picture(number)))
+    for split in ("train", "val"):
+        labels = (tmp_path / "set" / "labels" / split).iterdir()
+        assert [each.stat().st_size > 0 for each in labels].count(True) == 1
 
 
 @pytest.mark.parametrize(
