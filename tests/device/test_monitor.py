@@ -250,7 +250,7 @@ def test_a_recording_is_a_data_set_that_kiln_takes(
 ) -> None:
     opened.page.keyboard.press("r")
     opened.page.wait_for_function(
-        "() => parseInt(document.getElementById('record-label').textContent.match(/\\d+/)) >= 30"
+        "() => parseInt(document.getElementById('record-label').textContent.match(/\\d+/)) >= 12"
     )
     opened.page.keyboard.press("r")
     opened.says(
