@@ -33,9 +33,15 @@ Python = Callable[[str], Path]
 
 @contextlib.contextmanager
 def bounded(memory_bytes: int = MEMORY_BYTES) -> Iterator[None]:
-    """What is started here has little memory and little time: a bomb ends the test alone."""
+    """What is started here has little memory and little time: a bomb ends the test alone.
+
+    Both are counted from what this process has taken by now, for the limits are its own too.
+    """
     used = int(time.process_time())
-    wanted = {resource.RLIMIT_DATA: memory_bytes, resource.RLIMIT_CPU: used + SECONDS}
+    wanted = {
+        resource.RLIMIT_DATA: _data_bytes() + memory_bytes,
+        resource.RLIMIT_CPU: used + SECONDS,
+    }
     before = {kind: resource.getrlimit(kind) for kind in wanted}
     try:
         for kind, most in wanted.items():
@@ -44,6 +50,14 @@ def bounded(memory_bytes: int = MEMORY_BYTES) -> Iterator[None]:
     finally:
         for kind, limits in before.items():
             resource.setrlimit(kind, limits)
+
+
+def _data_bytes() -> int:
+    """What RLIMIT_DATA counts of this process."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    found = re.search(r"^VmData:\s+(\d+) kB$", status, re.MULTILINE)
+    assert found is not None
+    return int(found[1]) * 1024
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
