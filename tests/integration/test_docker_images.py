@@ -90,14 +90,21 @@ def test_network_settings_reach_the_builder_and_go_no_further(
     text = recipe.read_text(encoding="utf-8")
     recipe.write_text(text.replace("python3 -m venv", f"{seen} && python3 -m venv"))
     said: list[str] = []
+    # A build that was killed, on the same engine, may have left its own.
+    builders = _builders(client)
     bench.executor(network=network).prepare([bench.environment], said.append)
     marks = [SECRET.encode(), b"UV_INDEX_PRIVATE", b"settings.sh"]
     # The recipe itself has the secret now, and the engine keeps it in no layer.
     assert not [m for data in everything_in(client, find(bench)) for m in marks if m in data]
     assert SECRET not in str(client.images.get(find(bench)).history())
     assert SECRET not in "".join(said)
-    builders = client.images.list(all=True, filters={"label": "org.kiln.build"})
-    assert builders == []
+    assert _builders(client) <= builders
+
+
+def _builders(client: docker.DockerClient) -> set[str]:
+    """Images of the stages that install packages, which see a user's secrets."""
+    found = client.images.list(all=True, filters={"label": "org.kiln.build"})
+    return {str(image.id) for image in found}
 
 
 def test_new_code_makes_a_new_image_and_installs_nothing(built: Bench) -> None:
