@@ -14,11 +14,10 @@ from kiln.device.attached import find_board
 from kiln.device.detections import Box, Detections
 from kiln.device.labels import Description, from_info
 from kiln.device.link import open_link
-from kiln.device.sscma import ALGORITHMS, Board, Invocation
+from kiln.device.sscma import ALGORITHMS, FOREVER, Board, Invocation
 from kiln.errors import Interrupted, RequestError
 from kiln.workplace import Workplace
 
-_FOREVER = -1
 _NOBODY = Description(name="")
 
 
@@ -45,7 +44,7 @@ def show_board(where: Where, place: Workplace, *, as_json: bool) -> None:
 def watch_board(where: Where, place: Workplace, *, times: int | None, as_json: bool) -> None:
     """Invoke the model and print a line for each frame; raises Interrupted on Ctrl-C."""
     terminal = Terminal()
-    wanted = _FOREVER if times is None else times
+    wanted = FOREVER if times is None else times
     seen = 0
     with _attached(where, place) as board:
         description = from_info(board.info()) or _NOBODY
@@ -93,7 +92,7 @@ def _attached(where: Where, place: Workplace) -> Iterator[Board]:
 def _invoking(board: Board) -> Iterator[Invocation]:
     """For what the firmware does only while it invokes its model."""
     try:
-        yield board.start(_FOREVER, with_images=False)
+        yield board.start(FOREVER, with_images=False)
     finally:
         board.stop()
 

@@ -41,7 +41,8 @@ _LETTERS = str.maketrans("0123456789", "GHIJKLMNOP")
 #: Events that came while nobody asked for them; at 30 a second those of eight seconds.
 MAX_EVENTS = 256
 
-_FOREVER = -1
+#: How often to invoke, where there is no end.
+FOREVER = -1
 _SLOT = ("id", "type", "address", "size")
 _INVALID = 5
 
@@ -259,11 +260,11 @@ class Board:
                     raise Refused("INVOKE", event.code)
                 seen = read_detections(event.data)
                 yield seen
-                if times != _FOREVER and seen.count >= times:
+                if times != FOREVER and seen.count >= times:
                     return
             # The answer comes behind the last events, if there are any.
             if not events and not self.is_invoking() and not self._events:
-                if times == _FOREVER:
+                if times == FOREVER:
                     raise Ended
                 return
 

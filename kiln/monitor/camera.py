@@ -10,11 +10,10 @@ from kiln.device.answers import Ended, Refused
 from kiln.device.detections import Detections, read_detections
 from kiln.device.labels import Description, from_info
 from kiln.device.link import Link
-from kiln.device.sscma import Board
+from kiln.device.sscma import FOREVER, Board
 
 #: From being plugged in to its first answer a board takes two or three seconds.
 START_S = 5.0
-_FOREVER = -1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,7 +90,7 @@ class SscmaCamera:
         )
 
     def begin(self) -> Thresholds:
-        setup = self._board.start(_FOREVER, with_images=True)
+        setup = self._board.start(FOREVER, with_images=True)
         return Thresholds(score=setup.score, iou=setup.iou)
 
     def poll(self, timeout_s: float) -> Sequence[Detections]:

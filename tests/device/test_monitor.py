@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from kiln.device.detections import Box
 from kiln.device.labels import Description
@@ -47,20 +45,6 @@ PIXEL = """([x, y]) => {
   const pixel = canvas.getContext('2d').getImageData(x * scale, y * scale, 1, 1)
   return [...pixel.data].slice(0, 3)
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        if os.environ.get("CI"):
-            pytest.fail("no Chromium: apt-get install chromium", pytrace=False)
-        pytest.skip("no Chromium: apt-get install chromium")
-    with sync_playwright() as playwright:
-        # Chromium's sandbox does not start as root, and the page is our own.
-        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize
 
 from kiln.report import render
 from tests import build_documents
@@ -39,20 +37,6 @@ CUT = """() => [...document.querySelectorAll('svg.chart')].flatMap(chart => {
       || box.top < frame.top - 1 || box.bottom > frame.bottom + 1
   }).map(text => `${chart.getAttribute('aria-label')}: ${text.textContent}`)
 })"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        if os.environ.get("CI"):
-            pytest.fail("no Chromium: apt-get install chromium", pytrace=False)
-        pytest.skip("no Chromium: apt-get install chromium")
-    with sync_playwright() as playwright:
-        # Chromium's sandbox does not start as root, and the page is our own.
-        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 class Opened:
