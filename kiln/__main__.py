@@ -1,5 +1,5 @@
 """``python -m kiln``."""
 
-from kiln.cli import main
+from kiln.cli.main import main
 
 main()

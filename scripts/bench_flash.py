@@ -17,7 +17,7 @@ from pathlib import Path
 from kiln.device.link import open_link
 from kiln.device.we2 import BootLoader, packets_of
 from kiln.emulator.board import EmulatedBoard
-from kiln.targets import load_target
+from kiln.plan.targets import load_target
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL_BYTES = 3_000_000

@@ -22,12 +22,12 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from kiln.environments import ENVIRONMENT_NAMES, load_environment
+from kiln.executors.environments import ENVIRONMENT_NAMES, load_environment
 from kiln.executors.local import LocalExecutor
-from kiln.plan import Plan, make_plan
-from kiln.request import Flags, load_request
-from kiln.step import FromHost
-from kiln.targets import load_target
+from kiln.plan.plan import Plan, make_plan
+from kiln.plan.request import Flags, load_request
+from kiln.plan.step import FromHost
+from kiln.plan.targets import load_target
 from scripts.dvc_pipeline import DvcPipeline
 from scripts.stage_jobs import HOME, ROOT, python, run, run_step
 from scripts.watch import Watched, expect, machine, watch
@@ -113,7 +113,10 @@ def measure_knowing(work: Path, images: int, repeats: int) -> None:
     for _ in range(repeats):
         _tell("nothing to do")
         nothing.append(
-            (expect(kiln.build(flags), _NOTHING_TO_DO), expect(dvc.repro(), dvc.up_to_date))
+            (
+                expect(kiln.build(flags), _NOTHING_TO_DO),
+                expect(dvc.repro(), dvc.up_to_date),
+            )
         )
     for number in range(repeats):
         _tell("one picture changed")

@@ -8,9 +8,10 @@ grove-v2. The weights are the demo's, built if the store has none, or those give
     .kiln/driver/bin/python -m scripts.bench_quality --task pose --pose my.safetensors --images 100
 
 Columns: mAP50-95 of boxes and of keypoints in points, with what is lost against float32; how much
-the objects shown differ from float32's (IoU, score and keypoints, `album.change`), in hundredths;
-mean signal-to-noise ratio of the outputs; Vela's estimates of cycles, flash and SRAM; seconds to
-quantise. A few tenths of a point of mAP are chance, for every variant rounds otherwise; how much
+the objects shown differ from float32's (IoU, score and keypoints, `report_images.change`), in
+hundredths; mean signal-to-noise ratio of the outputs; Vela's estimates of cycles, flash and SRAM;
+seconds to quantise. A few tenths of a point of mAP are chance, for every variant rounds
+otherwise; how much
 the objects differ tells variants apart more surely.
 """
 
@@ -25,7 +26,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kiln.targets import load_target
+from kiln.plan.targets import load_target
 from scripts.stage_jobs import ROOT, python, run, run_step
 
 TASKS = ("pose", "detect")
@@ -76,7 +77,7 @@ def draw(task: str, folder: Path, *, seed: int, count: int, imgsz: int) -> Path:
     check = run_step("stages.train.check", folder / "check", {"task": task}, {"data": data})
     wanted = {"imgsz": imgsz, "calibration": count, "evaluation": count, "letterbox": False}
     inputs = {"data": data, "dataset.json": check.out / "dataset.json"}
-    return run_step("stages.train.pictures", folder / "pictures", wanted, inputs).out
+    return run_step("stages.train.images", folder / "pictures", wanted, inputs).out
 
 
 def npu_cost(model: Path, work: Path, *, imgsz: int) -> list[float]:

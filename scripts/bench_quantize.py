@@ -26,7 +26,7 @@ MAKE_MODEL = """
 import sys
 from pathlib import Path
 from stages.train.onnx import export
-from stages.train.raw_heads import RawHeads
+from stages.train.weights.raw_heads import RawHeads
 import numpy as np
 import torch
 from ultralytics.nn.tasks import PoseModel
@@ -44,7 +44,7 @@ MAKE_IMAGES = """
 import sys
 from pathlib import Path
 import numpy as np
-from stages.export.network import SAMPLE_FILE, sample_images
+from stages.export.quantization.onnx_to_keras import SAMPLE_FILE, sample_images
 
 images, folder = np.load(sys.argv[1]), Path(sys.argv[2])
 np.save(folder / SAMPLE_FILE, sample_images(images))

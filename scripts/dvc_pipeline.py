@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
-from kiln.executors.installer import installer_variables, run_uv
-from kiln.plan import Plan
-from kiln.step import FromHost, FromStep, Input, Step
+from kiln.executors.uv import installer_variables, run_uv
+from kiln.plan.plan import Plan
+from kiln.plan.step import FromHost, FromStep, Input, Step
 from scripts.stage_jobs import ROOT
 from scripts.watch import Watched, watch
 

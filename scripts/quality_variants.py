@@ -20,11 +20,13 @@ import numpy as np
 from tensorflow.lite.python.optimize.calibrator import Calibrator
 
 from stages.contract import Events
-from stages.export import album, kernels, ranges
 from stages.export.evaluate import Findings, look_and_measure
-from stages.export.looks import open_artifact, read_evaluation
-from stages.export.network import infer, open_network
-from stages.export.pixels import Pixels, as_float
+from stages.export.evaluation import report_images
+from stages.export.evaluation.inference import open_artifact, read_evaluation
+from stages.export.evaluation.preprocess import Pixels, as_float
+from stages.export.quantization import activation_ranges as ranges
+from stages.export.quantization import weight_rounding as kernels
+from stages.export.quantization.onnx_to_keras import infer, open_network
 from stages.export.quantize import convert, quantize, to_int8
 
 #: As many as the demo's val has.
@@ -164,12 +166,12 @@ def measures(found: Findings) -> dict[str, Any]:
     """mAP of both forms, mean signal-to-noise ratio of the outputs, and how much what is shown
     differs, for each object that float32 shows, in hundredths."""
     pairs = [(look.found["float32"], look.found["int8"]) for look in found.looks]
-    shown = sum(len(album.shown(exact)) for exact, _ in pairs)
+    shown = sum(len(report_images.shown(exact)) for exact, _ in pairs)
     return {
         "float32": found.figures("float32"),
         "int8": found.figures("int8"),
         "snr": float(np.mean([each["snr_db"] for each in found.outputs()])),
-        "differs": 100 * sum(album.change(*pair) for pair in pairs) / shown,
+        "differs": 100 * sum(report_images.change(*pair) for pair in pairs) / shown,
     }
 
 

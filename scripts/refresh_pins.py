@@ -17,10 +17,10 @@ from pathlib import Path
 
 import docker
 
-from kiln.environments import ENVIRONMENT_NAMES
 from kiln.errors import EngineError, KilnError
-from kiln.executors.docker_engine import connect
-from kiln.executors.installer import UvFailed, installer_variables, run_uv
+from kiln.executors.docker.engine import connect
+from kiln.executors.environments import ENVIRONMENT_NAMES
+from kiln.executors.uv import UvFailed, installer_variables, run_uv
 from kiln.executors.virtualenvs import PYTHON_VERSION
 
 ROOT = Path(__file__).resolve().parent.parent

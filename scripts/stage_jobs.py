@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kiln.environments import ENVIRONMENT_NAMES, EnvironmentName, load_environment
-from kiln.executors import STEP_VARIABLES
+from kiln.executors.environments import ENVIRONMENT_NAMES, EnvironmentName, load_environment
 from kiln.executors.local import LocalExecutor
+from kiln.executors.protocol import STEP_VARIABLES
 
 ROOT = Path(__file__).resolve().parents[1]
 HOME = Path(os.environ.get("KILN_HOME") or ROOT / ".kiln").absolute()

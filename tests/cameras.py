@@ -6,11 +6,11 @@ import dataclasses
 import queue
 from collections.abc import Sequence
 
-from kiln.device.answers import Refused
+from kiln.device.at_errors import Refused
 from kiln.device.detections import Box, Detections, Point, Pose
 from kiln.device.labels import COCO_KEYPOINTS, COCO_SKELETON, Description
 from kiln.errors import BoardGone
-from kiln.monitor.camera import About, Thresholds
+from kiln.monitor.session import About, Thresholds
 
 PORT = "/dev/ttyACM0"
 PEOPLE = Description(

@@ -16,12 +16,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kiln import process
 from kiln.device.flash import FlashPlan
 from kiln.device.link import check_port
 from kiln.errors import EnvironmentBroken, FlashFailed, RequestError, os_errors
-from kiln.executors import Say
-from kiln.executors.installer import installer_variables
+from kiln.executors.protocol import Say
+from kiln.executors.uv import installer_variables
 from kiln.executors.virtualenvs import (
     find_whole,
     install_locked,
@@ -29,8 +28,9 @@ from kiln.executors.virtualenvs import (
     make_whole,
     mark_whole,
 )
-from kiln.tree import digest_of, hash_file
-from kiln.workplace import Workplace
+from kiln.paths import Workplace
+from kiln.store.tree import digest_of, hash_file
+from kiln.system import process
 
 NAME = "esptool"
 _HERE = Path(__file__).resolve().parent

@@ -14,8 +14,8 @@ from typing import Any
 from kiln import __version__
 from kiln.device.link import Link
 from kiln.errors import ModelError, NotAccepted, RequestError, os_errors
-from kiln.result import Verdict
-from kiln.targets import Device, Target
+from kiln.plan.targets import Device, Target
+from kiln.report.result import Verdict
 
 #: What a flash chip erases at a time: no write may reach into a sector that is somebody else's.
 SECTOR_BYTES = 0x1000

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from kiln.errors import BoardError
-from kiln.targets import Target
+from kiln.plan.targets import Target
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

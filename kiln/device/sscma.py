@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, TypeGuard
 
-from kiln.device.answers import Ended, NotUnderstood, Refused, Silent, UnknownCommand
+from kiln.device.at_errors import Ended, NotUnderstood, Refused, Silent, UnknownCommand
 from kiln.device.detections import Box, Detections, Point, Pose, read_detections
 from kiln.device.frames import Event, Frame, FrameReader, Log, Reply
 from kiln.device.link import Link

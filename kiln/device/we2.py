@@ -17,7 +17,7 @@ from collections.abc import Callable
 from kiln.device.link import Link
 from kiln.device.xmodem_line import PACKET_BYTES, Timing, Trouble, XmodemLine
 from kiln.errors import BoardError, FlashFailed
-from kiln.targets import Handshake
+from kiln.plan.targets import Handshake
 
 #: Says that another transfer follows, and where it goes; the offset counts from the address.
 _PREAMBLE_HEAD, _PREAMBLE_TAIL = b"\xc0\x5a", b"\x5a\xc0"

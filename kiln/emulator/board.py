@@ -22,12 +22,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Protocol
 
+from kiln.emulator.bootloader import Loader, Transfer
 from kiln.emulator.faults import Faults, Mishap, Troublemaker
 from kiln.emulator.firmware import Camera, Firmware, Storage
 from kiln.emulator.flash import Flash
-from kiln.emulator.lane import Lane
-from kiln.emulator.loader import Loader, Transfer
-from kiln.emulator.sight import Eye
+from kiln.emulator.postprocess import Eye
+from kiln.emulator.uart import Lane
 
 #: What a host's driver takes of a program before it makes it wait.
 _HOST_BUFFER_BYTES = 4096

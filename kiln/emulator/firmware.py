@@ -15,7 +15,7 @@ from typing import Any
 
 from kiln.emulator.arguments import Command, crc16_maxim, read_command, whole_number
 from kiln.emulator.flash import Flash, Slot
-from kiln.emulator.sight import Eye, report
+from kiln.emulator.postprocess import Eye, report
 
 _NAME = "Grove Vision AI V2"
 _DEVICE_ID = "7e2d02cf"

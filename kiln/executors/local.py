@@ -16,17 +16,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Literal
 
-from kiln import process
-from kiln.environments import Environment
 from kiln.errors import EnvironmentBroken, StepTimeout, os_errors
-from kiln.executors import STEP_VARIABLES, Listener, Say, StepExit, StepRun, job_document
+from kiln.executors.environments import Environment
 from kiln.executors.events import EventReader
-from kiln.executors.installer import proxies
 from kiln.executors.orphans import end_processes, is_dead, this_driver
+from kiln.executors.protocol import STEP_VARIABLES, Listener, Say, StepExit, StepRun, job_document
+from kiln.executors.uv import proxies
 from kiln.executors.virtualenvs import Interpreter, VirtualEnvironments
-from kiln.reading import check_all
-from kiln.tree import Tree, canonical_json
-from kiln.workers import do_all, wait_for_lock
+from kiln.store.tree import Tree, canonical_json
+from kiln.store.verified_read import check_all
+from kiln.system import process
+from kiln.system.workers import do_all, wait_for_lock
 from stages.contract import EXIT_FAILED, EXIT_OK
 
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")

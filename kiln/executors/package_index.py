@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from kiln.executors.installer import CREDENTIALS, INDEX_NAME, installer_variables
+from kiln.executors.uv import CREDENTIALS, INDEX_NAME, installer_variables
 
 _DEFAULT = "https://pypi.org/simple"
 _TIMEOUT_S = 4.0

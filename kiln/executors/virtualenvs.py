@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kiln.environments import Environment
 from kiln.errors import DiskFull, EnvironmentBroken, os_errors
-from kiln.executors import Say
-from kiln.executors.installer import UvFailed, ask_uv, installer_variables, run_uv
-from kiln.tree import hash_file
-from kiln.workers import stop_if_asked, wait_for_lock
+from kiln.executors.environments import Environment
+from kiln.executors.protocol import Say
+from kiln.executors.uv import UvFailed, ask_uv, installer_variables, run_uv
+from kiln.store.tree import hash_file
+from kiln.system.workers import stop_if_asked, wait_for_lock
 
 #: Both executors run this version: the locks are resolved for it.
 PYTHON_VERSION = "3.11"

@@ -1,0 +1,4 @@
+"""The live page of what a board sees, and recordings of it as data sets.
+
+Imports device and below.
+"""

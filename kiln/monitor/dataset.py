@@ -17,7 +17,7 @@ import yaml
 
 from kiln.device.detections import Box, Detections, Point
 from kiln.device.labels import Description
-from kiln.request import Task
+from kiln.plan.request import Task
 
 #: A keypoint that the model itself holds for hidden, in percent; the report draws by the same.
 VISIBLE_PERCENT = 50

@@ -17,11 +17,11 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Literal
 
-from kiln.device.answers import Refused
+from kiln.device.at_errors import Refused
 from kiln.device.detections import Detections
 from kiln.device.labels import Description
 from kiln.errors import BoardError
-from kiln.monitor.camera import About, Camera, Thresholds
+from kiln.monitor.session import About, Camera, Thresholds
 
 #: How soon a wish is seen while no events come.
 TICK_S = 0.05

@@ -22,10 +22,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from kiln.monitor.access import LOOPBACK, PARAMETER, Access, bind
-from kiln.monitor.camera import Thresholds
 from kiln.monitor.clients import Mailbox, event_messages, state_message
 from kiln.monitor.hub import Hub, Seen
 from kiln.monitor.recording import Recorder
+from kiln.monitor.session import Thresholds
 
 #: How often a browser hears of a changed state.
 STATE_EVERY_S = 0.25

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kiln.result import Usage
+from kiln.report.result import Usage
 
 #: Everything that the page reads, as it is in a build that gave none of it.
 _EMPTY: Mapping[str, Any] = {

@@ -19,9 +19,9 @@ from importlib.metadata import version
 from typing import Any
 
 from stages.contract import Events, Job, StepFailed, main
-from stages.export import album
-from stages.export.artifacts import is_per_channel
-from stages.export.looks import (
+from stages.export.evaluation import report_images
+from stages.export.evaluation.coco_map import Kind, Precision, measure
+from stages.export.evaluation.inference import (
     Artifact,
     Evaluation,
     Look,
@@ -30,8 +30,8 @@ from stages.export.looks import (
     open_artifact,
     read_evaluation,
 )
-from stages.export.noise import snr_db
-from stages.export.scores import Kind, Precision, measure
+from stages.export.evaluation.model_runners import is_per_channel
+from stages.export.evaluation.snr import snr_db
 
 THRESHOLDS = Thresholds(score=0.001, iou=0.45)
 #: A larger drop, in points of any mAP, is warned of.
@@ -212,19 +212,24 @@ def evidence(findings: Findings) -> dict[str, Any]:
 def _pictures(findings: Findings) -> list[dict[str, Any]]:
     evaluation, sides = findings.evaluation, findings.sides
     changes = [
-        album.change(*(look.found[name] for name in sides.values())) if len(sides) == 2 else 0.0
+        report_images.change(*(look.found[name] for name in sides.values()))
+        if len(sides) == 2
+        else 0.0
         for look in findings.looks
     ]
     return [
         {
             "file": evaluation.pictures[number]["file"],
             "size": evaluation.labels.size,
-            "image": album.data_url(evaluation.images[number]),
-            "truth": album.labelled(evaluation.truth[number]),
+            "image": report_images.data_url(evaluation.images[number]),
+            "truth": report_images.labelled(evaluation.truth[number]),
             "note": note,
         }
-        | {side: album.describe(findings.looks[number].found[name]) for side, name in sides.items()}
-        for number, note in album.choose(changes).items()
+        | {
+            side: report_images.describe(findings.looks[number].found[name])
+            for side, name in sides.items()
+        }
+        for number, note in report_images.choose(changes).items()
     ]
 
 

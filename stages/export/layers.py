@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from stages.contract import Events, Job, StepFailed, main
-from stages.export.cores import on_all_cores, worker_count
-from stages.export.graph import MOVES, Graph, Operator, activated
-from stages.export.noise import Powers, powers, snr_db
-from stages.export.pixels import Pixels, prepare
-from stages.export.probe import MOST_PROBES, Probe
+from stages.export.evaluation.parallel import on_all_cores, worker_count
+from stages.export.evaluation.preprocess import Pixels, prepare
+from stages.export.evaluation.snr import Powers, powers, snr_db
+from stages.export.quantization.probe import MOST_PROBES, Probe
+from stages.export.quantization.tflite_editor import MOVES, Graph, Operator, activated
 
 #: So many pictures hold some million values a layer.
 IMAGES = 8

@@ -21,8 +21,9 @@ from tensorflow.lite.python.convert import mlir_quantize
 from tensorflow.lite.python.convert_phase import ConverterError
 
 from stages.contract import Events, Job, StepFailed, main
-from stages.export.kernels import Granularity, fit_kernels
-from stages.export.network import (
+from stages.export.evaluation.preprocess import Pixels, as_float, as_int8
+from stages.export.quantization.activation_ranges import choose_ranges
+from stages.export.quantization.onnx_to_keras import (
     Network,
     check_agreement,
     infer,
@@ -30,8 +31,7 @@ from stages.export.network import (
     open_network,
     rebuild,
 )
-from stages.export.pixels import Pixels, as_float, as_int8
-from stages.export.ranges import choose_ranges
+from stages.export.quantization.weight_rounding import Granularity, fit_kernels
 
 INPUT_SCALE = np.float32(1) / np.float32(255)
 INPUT_ZERO_POINT = -128

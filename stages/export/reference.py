@@ -20,7 +20,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from stages.contract import Events, Job, StepFailed, main
-from stages.export.pixels import Pixels, as_float, as_int8
+from stages.export.evaluation.preprocess import Pixels, as_float, as_int8
 
 #: Of noise every kernel sees all values; of pictures, those that matter.
 IMAGES = 2

@@ -12,8 +12,8 @@ from typing import Any, Literal, TypeGuard
 import yaml
 
 from stages.contract import Events, Job, StepFailed, main
-from stages.train.images import fault_of_image, list_images
-from stages.train.labels import Form, LabelFile, read_labels
+from stages.train.dataset.image_files import fault_of_image, list_images
+from stages.train.dataset.labels import Form, LabelFile, read_labels
 
 SPLITS = ("train", "val")
 #: More are counted, but nobody reads them.

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.contract import Events, Job, main
-from stages.train.canvas import Canvas, Point, extent
-from stages.train.people import FLIP_INDEX, KEYPOINTS, Person
-from stages.train.scenery import SIZES, draw_backdrop, draw_obstacle
-from stages.train.shapes import SHAPES, draw_shape
+from stages.train.demo_data.canvas import Canvas, Point, extent
+from stages.train.demo_data.demo_figures import FLIP_INDEX, KEYPOINTS, Person
+from stages.train.demo_data.scenery import SIZES, draw_backdrop, draw_obstacle
+from stages.train.demo_data.shapes import SHAPES, draw_shape
 
 #: An object of which less is seen (in percent of what was drawn) is not labelled as one.
 _SEEN_PERCENT = 30

@@ -26,8 +26,8 @@ from urllib.parse import urlsplit, urlunsplit
 import yaml
 
 from stages.contract import Events, Job, StepFailed, main
-from stages.train.archive import unpack
-from stages.train.layout import normalise
+from stages.train.dataset.archive import unpack
+from stages.train.dataset.layout import normalise
 
 Kind = Literal["weights", "data"]
 _TIMEOUT_S = 30
@@ -103,7 +103,7 @@ def _published_weights(name: str) -> Source:
     # isort: split - here, for it takes seconds to import, which a URL need not wait for
     from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_asset
 
-    import stages.train.quiet  # noqa: F401 - before anything of ultralytics
+    import stages.train.ultralytics_env  # noqa: F401 - before anything of ultralytics
 
     known = sorted(each for each in GITHUB_ASSETS_NAMES if _USABLE_WEIGHTS.fullmatch(each))
     if name not in known:

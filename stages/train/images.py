@@ -1,45 +1,91 @@
-"""Whether a picture opens; without the weight of the training library."""
+"""The pictures that a model is calibrated and judged with, as the board will see them.
+
+``params``: imgsz, calibration and evaluation (how many pictures at most), letterbox (bool).
+``in/``: data, and dataset.json of the step `check`.
+``out/``: calibration.npy (uint8 [n, S, S, 3], RGB) and evaluation/: images.npy of the same form,
+truth.json with what is to be seen in each of them, in pixels of the square.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+import numpy as np
 
-#: What ultralytics reads as pictures.
-IMAGE_SUFFIXES = frozenset(
-    (".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".mpo", ".dng", ".pfm", ".heic")
+from stages.contract import Events, Job, StepFailed, main
+from stages.train.dataset.image_files import list_images
+from stages.train.dataset.resize import Square, objects_of, read_square, spread
+
+#: Which of COCO's 17 keypoints are joined: limbs, trunk, face.
+_COCO_SKELETON = (
+    *((15, 13), (13, 11), (16, 14), (14, 12), (11, 12)),
+    *((5, 11), (6, 12), (5, 6), (5, 7), (6, 8), (7, 9), (8, 10)),
+    *((1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)),
 )
-#: What PIL calls those. Of its other formats it opens some with programs of the host.
-_FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-#: The trainer leaves out anything smaller.
-_LEAST_SIDE = 10
-_DRAFT = 8
+_COCO_KEYPOINTS = 17
 
 
-def list_images(folder: Path) -> list[Path]:
-    """The pictures below a folder, by name."""
-    found = [
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-    ]
-    return sorted(found, key=lambda path: path.as_posix())
+def run(job: Job, events: Events) -> dict[str, Any]:
+    """Write calibration.npy and evaluation/; both are taken from val, as the wiki calibrates."""
+    dataset = json.loads((job.inputs / "dataset.json").read_text(encoding="utf-8"))
+    folder = job.inputs / "data" / "images" / "val"
+    paths = list_images(folder)
+    if not paths:
+        raise StepFailed("data", "the data set has no pictures in val to calibrate with")
+    calibration = spread(paths, job.params["calibration"])
+    judged = spread(paths, job.params["evaluation"])
+    squares = _read(job, events, sorted({*calibration, *judged}))
+    _save(job.out / "calibration.npy", [squares[path] for path in calibration])
+    evaluation = job.out / "evaluation"
+    evaluation.mkdir()
+    _save(evaluation / "images.npy", [squares[path] for path in judged])
+    keypoints = dataset["kpt_shape"][0] if dataset["kpt_shape"] else 0
+    images = [_truth(path, folder, squares[path], keypoints) for path in judged]
+    truth = {
+        "task": dataset["task"],
+        "names": dataset["names"],
+        "kpt_shape": dataset["kpt_shape"],
+        "skeleton": _COCO_SKELETON if keypoints == _COCO_KEYPOINTS else (),
+        "images": images,
+    }
+    text = json.dumps(truth, indent=1, ensure_ascii=False) + "\n"
+    (evaluation / "truth.json").write_text(text, encoding="utf-8")
+    return {
+        "calibration": len(calibration),
+        "evaluation": len(judged),
+        "objects": sum(len(image["objects"]) for image in images),
+        "versions": {package: version(package) for package in ("ultralytics", "numpy")},
+    }
 
 
-def fault_of_image(path: Path) -> str | None:
-    """Decode a picture to its end; None if it is whole, else what is wrong with it."""
-    try:
-        with Image.open(path, formats=_FORMATS) as image:
-            if min(image.size) < _LEAST_SIDE:
-                return f"is {image.width} x {image.height} pixels; at least {_LEAST_SIDE} a side"
-            # A JPEG is still read to its end this way, at half the time.
-            image.draft(None, (image.width // _DRAFT, image.height // _DRAFT))
-            image.load()
-    except UnidentifiedImageError:
-        return "is empty" if path.stat().st_size == 0 else "does not open as a picture"
-    except Image.DecompressionBombError:
-        return f"has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, too many for a picture"
-    except Exception as error:  # whatever a decoder meets in a broken file
-        return f"does not open as a picture: {error}"
-    return None
+def _read(job: Job, events: Events, paths: Sequence[Path]) -> dict[Path, Square]:
+    size, letterbox = int(job.params["imgsz"]), bool(job.params["letterbox"])
+    squares = {}
+    for number, path in enumerate(paths, start=1):
+        squares[path] = read_square(path, size, letterbox=letterbox)
+        events.progress(number, len(paths), "pictures")
+    return squares
+
+
+def _save(path: Path, squares: Sequence[Square]) -> None:
+    np.save(path, np.stack([square.pixels for square in squares]), allow_pickle=False)
+
+
+def _truth(path: Path, folder: Path, square: Square, keypoints: int) -> dict[str, Any]:
+    """What is to be seen in a picture, in pixels of the square."""
+    name = path.relative_to(folder)
+    label = folder.parents[1] / "labels" / "val" / name.with_suffix(".txt")
+    return {
+        "file": name.as_posix(),
+        "width": square.source_width,
+        "height": square.source_height,
+        "objects": objects_of(label, square, keypoints=keypoints),
+    }
+
+
+if __name__ == "__main__":
+    main(run)

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import stages.train.quiet  # noqa: F401 - before anything of ultralytics
+import stages.train.ultralytics_env  # noqa: F401 - before anything of ultralytics
 
 # isort: split
 import torch
@@ -19,8 +19,8 @@ from torch import nn
 from ultralytics.nn.tasks import DetectionModel, torch_safe_load
 
 from stages.contract import Events, Job, StepFailed, main
-from stages.train import checkpoint
-from stages.train.pickled import (
+from stages.train.weights import checkpoint
+from stages.train.weights.pickle_reader import (
     Pickled,
     class_name,
     modules_of,

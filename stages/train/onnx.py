@@ -11,7 +11,7 @@ import math
 from importlib.metadata import version
 from typing import Any
 
-import stages.train.quiet  # noqa: F401 - before anything of ultralytics
+import stages.train.ultralytics_env  # noqa: F401 - before anything of ultralytics
 
 # isort: split
 import onnx
@@ -20,8 +20,8 @@ import torch
 from ultralytics.nn.tasks import DetectionModel
 
 from stages.contract import Events, Job, StepFailed, main
-from stages.train import checkpoint
-from stages.train.raw_heads import RawHeads, largest_difference
+from stages.train.weights import checkpoint
+from stages.train.weights.raw_heads import RawHeads, largest_difference
 
 #: The newest that onnx2tf 1.17 converts without a transpose being added, as far as is known.
 OPSET = 13

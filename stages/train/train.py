@@ -16,23 +16,23 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import stages.train.quiet  # noqa: F401 - before anything of ultralytics
+import stages.train.ultralytics_env  # noqa: F401 - before anything of ultralytics
 
 # isort: split
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import LOGGER
 
 from stages.contract import Events, Job, StepFailed, main
-from stages.train import checkpoint
-from stages.train.arguments import training_arguments
-from stages.train.hardware import (
+from stages.train.training.arguments import training_arguments
+from stages.train.training.hardware import (
     Hardware,
     choose_hardware,
     hardware_arguments,
     set_threads,
     why_not_reproducible,
 )
-from stages.train.trainer import DetectRun, Plan, PoseRun, Row
+from stages.train.training.trainer import DetectRun, Plan, PoseRun, Row
+from stages.train.weights import checkpoint
 
 _FIGURES = ("box/", "pose/")
 #: Below this mAP50 a model finds nothing.

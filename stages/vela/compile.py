@@ -4,7 +4,7 @@
 arena_kib (what the firmware leaves Vela to plan with), arguments [more of Vela's own].
 ``in/``: int8.tflite.
 ``out/``: vela.tflite, vela.ini (what Vela was told), summary.csv (Vela's own, unchanged), and
-layers.json, the fields of ``stages.vela.placement.Layer`` for each operator in order.
+layers.json, the fields of ``stages.vela.tflite.placement.Layer`` for each operator in order.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from ethosu.vela import vela
 from ethosu.vela.errors import CliOptionError, ConfigOptionError, VelaError
 
 from stages.contract import Events, Job, StepFailed, main
-from stages.vela.placement import Layer, count, read_estimate, read_layers, read_reasons
-from stages.vela.tflite_file import open_file
+from stages.vela.tflite.file import open_file
+from stages.vela.tflite.placement import Layer, count, read_estimate, read_layers, read_reasons
 
 USAGE_ERROR = 2
 #: The first Vela whose figures come from another model of the NPU's speed: no two figures of

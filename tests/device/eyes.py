@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 
-from kiln.emulator.sight import Candidate, Sight
+from kiln.emulator.postprocess import Candidate, Sight
 
 #: 240x240 pixels of one grey: after the header, 900 blocks that add nothing to the first.
 _HEADER = (

@@ -6,7 +6,7 @@ import base64
 
 from playwright.sync_api import Browser
 
-from kiln.emulator.sight import Candidate, Sight
+from kiln.emulator.postprocess import Candidate, Sight
 
 SIZE = 240
 MODEL = b"\0\0\0\0TFL3 a model"

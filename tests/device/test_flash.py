@@ -15,7 +15,7 @@ from kiln.device.xmodem_line import Timing
 from kiln.emulator.board import EmulatedBoard
 from kiln.emulator.faults import Faults, Noise, random_faults
 from kiln.errors import BoardError, FlashFailed
-from kiln.targets import load_target
+from kiln.plan.targets import load_target
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = load_target(ROOT / "targets", "grove-v2")

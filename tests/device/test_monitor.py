@@ -17,10 +17,10 @@ from kiln.device.link import open_link
 from kiln.emulator.board import EmulatedBoard
 from kiln.emulator.faults import Faults
 from kiln.emulator.firmware import Camera as Sensor
-from kiln.monitor.camera import SscmaCamera
 from kiln.monitor.hub import Hub
 from kiln.monitor.recording import Recorder, unused
 from kiln.monitor.server import MonitorServer
+from kiln.monitor.session import SscmaCamera
 from tests.cameras import ScriptedCamera, seen
 from tests.device.people import (
     DOUBTFUL,

@@ -17,7 +17,7 @@ import pytest
 
 from kiln.emulator.board import EmulatedBoard
 from kiln.emulator.firmware import Camera
-from kiln.emulator.sight import Candidate, Sight
+from kiln.emulator.postprocess import Candidate, Sight
 from tests.cameras import picture
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -19,10 +19,10 @@ from websockets.sync.client import ClientConnection, connect
 
 from kiln.errors import RequestError
 from kiln.monitor.access import Access
-from kiln.monitor.camera import Thresholds
 from kiln.monitor.hub import Hub
 from kiln.monitor.recording import Recorder
 from kiln.monitor.server import MonitorServer
+from kiln.monitor.session import Thresholds
 from tests.cameras import PEOPLE, ScriptedCamera, person, picture, seen
 
 _PATIENCE_S = 10.0

@@ -12,18 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from kiln.device.answers import Refused
+from kiln.cli.device import Where, set_thresholds, show_board, watch_board
+from kiln.device.at_errors import Refused
 from kiln.device.labels import COCO_KEYPOINTS, COCO_SKELETON, Description, from_info, to_info
 from kiln.device.link import Link, open_link
-from kiln.device.proof import FRAMES, prove
+from kiln.device.on_device_check import FRAMES, prove
 from kiln.device.sscma import Board
 from kiln.emulator.board import EmulatedBoard
 from kiln.emulator.faults import Faults, Noise
 from kiln.emulator.firmware import Camera
-from kiln.emulator.sight import Candidate, Sight
+from kiln.emulator.postprocess import Candidate, Sight
 from kiln.errors import BoardError, BoardGone, RequestError
-from kiln.talking import Where, set_thresholds, show_board, watch_board
-from kiln.workplace import Workplace
+from kiln.paths import Workplace
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACE = Workplace(root=ROOT, home=ROOT / ".kiln", results=ROOT / "build")

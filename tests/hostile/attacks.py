@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import stages.train.quiet  # noqa: F401 - before anything of ultralytics
+import stages.train.ultralytics_env  # noqa: F401 - before anything of ultralytics
 
 # isort: split
 import numpy as np
@@ -31,7 +31,8 @@ from ultralytics.nn.modules.block import TorchVision
 from ultralytics.nn.tasks import PoseModel
 
 from stages.contract import Events, Job, StepFailed
-from stages.train import checkpoint, import_weights
+from stages.train import import_weights
+from stages.train.weights import checkpoint
 
 FOLDER = Path(sys.argv[1])
 CANARY = FOLDER / "canary"

@@ -18,7 +18,7 @@ import numpy as np
 from ethosu.vela.tflite import Buffer, Model, SubGraph, Tensor
 
 from stages.contract import StepFailed
-from stages.vela.model import describe, read_model
+from stages.vela.tflite.model import describe, read_model
 
 
 def vector(builder: Any, start: Callable[[Any, int], int], offsets: list[int]) -> int:

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from stages.contract import StepFailed
-from stages.train.archive import unpack
-from stages.train.layout import normalise
+from stages.train.dataset.archive import unpack
+from stages.train.dataset.layout import normalise
 
 
 def answer(path: Path) -> str | list[str]:

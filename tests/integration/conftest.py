@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from kiln.environments import ENVIRONMENT_NAMES, EnvironmentName, load_environment
 from kiln.errors import EnvironmentBroken
-from kiln.executors import StepRun
+from kiln.executors.environments import ENVIRONMENT_NAMES, EnvironmentName, load_environment
 from kiln.executors.local import LocalExecutor
-from kiln.tree import File, Tree, hash_file, tree_of
+from kiln.executors.protocol import StepRun
+from kiln.store.tree import File, Tree, hash_file, tree_of
 from tests.integration.user import User
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,9 +15,9 @@ import docker.errors
 import pytest
 from docker.models.containers import Container
 
-from kiln.environments import Environment, load_environment
-from kiln.executors import StepRun
-from kiln.executors.docker import BuildNetwork, DockerExecutor, engine_status
+from kiln.executors.docker.executor import BuildNetwork, DockerExecutor, engine_status
+from kiln.executors.environments import Environment, load_environment
+from kiln.executors.protocol import StepRun
 from tests.integration.conftest import ROOT, Recorder
 
 #: What names begin with instead of kiln-; of one run of the tests, for another may go on beside.

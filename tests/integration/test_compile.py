@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from kiln.environments import EnvironmentName
-from kiln.targets import load_target
-from kiln.tree import hash_file
+from kiln.executors.environments import EnvironmentName
+from kiln.plan.targets import load_target
+from kiln.store.tree import hash_file
 from tests.integration.conftest import IMGSZ, ROOT, RunStep
 from tests.integration.tiny import make_tiny
 

@@ -13,12 +13,12 @@ from typing import Any
 import docker
 import pytest
 
-from kiln.compose import load_names
-from kiln.environments import ENVIRONMENT_NAMES, load_environment
 from kiln.errors import EnvironmentBroken
-from kiln.executors import STEP_VARIABLES
-from kiln.executors.docker import BuildNetwork, DockerExecutor
-from kiln.targets import load_target
+from kiln.executors.docker.compose import load_names
+from kiln.executors.docker.executor import BuildNetwork, DockerExecutor
+from kiln.executors.environments import ENVIRONMENT_NAMES, load_environment
+from kiln.executors.protocol import STEP_VARIABLES
+from kiln.plan.targets import load_target
 from tests.integration.conftest import ROOT
 from tests.integration.docker_bench import engine_or_skip, make_bench, remove_all
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from kiln.environments import EnvironmentName
-from kiln.executors import STEP_VARIABLES
-from kiln.tree import hash_file
+from kiln.executors.environments import EnvironmentName
+from kiln.executors.protocol import STEP_VARIABLES
+from kiln.store.tree import hash_file
 
 from . import conftest
 from .conftest import ROOT, RunStep, tree

@@ -26,8 +26,8 @@ import docker.errors
 import pytest
 
 from kiln.errors import EngineError
-from kiln.executors.docker import engine_status
-from kiln.executors.docker_clean import clean_engine
+from kiln.executors.docker.clean import clean_engine
+from kiln.executors.docker.executor import engine_status
 from tests.integration.conftest import ROOT, Recorder, tree
 from tests.integration.docker_bench import PREFIX, Bench, engine_or_skip, make_bench, remove_all
 
@@ -293,7 +293,7 @@ def test_a_socket_that_one_may_not_use_says_what_to_do(tmp_path: Path) -> None:
         pytest.skip("only root can become somebody else")
     path = tmp_path / "engine.sock"
     code = (
-        "import os; from kiln.executors.docker import engine_status\n"
+        "import os; from kiln.executors.docker.executor import engine_status\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "print(engine_status().detail)"
     )

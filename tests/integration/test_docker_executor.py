@@ -27,12 +27,12 @@ from kiln.errors import (
     StepCrashed,
     StepTimeout,
 )
-from kiln.executors import STEP_VARIABLES, Executor, Limits, StepExit
-from kiln.executors.docker_engine import engine_errors
-from kiln.executors.docker_files import download_folder
-from kiln.executors.docker_orphans import remove_orphans
+from kiln.executors.docker.engine import engine_errors
+from kiln.executors.docker.files import download_folder
+from kiln.executors.docker.orphans import remove_orphans
 from kiln.executors.orphans import this_driver
-from kiln.tree import File, tree_of
+from kiln.executors.protocol import STEP_VARIABLES, Executor, Limits, StepExit
+from kiln.store.tree import File, tree_of
 from tests.integration.conftest import ROOT, Recorder, tree
 from tests.integration.docker_bench import PREFIX, Bench, engine_or_skip, make_bench, remove_all
 
@@ -395,9 +395,9 @@ def test_what_a_killed_driver_left_is_cleared_away_and_its_work_gone_on_from(ben
     )
     code = """
 import os, pathlib, signal, sys
-from kiln.environments import load_environment
-from kiln.executors import StepRun
-from kiln.executors.docker import BuildNetwork, DockerExecutor
+from kiln.executors.environments import load_environment
+from kiln.executors.protocol import StepRun
+from kiln.executors.docker.executor import BuildNetwork, DockerExecutor
 root, out = map(pathlib.Path, sys.argv[1:3])
 key, body = sys.argv[3:]
 class Killed:

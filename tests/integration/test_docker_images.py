@@ -14,8 +14,8 @@ import docker
 import pytest
 
 from kiln.errors import EnvironmentBroken
-from kiln.executors.docker import BuildNetwork
-from kiln.executors.images import CONTENT_LABEL, Images
+from kiln.executors.docker.executor import BuildNetwork
+from kiln.executors.docker.images import CONTENT_LABEL, Images
 from tests.integration.conftest import Recorder
 from tests.integration.docker_bench import PREFIX, Bench, engine_or_skip, make_bench, remove_all
 from tests.integration.registry import registry

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kiln.executors import package_index as asking
-from kiln.executors.docker_facts import engine_facts
+from kiln.executors.docker.facts import engine_facts
 from kiln.executors.package_index import index_problem, package_index
 from tests.integration.conftest import ROOT
 from tests.integration.docker_bench import engine_or_skip

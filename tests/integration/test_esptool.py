@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kiln.device.esp import Esptool
-from kiln.workplace import Workplace
+from kiln.paths import Workplace
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKER = ROOT / "kiln" / "device" / "esp_worker.py"

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kiln.environments import EnvironmentName
-from kiln.targets import load_target
+from kiln.executors.environments import EnvironmentName
+from kiln.plan.targets import load_target
 from tests.integration.conftest import IMGSZ, ROOT, RunStep, Trial
 from tests.integration.spotter import NAMES, SPOTS, make_spotter, write_evaluation
 from tests.integration.tiny import make_tiny
@@ -42,7 +42,7 @@ REFUSE = """
 import json, sys
 from pathlib import Path
 from stages.contract import StepFailed
-from stages.export.looks import open_artifact, read_evaluation
+from stages.export.evaluation.inference import open_artifact, read_evaluation
 
 evaluation, said = read_evaluation(Path(sys.argv[1])), []
 for file in sys.argv[2:]:
@@ -59,8 +59,8 @@ print(json.dumps(said))
 MEASURE = """
 import json, sys
 import numpy as np
-from stages.export.decode import Detections
-from stages.export.scores import measure
+from stages.export.evaluation.decode import Detections
+from stages.export.evaluation.coco_map import measure
 
 def look(found, keypoints):
     return Detections(
@@ -87,7 +87,7 @@ GREY = """
 import sys
 from pathlib import Path
 import numpy as np
-from stages.export.artifacts import open_runner
+from stages.export.evaluation.model_runners import open_runner
 
 runner = open_runner(Path(sys.argv[1]), 32)
 colours = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
@@ -104,12 +104,12 @@ print((shown == wanted).all() and (shown != other).any())
 COMPARE = """
 import json, sys
 from pathlib import Path
-import stages.train.quiet
+import stages.train.ultralytics_env
 import numpy as np
 import torch
-from stages.export.decode import Labels, decode, find_roles
-from stages.train import checkpoint
-from stages.train.raw_heads import RawHeads
+from stages.export.evaluation.decode import Labels, decode, find_roles
+from stages.train.weights import checkpoint
+from stages.train.weights.raw_heads import RawHeads
 
 model, meta = checkpoint.load(Path(sys.argv[1]))
 keypoints = meta.kpt_shape[0] if meta.kpt_shape else 0

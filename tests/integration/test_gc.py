@@ -11,8 +11,8 @@ import docker
 import docker.errors
 import pytest
 
-from kiln.executors.docker_clean import EngineImage, remove_image, stale_images
-from kiln.executors.docker_engine import LABEL
+from kiln.executors.docker.clean import EngineImage, remove_image, stale_images
+from kiln.executors.docker.engine import LABEL
 from tests.integration.conftest import ROOT
 from tests.integration.docker_bench import engine_or_skip
 

@@ -16,7 +16,7 @@ from tests.integration.conftest import IMGSZ, ROOT, RunStep, Trial
 _CHECKPOINTS = """
 import os, shutil, sys
 from pathlib import Path
-import stages.train.quiet
+import stages.train.ultralytics_env
 import torch, yaml
 from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel, PoseModel, SegmentationModel
@@ -68,7 +68,7 @@ torch.jit.save(script, folder / "script.pt")
 _COMPARE = """
 import sys
 from pathlib import Path
-from stages.train import checkpoint
+from stages.train.weights import checkpoint
 import torch
 from ultralytics.nn.tasks import load_checkpoint
 ours, meta = checkpoint.load(Path(sys.argv[1]))

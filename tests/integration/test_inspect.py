@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kiln.targets import load_target
+from kiln.plan.targets import load_target
 from tests.integration.conftest import IMGSZ, ROOT, RunStep
 from tests.integration.user import User
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from kiln.environments import EnvironmentName
-from kiln.executors import STEP_VARIABLES
+from kiln.executors.environments import EnvironmentName
+from kiln.executors.protocol import STEP_VARIABLES
 from tests.integration.conftest import ROOT, RunStep
 from tests.integration.tiny import make_tiny
 
@@ -22,7 +22,7 @@ SPOIL = """
 import sys
 from pathlib import Path
 import numpy as np
-from stages.export.graph import Graph
+from stages.export.quantization.tflite_editor import Graph
 
 source, target, layer = sys.argv[1:]
 graph = Graph(Path(source).read_bytes())

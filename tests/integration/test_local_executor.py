@@ -18,10 +18,11 @@ from typing import Any
 
 import pytest
 
-from kiln.environments import Environment, EnvironmentName, load_environment
 from kiln.errors import DiskFull, EnvironmentBroken, StepTimeout
-from kiln.executors import Executor, StepRun, local
+from kiln.executors import local
+from kiln.executors.environments import Environment, EnvironmentName, load_environment
 from kiln.executors.local import LocalExecutor
+from kiln.executors.protocol import Executor, StepRun
 from kiln.executors.virtualenvs import VirtualEnvironments
 from tests.integration.conftest import HOME, ROOT, Recorder, tree
 
@@ -420,7 +421,7 @@ def test_a_killed_installation_is_never_taken_for_a_whole_one(
 ) -> None:
     code = """
 import dataclasses, pathlib, sys
-from kiln.environments import load_environment
+from kiln.executors.environments import load_environment
 from kiln.executors import virtualenvs
 root, folder = map(pathlib.Path, sys.argv[1:])
 environment = dataclasses.replace(load_environment(root, "vela"), lock=folder / "vela.lock")
@@ -451,8 +452,8 @@ if started:
     step = bench.step(body, resumable=True)
     code = """
 import os, pathlib, signal, sys
-from kiln.environments import load_environment
-from kiln.executors import StepRun
+from kiln.executors.environments import load_environment
+from kiln.executors.protocol import StepRun
 from kiln.executors.local import LocalExecutor
 home, root, checkout, out = map(pathlib.Path, sys.argv[1:5])
 key, module = sys.argv[5:]

@@ -22,8 +22,8 @@ _ORIGINALS = """
 import sys
 from pathlib import Path
 from stages.contract import StepFailed
-from stages.train import checkpoint, onnx
-from stages.train.raw_heads import RawHeads
+from stages.train.weights import checkpoint, onnx
+from stages.train.weights.raw_heads import RawHeads
 import numpy as np, torch
 folder = Path(sys.argv[1])
 images = torch.from_numpy(np.load(folder / "images.npy"))

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kiln.environments import EnvironmentName
-from kiln.executors import STEP_VARIABLES
-from kiln.targets import load_target
-from kiln.tree import hash_file
+from kiln.executors.environments import EnvironmentName
+from kiln.executors.protocol import STEP_VARIABLES
+from kiln.plan.targets import load_target
+from kiln.store.tree import hash_file
 from tests.integration.conftest import IMGSZ, ROOT, RunStep, Trial
 from tests.integration.tiny import make_tiny
 
@@ -62,7 +62,7 @@ print(json.dumps([look(path) for path in sys.argv[1:]]))
 NOISE = """
 import json, sys
 import numpy as np
-from stages.export.network import as_float, infer
+from stages.export.quantization.onnx_to_keras import as_float, infer
 import tensorflow as tf
 
 images = np.load(sys.argv[2])

@@ -21,11 +21,11 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from kiln.archive import SIGNATURE, SUMS
-from kiln.plan import make_plan
-from kiln.request import Flags, load_request
-from kiln.targets import load_target
-from kiln.tree import hash_file, sums_of
+from kiln.plan.plan import make_plan
+from kiln.plan.request import Flags, load_request
+from kiln.plan.targets import load_target
+from kiln.release.archive import SIGNATURE, SUMS
+from kiln.store.tree import hash_file, sums_of
 from tests.integration.docker_bench import engine_or_skip
 from tests.integration.user import ROOT, User
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize
 
-from kiln.report import render
+from kiln.report.render import render
 from tests import build_documents
 
 PHONE, LARGER_PHONE, DESK = (

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from kiln.environments import EnvironmentName
-from kiln.executors import STEP_VARIABLES
-from kiln.executors.docker import engine_status
-from kiln.tree import hash_file
+from kiln.executors.docker.executor import engine_status
+from kiln.executors.environments import EnvironmentName
+from kiln.executors.protocol import STEP_VARIABLES
+from kiln.store.tree import hash_file
 from tests.integration.conftest import IMGSZ, ROOT, TINY, tree
 from tests.integration.user import User
 

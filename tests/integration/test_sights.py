@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from kiln.emulator.eye import BuiltEye, read_eye
 from kiln.emulator.flash import MODELS_ADDRESS, Flash
-from kiln.emulator.sight import report
+from kiln.emulator.postprocess import report
+from kiln.emulator.recorded_model import BuiltEye, read_eye
 from tests.integration.conftest import RunStep
 
 PARAMS = {"frame": 240, "score": 0.0, "candidates": 50}

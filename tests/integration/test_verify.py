@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kiln.environments import EnvironmentName
-from kiln.targets import load_target
-from kiln.tree import hash_file
+from kiln.executors.environments import EnvironmentName
+from kiln.plan.targets import load_target
+from kiln.store.tree import hash_file
 from tests.integration.conftest import ROOT, RunStep
 from tests.integration.nets import make_nets
 
@@ -54,9 +54,9 @@ Result = dict[str, Any]
 COMPARE = """
 import json, sys
 from pathlib import Path
-from stages.vela.arena import head_bytes, tail_bytes
-from stages.vela.micro import try_model
-from stages.vela.tflite_file import open_file
+from stages.vela.tflite.arena import head_bytes, tail_bytes
+from stages.vela.tflm.runner import try_model
+from stages.vela.tflite.file import open_file
 
 found = []
 for path in map(Path, sys.argv[1:]):

@@ -8,44 +8,21 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[2]
 
-#: From the top down: a module imports only from layers below its own. Modules of one entry that
-#: ends in a dot are one package and may import each other.
-LAYERS = (
-    ("kiln.__main__",),
-    ("kiln.cli",),
-    ("kiln.board_cli",),
-    ("kiln.options",),
-    ("kiln.commands", "kiln.flashing", "kiln.talking", "kiln.watching"),
-    ("kiln.console",),
-    ("kiln.doctor", "kiln.gc", "kiln.inspection", "kiln.comparison", "kiln.verification"),
-    ("kiln.release",),
-    ("kiln.emulator.",),
-    ("kiln.monitor.",),
-    ("kiln.device.",),
-    ("kiln.build",),
-    ("kiln.report.",),
-    ("kiln.result", "kiln.measured"),
-    ("kiln.runner",),
-    ("kiln.failures",),
-    ("kiln.executors.",),
-    ("kiln.plan",),
-    ("kiln.evidence",),
-    ("kiln.provenance",),
-    ("kiln.step",),
-    ("kiln.executors",),
-    ("kiln.sbom",),
-    ("kiln.targets",),
-    ("kiln.request", "kiln.store", "kiln.dataset", "kiln.compose", "kiln.archive", "kiln.signing"),
-    ("kiln.records", "kiln.process", "kiln.environments", "kiln.sources"),
-    ("kiln.statindex", "kiln.ledger", "kiln.health"),
-    ("kiln.reading",),
-    ("kiln.errors", "kiln.tree", "kiln.progress", "kiln.workplace"),
-    ("kiln.locks", "kiln.disk", "kiln.workers", "kiln"),
-    ("stages.contract",),
+#: From the top down: a package imports only from rows below its own. docs/architecture.md says what
+#: belongs in which.
+TIERS = (
+    ("cli",),
+    ("release", "emulator", "monitor"),
+    ("device",),
+    ("pipeline",),
+    ("report",),
+    ("plan",),
+    ("executors",),
+    ("store",),
+    ("system",),
+    ("errors", "paths"),
 )
 #: What the driver may load only when a step is to run or there is something to show.
 HEAVY = (
@@ -79,29 +56,39 @@ def _is_module(name: str) -> bool:
     return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
 
 
-def _layer(module: str) -> int:
-    for number, entries in enumerate(LAYERS):
-        if module in entries:
-            return number
-    for number, entries in enumerate(LAYERS):
-        if any(entry.endswith(".") and f"{module}.".startswith(entry) for entry in entries):
-            return number
-    pytest.fail(f"{module} has no place in LAYERS")
-
-
-def _siblings(module: str, imported: str) -> bool:
-    """Modules of one package that LAYERS has as a whole."""
-    packages = [entry for entries in LAYERS for entry in entries if entry.endswith(".")]
-    return any(f"{module}.".startswith(p) and f"{imported}.".startswith(p) for p in packages)
+def _package(module: str) -> str | None:
+    """The package or top-level module below ``kiln`` that a module is in; None for all else."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == "kiln" and len(parts) > 1 else None
 
 
 def test_the_driver_imports_from_the_top_down() -> None:
+    rows = {package: row for row, packages in enumerate(TIERS) for package in packages}
     wrong = []
     for module, path in _modules("kiln"):
+        own = _package(module)
+        if own in (None, "__main__"):
+            continue
         for imported in sorted(_imported(path)):
-            if not _siblings(module, imported) and _layer(imported) <= _layer(module):
+            other = _package(imported)
+            if other not in (None, own) and rows[str(other)] <= rows[str(own)]:
                 wrong.append(f"{module} imports {imported}")
     assert not wrong
+
+
+def test_the_table_names_every_package() -> None:
+    there = {path.stem for path in (ROOT / "kiln").iterdir() if not path.name.startswith("__")}
+    assert there == {package for packages in TIERS for package in packages}
+
+
+def test_every_package_says_what_belongs_in_it() -> None:
+    packages = [path for top in ("kiln", "stages") for path in (ROOT / top).rglob("__init__.py")]
+    silent = [
+        path.parent.relative_to(ROOT).as_posix()
+        for path in packages
+        if not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    assert not silent
 
 
 def test_the_driver_imports_the_contract_and_never_a_step() -> None:
@@ -144,11 +131,11 @@ def test_only_one_module_starts_processes() -> None:
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         )
     ]
-    assert starters == ["kiln.process"]
+    assert starters == ["kiln.system.process"]
 
 
 def test_the_command_line_starts_light() -> None:
-    code = f"import sys, kiln.cli; print(*[name for name in {HEAVY!r} if name in sys.modules])"
+    code = f"import sys, kiln.cli.main; print(*[name for name in {HEAVY!r} if name in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import pytest
 
-from kiln import board_cli, cli
+from kiln.cli import board, main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -104,7 +104,7 @@ def test_make_and_the_command_line_know_the_same_settings() -> None:
     made = {f"KILN_{name}" for name in settings[1].replace("\\\n", " ").split()}
     known = {
         parameter.envvar
-        for parameter in cli.build.params
+        for parameter in main.build.params
         if isinstance(parameter, click.Option) and parameter.envvar
     }
     assert made == known
@@ -116,7 +116,7 @@ def test_make_knows_the_settings_of_a_board() -> None:
     assert settings is not None
     known = [
         {parameter.envvar for parameter in command.params if isinstance(parameter, click.Option)}
-        for command in (board_cli.flash, cli.build)
+        for command in (board.flash, main.build)
     ]
     assert {f"KILN_{name}" for name in settings[1].split()} == known[0] - known[1]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from kiln.cli import kiln
-from kiln.request import Flags, load_request
-from kiln.targets import load_target, target_names
+from kiln.cli.main import kiln
+from kiln.plan.request import Flags, load_request
+from kiln.plan.targets import load_target, target_names
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -1,0 +1,246 @@
+"""What can go from this host, and why. Decided first, then done: ``kiln gc``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from kiln.device import esp
+from kiln.errors import RequestError, os_errors
+from kiln.executors.docker.clean import EngineImage, remove_image, stale_images
+from kiln.executors.environments import ENVIRONMENT_NAMES, load_environment
+from kiln.executors.virtualenvs import folder_name
+from kiln.paths import Workplace
+from kiln.store.store import Store
+from kiln.store.usage import Ledger
+from kiln.system.files import remove_tree, shown_bytes, size_of
+
+_AGE = re.compile(r"(?P<count>\d+)(?P<unit>[mhdw])")
+_AGE_S = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_SIZE = re.compile(r"(?P<count>\d+(\.\d+)?) ?(?P<unit>[KMGT])(iB)?")
+_SIZE_BYTES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+_ENVIRONMENT = re.compile(rf"({'|'.join((*ENVIRONMENT_NAMES, esp.NAME))})-[0-9a-f]{{12}}-cp\d+")
+_BUILDS_NAMED = 5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rules:
+    """What may go: steps unused for ``unused_s``, then the least recently used beyond a size.
+
+    Steps that a recorded build needs go by ``force`` alone.
+    """
+
+    unused_s: float
+    keep_bytes: int | None = None
+    force: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stored:
+    """A finished step in the store; ``needed_by`` are result folders."""
+
+    path: Path
+    step: str | None
+    bytes: int
+    used_at: float
+    needed_by: tuple[Path, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Removal:
+    """What goes together: paths of this host, or an image of the engine."""
+
+    what: str
+    why: str
+    bytes: int
+    paths: tuple[Path, ...] = ()
+    image: EngineImage | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """What goes, and what is to be said of what stays."""
+
+    removals: tuple[Removal, ...]
+    notes: tuple[str, ...]
+
+
+def seconds_of(text: str) -> float:
+    """The age that a text like 30d, 12h or 2w means; raises RequestError."""
+    found = _AGE.fullmatch(text)
+    if found is None:
+        raise RequestError(f"{text!r} is no age", hint="write it as in --older 30d (m, h, d, w)")
+    return float(found["count"]) * _AGE_S[found["unit"]]
+
+
+def bytes_of(text: str) -> int:
+    """The size that a text like 5GiB or 500M means; raises RequestError."""
+    found = _SIZE.fullmatch(text)
+    if found is None:
+        raise RequestError(f"{text!r} is no size", hint="write it as in --keep 5GiB (K, M, G, T)")
+    return int(float(found["count"]) * _SIZE_BYTES[found["unit"]])
+
+
+def plan_sweep(place: Workplace, rules: Rules) -> Sweep:
+    """Decide what goes; changes nothing. Raises EnvironmentBroken, EngineError, StoreError."""
+    ledger = Ledger(place.store)
+    with os_errors("cannot read the store"):
+        stored = list(_stored(place.store, ledger))
+    gone, notes = select(stored, rules, now=time.time())
+    gone += [each for each in stored if each.step is None]
+    removals = [
+        *(_step_removal(each) for each in gone),
+        *_leftovers(place, ledger, [each.path for each in gone]),
+        *_environments(place),
+        *(
+            Removal(what=image.name, why="not of this checkout", bytes=image.bytes, image=image)
+            for image in stale_images(place.root)
+        ),
+    ]
+    return Sweep(removals=tuple(removals), notes=tuple(notes))
+
+
+def select(stored: Sequence[Stored], rules: Rules, *, now: float) -> tuple[list[Stored], list[str]]:
+    """The steps that go, least recently used first, and what to say of those that stay."""
+    ordered = sorted((s for s in stored if s.step is not None), key=lambda each: each.used_at)
+    free = [each for each in ordered if rules.force or not each.needed_by]
+    gone = [each for each in free if now - each.used_at >= rules.unused_s]
+    left = sum(each.bytes for each in ordered) - sum(each.bytes for each in gone)
+    for each in free[len(gone) :]:
+        if rules.keep_bytes is None or left <= rules.keep_bytes:
+            break
+        gone.append(each)
+        left -= each.bytes
+    kept = [each for each in ordered if each not in gone]
+    wanted = [each for each in kept if each.needed_by and now - each.used_at >= rules.unused_s]
+    if rules.keep_bytes is not None and left > rules.keep_bytes:
+        wanted = kept
+    return gone, [*_needed_note(wanted), *_recent_note(kept)]
+
+
+def carry_out(removal: Removal) -> bool:
+    """Remove; False if an engine still needs the image. Raises StoreError, EngineError."""
+    with os_errors(f"cannot remove {removal.what}"):
+        for path in removal.paths:
+            remove_tree(path)
+    return removal.image is None or remove_image(removal.image)
+
+
+def _stored(store: Path, ledger: Ledger) -> Iterator[Stored]:
+    builds = ledger.builds()
+    for key, size in Store(store).sizes().items():
+        folder = store / "entries" / key
+        yield Stored(
+            path=folder,
+            step=_step_of(folder),
+            bytes=size,
+            used_at=ledger.used_at(key),
+            needed_by=tuple(build.folder for build in builds if key in build.keys),
+        )
+
+
+def _step_of(entry: Path) -> str | None:
+    """The step that an entry is of; None if it can't be read, so that no build can use it."""
+    try:
+        document = json.loads((entry / "entry.json").read_text(encoding="utf-8"))
+        return str(document["recipe"]["step"]).rpartition(".")[2]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _step_removal(stored: Stored) -> Removal:
+    key = stored.path.name[:12]
+    if stored.step is None:
+        what, why = f"step {key}", "its entry.json cannot be read"
+    else:
+        days = (time.time() - stored.used_at) / _AGE_S["d"]
+        of = f"{_named(stored.needed_by)} is" if stored.needed_by else "no recorded build is"
+        what, why = f"{stored.step} {key}", f"{of} made of it; unused for {days:.0f} days"
+    return Removal(what=what, why=why, bytes=stored.bytes, paths=(stored.path,))
+
+
+def _leftovers(place: Workplace, ledger: Ledger, gone: Sequence[Path]) -> Iterator[Removal]:
+    """What dead drivers have left, and what was written of steps and results that are no more."""
+    store = Store(place.store)
+    known = {ledger.path_of(build.folder) for build in ledger.builds()}
+    there = {path.name for path in _in(place.store / "entries") if path not in gone}
+    yield from _together("unfinished outputs", "their drivers have ended", _in(place.store / "tmp"))
+    records = [path for path in _in(ledger.builds_folder) if path not in known]
+    yield from _together("records of builds", "their result folders are gone", records)
+    indexes = [path for path in _in(store.index_folder) if not _is_live(path, gone)]
+    yield from _together("indexes", "what they remember is gone", indexes)
+    # Whoever sweeps has the home alone, so nobody holds one.
+    locks = [path for path in _in(place.store / "locks") if path.stem not in there]
+    yield from _together("locks", "what they were for is gone or not in use", locks)
+
+
+def _is_live(index: Path, gone: Sequence[Path]) -> bool:
+    """Whether one file that an index remembers will still be there."""
+    try:
+        # Beside the index of a whole set of files lies what is known of it as one.
+        remembered = json.loads(index.with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    lost = set(gone)
+    return any(Path(name).exists() and lost.isdisjoint(Path(name).parents) for name in remembered)
+
+
+def _together(what: str, why: str, paths: Sequence[Path]) -> Iterator[Removal]:
+    if paths:
+        size = sum(size_of(path) for path in paths)
+        yield Removal(what=f"{len(paths)} of the {what}", why=why, bytes=size, paths=tuple(paths))
+
+
+def _environments(place: Workplace) -> Iterator[Removal]:
+    """Environments of other locks than the checkout's; a lock file beside one goes with it."""
+    current = [folder_name(load_environment(place.root, name)) for name in ENVIRONMENT_NAMES]
+    current.append(esp.folder_name())
+    for path in _in(place.home / "envs"):
+        if _ENVIRONMENT.fullmatch(path.name) and path.name not in current:
+            paths = (path, path.with_suffix(".lock"))
+            why = "of another lock than this checkout's"
+            yield Removal(
+                what=f"environment {path.name}", why=why, bytes=size_of(path), paths=paths
+            )
+
+
+def _in(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _needed_note(stored: Sequence[Stored]) -> Iterator[str]:
+    if stored:
+        builds = sorted({build for each in stored for build in each.needed_by})
+        yield (
+            f"kept {_total(stored)}, which {_named(builds)} {_are(builds)} made of; --force "
+            "removes them too: results stay, and the next such build makes its steps again"
+        )
+
+
+def _recent_note(stored: Iterable[Stored]) -> Iterator[str]:
+    recent = [each for each in stored if not each.needed_by]
+    if recent:
+        yield (
+            f"kept {_total(recent)} that no finished build is made of, for they were used lately "
+            "and a build that was broken off goes on from there; --older 0d removes them too"
+        )
+
+
+def _total(stored: Sequence[Stored]) -> str:
+    steps = "step" if len(stored) == 1 else "steps"
+    return f"{len(stored)} finished {steps} ({shown_bytes(sum(each.bytes for each in stored))})"
+
+
+def _are(builds: Sequence[Path]) -> str:
+    return "is" if len(builds) == 1 else "are"
+
+
+def _named(builds: Sequence[Path]) -> str:
+    names = [str(build) for build in builds[:_BUILDS_NAMED]]
+    more = len(builds) - len(names)
+    return ", ".join(names) + (f" and {more} more" if more else "")

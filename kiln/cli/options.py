@@ -1,0 +1,113 @@
+"""What the commands share: options that make variables set, and the requests they amount to."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from kiln.paths import Workplace
+from kiln.plan.request import BuildRequest, Flags, load_request
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+ALL_TARGETS = "all"
+
+
+def option(*names: str, **settings: Any) -> Callable[[Command], Command]:
+    """An option that a make variable of the same name may set: --imgsz and KILN_IMGSZ."""
+    long = next(name for name in names if name.startswith("--"))
+    variable = f"KILN_{long.split('/')[0].removeprefix('--').replace('-', '_').upper()}"
+    return click.option(*names, envvar=variable, show_envvar=False, default=None, **settings)
+
+
+#: An attached board.
+port_option = option(
+    "--port", metavar="PATH", help="Where the board is; found by itself if it is the only one."
+)
+
+_COMMON_OPTIONS = (
+    option("--target", metavar="NAME", help="The board; `kiln targets` lists them, `all` is all."),
+    option("--task", type=click.Choice(["pose", "detect"]), help="What the model finds."),
+    option("--data", metavar="PATH", help="data.yaml or its folder, a published name, or a URL."),
+    option("--executor", type=click.Choice(["auto", "docker", "local"]), help="Where steps run."),
+    option(
+        "--resize",
+        type=click.Choice(["stretch", "letterbox"]),
+        help="How pictures to calibrate and to judge with become square; the board stretches.",
+    ),
+    option("--registry", metavar="PREFIX", help="Pull stage images from here, if they are there."),
+    option(
+        "--config",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="Settings file; ./kiln.toml is taken if it is there.",
+    ),
+)
+_BUILD_OPTIONS = (
+    option("--weights", metavar="FILE", help="Own .pt, a published name, or `scratch`."),
+    option("--model", metavar="SIZE", help="Architecture if weights do not say: yolov8n."),
+    option("--imgsz", type=int, metavar="PIXELS", help="Side of the square input picture."),
+    option("--epochs", type=click.IntRange(min=0), help="0 takes the weights as they are."),
+    option("--batch", type=click.IntRange(min=1), help="Pictures a training batch."),
+    option("--name", metavar="NAME", help="Name of the result folder and files."),
+    option("--gpu", type=click.Choice(["none", "auto", "required"]), help="GPU for training."),
+    option(
+        "--reproducible/--no-reproducible",
+        help="Train to the same weights on any number of cores: on the CPU alone.",
+    ),
+    option(
+        "--quant",
+        "granularity",
+        type=click.Choice(["mixed", "per-tensor", "per-channel"]),
+        help="Which int8 weights share a scale.",
+    ),
+    option("--layers/--no-layers", help="Also say where along the network int8 errs most."),
+    option(
+        "--trust-weights/--no-trust-weights",
+        help="Open a .pt that holds more than plain tensors: that runs its code.",
+    ),
+    option(
+        "--force/--no-force",
+        help="Keep a model that the firmware would not take, marked as not accepted.",
+    ),
+)
+
+
+def common_options(command: Command) -> Command:
+    """Add what a finished file can be asked about, too."""
+    for add in reversed(_COMMON_OPTIONS):
+        command = add(command)
+    return command
+
+
+def request_options(command: Command) -> Command:
+    """Add all that decides what a build gives."""
+    for add in reversed(_BUILD_OPTIONS):
+        command = add(command)
+    return common_options(command)
+
+
+def requests_of(config: Path | None, flags: dict[str, Any]) -> list[BuildRequest]:
+    """One request, or for `all` one for each target that can do the task."""
+    from kiln.plan.targets import load_target, target_names
+
+    default = Path("kiln.toml")
+    chosen = config or (default if default.is_file() else None)
+    request = load_request(Flags(**flags), chosen, Path.cwd())
+    if request.target != ALL_TARGETS:
+        return [request]
+    folder = workplace().root / "targets"
+    targets = [load_target(folder, name) for name in target_names(folder)]
+    able = [target.name for target in targets if request.task in target.tasks]
+    return [dataclasses.replace(request, target=name) for name in able]
+
+
+def workplace() -> Workplace:
+    """The checkout that this is, and where its results go."""
+    root = Path(__file__).resolve().parents[2]
+    home = Path(os.environ.get("KILN_HOME") or root / ".kiln").absolute()
+    return Workplace(root=root, home=home, results=Path.cwd() / "build")

@@ -1,0 +1,4 @@
+"""Runs a plan: data set in, steps through an executor into the store, results out.
+
+Imports report and below.
+"""

@@ -1,0 +1,215 @@
+"""A build: run its plan, judge what comes out, and lay out the result folder."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from kiln import __version__
+from kiln.errors import NotAccepted, os_errors
+from kiln.executors.environments import Environment
+from kiln.executors.protocol import Executor
+from kiln.paths import Workplace
+from kiln.pipeline.collect import (
+    evidence_of,
+    mismatched_data,
+    request_document,
+    step_result,
+)
+from kiln.pipeline.runner import Made, Observer, Outlook, Runner
+from kiln.plan.plan import Plan, needs_host_data
+from kiln.plan.request import BuildRequest
+from kiln.report.board_record import proof_of
+from kiln.report.result import (
+    BuildResult,
+    Verdict,
+    board_of,
+    numbers_of,
+)
+from kiln.store.statindex import StatIndex
+from kiln.store.tree import File, Tree, digest_of, hash_file, sums_of, tree_of
+from kiln.store.usage import Ledger
+from kiln.store.verified_read import check_all, copy_checked
+
+
+class Build:
+    """One plan at one workplace. ``choose_executor`` is called only if something must run."""
+
+    def __init__(
+        self, plan: Plan, place: Workplace, choose_executor: Callable[[], Executor]
+    ) -> None:
+        self.plan = plan
+        self.place = place
+        self._runner = Runner(place, plan.request.limits, choose_executor)
+
+    @property
+    def folder(self) -> Path:
+        """Where the result is laid out."""
+        return self.place.result_of(self.plan.target.name, self.plan.name)
+
+    @property
+    def environments(self) -> list[Environment]:
+        """Those that steps of this build run in."""
+        names = sorted({step.environment for step in self.plan.steps})
+        return [self._runner.environment(name) for name in names]
+
+    def run(self, observer: Observer) -> BuildResult:
+        """Run what is missing and lay out the result folder; raises KilnError."""
+        brought = bring(self.plan.request, self.place, self._runner)
+        made = self._runner.run(self.plan.steps, brought, observer, self._judge)
+        with self._runner.store.trusting():
+            return self._lay_out(made)
+
+    def explain(self) -> list[Outlook]:
+        """Say for each step what would run and why; changes nothing."""
+        brought = bring(self.plan.request, self.place, self._runner)
+        return self._runner.explain(self.plan.steps, brought)
+
+    def _judge(self, made: Made) -> None:
+        """The firmware's word on what a step gave, as soon as it is known."""
+        if self.plan.request.force:
+            return
+        count = made.entry.result.get("nc")
+        if isinstance(count, int):
+            self.plan.target.check_classes(self.plan.request.task, count)
+        if made.step.name == "verify":
+            verdict = Verdict.of(made.entry.result, forced=False)
+            if not verdict.accepted:
+                raise NotAccepted(self.plan.target.firmware.name, verdict.refusals)
+
+    def _lay_out(self, made: Mapping[str, Made]) -> BuildResult:
+        plan = self.plan
+        files = {name: made[ref.step].entry.files[ref.path] for name, ref in plan.files.items()}
+        steps = {name: step_result(each) for name, each in made.items()}
+        warnings = [warning for step in steps.values() for warning in step.warnings]
+        shown = {name: made[ref.step].entry.files[ref.path] for name, ref in plan.evidence.items()}
+        check_all(shown.values())
+        result = BuildResult(
+            kiln=__version__,
+            name=plan.name,
+            target=plan.target.name,
+            board=board_of(plan.target),
+            imgsz=plan.imgsz,
+            task=plan.request.task,
+            request=request_document(plan),
+            environments={each.name: _facts(each) for each in self.environments},
+            steps=tuple(steps.values()),
+            files={name: (file.sha256, file.size) for name, file in files.items()},
+            deployed=plan.deployed,
+            verdict=Verdict.of(steps["verify"].result, forced=plan.request.force),
+            numbers=numbers_of(steps),
+            evidence=evidence_of(steps, {name: file.path for name, file in shown.items()}),
+            warnings=(*warnings, *mismatched_data(plan, steps)),
+        )
+        index = self._runner.store.index_folder / f"result-{_file_name(self.folder)}.json"
+        with os_errors("cannot write the result"), _alone_in(self.folder):
+            write_result(self.folder, result, files, index=index)
+            keys = (each.recipe.key for each in made.values())
+            Ledger(self.place.store).record(self.folder, keys)
+        return result
+
+
+def bring(request: BuildRequest, place: Workplace, runner: Runner) -> dict[str, Tree]:
+    """Hash what the user brought: the data set and the weights; raises DataError, StoreError."""
+    brought: dict[str, Tree] = {}
+    index_folder = runner.store.index_folder
+    if needs_host_data(request):
+        # Only a data set of the user's own needs YAML, which costs 40 ms to import.
+        from kiln.pipeline.dataset import load_dataset
+
+        assert request.data is not None
+        source = Path(request.data)
+        data = load_dataset(
+            source,
+            index=index_folder / f"data-{_file_name(source)}.json",
+            scratch=place.home / "descriptions",
+        )
+        brought["data"] = data.tree
+    if request.weights_file is not None:
+        brought["weights"] = bring_file(request.weights_file, runner)
+    return brought
+
+
+def bring_file(path: Path, runner: Runner) -> Tree:
+    """Hash one file of the user's."""
+    with StatIndex(runner.store.index_folder / f"file-{_file_name(path)}.json") as known:
+        return tree_of(known.files({"": path}))
+
+
+def write_result(
+    folder: Path, result: BuildResult, files: Mapping[str, File], *, index: Path
+) -> None:
+    """Copy what is not there yet; write report.html, build.json, SHA256SUMS; raises OSError."""
+    with StatIndex(index) as known:
+        places = {name: folder / name for name in files}
+        there = known.files({name: path for name, path in places.items() if path.is_file()})
+        for name, file in files.items():
+            if name not in there or there[name].sha256 != file.sha256:
+                copy_checked(file, places[name])
+        document = result.document()
+        text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+        # The report first: it is made anew unless build.json, written after it, is the same.
+        if not _is_shown(folder, text):
+            write_report(folder, document)
+        _write(folder / "build.json", text)
+        _write(
+            folder / "SHA256SUMS",
+            sums_of({name: sha256 for name, (sha256, _size) in result.files.items()}),
+        )
+
+
+def write_report(folder: Path, document: Mapping[str, Any]) -> Path:
+    """Make report.html from the content of build.json, and of board.json if there is one of this
+    very model; raises StoreError.
+    """
+    # Drawing takes longer to import than a build that has nothing to do.
+    from kiln.report.render import render
+
+    page = folder / "report.html"
+    with os_errors("cannot write the report"):
+        _write(page, render(document, proof_of(folder, document)))
+    return page
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Make a folder if need be, and wait until no other driver lays out its result there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _facts(environment: Environment) -> dict[str, str]:
+    return {
+        "digest": environment.digest,
+        "base": environment.base,
+        "lock_sha256": hash_file(environment.lock),
+    }
+
+
+def _is_shown(folder: Path, text: str) -> bool:
+    """True if a report is there and was made from this very text of build.json."""
+    document = folder / "build.json"
+    if not (document.is_file() and (folder / "report.html").is_file()):
+        return False
+    return document.read_text(encoding="utf-8") == text
+
+
+def _file_name(path: Path) -> str:
+    """A short name for an index of what lies at a path."""
+    return digest_of(str(path))[:16]
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

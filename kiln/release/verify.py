@@ -1,0 +1,365 @@
+"""Builds a release again, from its archive alone, and says of every file whether it is the same.
+
+A release is a program: its folder ``source/`` holds the code of its steps and what its
+environments are made of. That code is run only if it is this checkout's own, if the release is
+signed by a key that the user has named, or if he says that he trusts it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kiln.errors import BundleError, RequestError, os_errors
+from kiln.executors.protocol import Executor
+from kiln.paths import Workplace
+from kiln.pipeline.build import bring, bring_file
+from kiln.pipeline.runner import Made, Observer, Runner
+from kiln.plan.request import BuildRequest
+from kiln.plan.step import FromHost, FromStep, Step
+from kiln.release.archive import SIGNATURE, SUMS, check_sums, read_archive
+from kiln.release.provenance import Recipe, recipe_of
+from kiln.release.write import PROVENANCE, PUBLIC_KEY, SOURCE, figures, run_by
+from kiln.store.tree import Tree, hash_file
+
+_WEIGHTS = "weights.safetensors"
+#: The released weights, where a build starts from them.
+_RELEASED = FromHost(source="released weights")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """What build.json says of a step: digests of what it gave by name, and its figures."""
+
+    outputs: Mapping[str, str]
+    figures: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Release:
+    """An unpacked release whose sums are right; ``files`` are digests by name.
+
+    ``signer`` is the fingerprint of the key that signed it; ``known``: the user named that key.
+    """
+
+    folder: Path
+    digest: str
+    files: Mapping[str, str]
+    name: str
+    recipe: Recipe
+    recorded: Mapping[str, Recorded]
+    signer: str | None
+    known: bool
+
+    @property
+    def source(self) -> Path:
+        return self.folder / SOURCE
+
+    @property
+    def weights_file(self) -> str:
+        """The name of the released weights."""
+        return next(name for name in self.recipe.files if name.endswith(".safetensors"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Judged:
+    """One released file: ``same``, or since which ``step`` it is not, and ``how``.
+
+    ``taken`` says why the file was not made again, but went into what was.
+    """
+
+    name: str
+    same: bool
+    step: str = ""
+    how: str = ""
+    taken: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What came of building a release again. ``figures``: steps that gave other figures."""
+
+    name: str
+    sha256: str
+    signer: str | None
+    known: bool
+    files: tuple[Judged, ...]
+    figures: tuple[str, ...]
+
+    @property
+    def reproduced(self) -> bool:
+        return all(each.same for each in self.files)
+
+
+def open_release(bundle: Path, place: Workplace, public_key: Path | None) -> Release:
+    """Unpack a release and check sums and signature; raises BundleError, RequestError."""
+    if not bundle.is_file():
+        raise BundleError(f"the release {bundle} does not exist", hint="pass BUNDLE=….release.tar")
+    digest = hash_file(bundle)
+    folder = place.home / "verify" / digest[:16]
+    read_archive(bundle, folder / "release")
+    release = folder / "release"
+    files = check_sums(release)
+    signer, known = _check_signature(release, public_key)
+    for name in (PROVENANCE, "build.json"):
+        if name not in files:
+            raise BundleError(f"{name} is missing from the release")
+    recipe = recipe_of(_text(release / PROVENANCE))
+    missing = [name for name in recipe.files if name not in files]
+    if missing:
+        raise BundleError(f"{missing[0]} is missing from the release")
+    name, recorded = _read_build(_text(release / "build.json"), recipe)
+    return Release(
+        folder=release,
+        digest=digest,
+        files=files,
+        name=name,
+        recipe=recipe,
+        recorded=recorded,
+        signer=signer,
+        known=known,
+    )
+
+
+class Verifier:
+    """Builds one release again. ``request`` brings data set and weights; ``trusted``: the user
+    says so; ``choose_executor`` is told where the code of the steps lies.
+    """
+
+    def __init__(
+        self,
+        release: Release,
+        request: BuildRequest,
+        place: Workplace,
+        choose_executor: Callable[[Path], Executor],
+        *,
+        trusted: bool,
+    ) -> None:
+        self._release = release
+        self._trusted = trusted or release.known
+        self._request = request
+        self._place = place
+        self._choose_executor = choose_executor
+        # A store of its own: what the release's maker has in his would prove nothing. It stays
+        # until the end, so that a verification that was broken off goes on.
+        self._home = release.folder.parent
+        self._runner = Runner(
+            Workplace(root=release.source, home=self._home, results=self._home),
+            request.limits,
+            lambda: choose_executor(release.source),
+        )
+
+    def verify(self, observer: Observer) -> Verification:
+        """Run every step of the recipe and compare what it gives; raises KilnError.
+
+        What is not the same again is kept, in ``rebuilt``.
+        """
+        self._refuse_strangers()
+        steps, brought, taken = self._prepare()
+        made = self._runner.run(steps, brought, observer, lambda _made: None)
+        recorded = self._release.recorded
+        changed = [name for name, each in made.items() if _outputs(each) != recorded[name].outputs]
+        files = [
+            self._judge(name, made, changed, taken, observer) for name in self._release.recipe.files
+        ]
+        verification = Verification(
+            name=self._release.name,
+            sha256=self._release.digest,
+            signer=self._release.signer,
+            known=self._release.known,
+            files=tuple(files),
+            figures=tuple(
+                each.step.title
+                for name, each in made.items()
+                if figures(each.entry.result) != recorded[name].figures
+            ),
+        )
+        if verification.reproduced:
+            shutil.rmtree(self._home, ignore_errors=True)
+        return verification
+
+    @property
+    def rebuilt(self) -> Path:
+        """The folder of files that are not the same again."""
+        return self._home / "rebuilt"
+
+    def _refuse_strangers(self) -> None:
+        """Raises RequestError for code that nobody has vouched for."""
+        if self._trusted:
+            return
+        with os_errors("cannot read the release"):
+            own, theirs = (run_by(each) for each in (self._place.root, self._release.source))
+        if own != theirs:
+            raise RequestError(
+                "building this release again runs its own code, which is not that of this checkout",
+                hint="pass the PUBLIC_KEY= of whom you trust, check out the version of Kiln that "
+                "made it, or say TRUST_BUNDLE=1",
+            )
+
+    def _prepare(self) -> tuple[list[Step], dict[str, Tree], dict[str, str]]:
+        """Steps to run, what they are given, and why which step is not among them.
+
+        Raises RequestError where the user must bring something, or has brought another thing.
+        """
+        recipe = self._release.recipe
+        brought = bring(self._request, self._place, self._runner)
+        for name, digest in recipe.inputs.items():
+            if name in brought and brought[name].digest != digest:
+                raise RequestError(
+                    f"{name.upper()} is not what this release was made from: "
+                    f"{brought[name].digest[:12]}… instead of {digest[:12]}…",
+                    hint=f"it was made from {recipe.request.get(name)}",
+                )
+        if "data" in recipe.inputs and "data" not in brought:
+            raise RequestError(
+                f"this release was made from a data set that is not in it, "
+                f"{recipe.request.get('data')} with the digest {recipe.inputs['data'][:12]}…",
+                hint="pass DATA=",
+            )
+        source = recipe.files[self._release.weights_file]
+        reason = recipe.fixed.get(source.step)
+        if "weights" in recipe.inputs and "weights" not in brought:
+            reason = f"WEIGHTS={recipe.request.get('weights')} was not given"
+        if reason is None:
+            return list(recipe.steps), brought, {}
+        path = self._release.folder / self._release.weights_file
+        brought[_RELEASED.source] = bring_file(path, self._runner)
+        return _from_weights(recipe.steps, source), brought, {source.step: reason}
+
+    def _judge(
+        self,
+        name: str,
+        made: Mapping[str, Made],
+        changed: Sequence[str],
+        taken: Mapping[str, str],
+        observer: Observer,
+    ) -> Judged:
+        source = self._release.recipe.files[name]
+        if source.step in taken:
+            return Judged(name=name, same=True, taken=taken[source.step])
+        file = made[source.step].entry.files[source.path]
+        if file.sha256 == self._release.files[name]:
+            return Judged(name=name, same=True)
+        origins = _origins(source.step, self._release.recipe.steps)
+        # Where every step gave what build.json says, the file was changed behind its back.
+        first = next((step for step in made if step in origins & set(changed)), source.step)
+        how = self._difference(self._release.folder / name, file.path, observer)
+        with os_errors("cannot keep what was made"):
+            self.rebuilt.mkdir(exist_ok=True)
+            shutil.copyfile(file.path, self.rebuilt / name)
+        return Judged(name=name, same=False, step=first, how=how)
+
+    def _difference(self, left: Path, right: Path, observer: Observer) -> str:
+        """In words; made by a step of this checkout's own, which can read such files."""
+        suffix = left.suffix.removeprefix(".")
+        brought = {
+            side: bring_file(path, self._runner)
+            for side, path in (("left", left), ("right", right))
+        }
+        step = Step(
+            name="difference",
+            title=f"compare {left.name}",
+            environment="export",
+            module="stages.export.difference",
+            params={"suffix": suffix},
+            inputs={f"{side}.{suffix}": FromHost(source=side) for side in brought},
+        )
+        own = dataclasses.replace(self._place, home=self._home)
+        runner = Runner(own, self._request.limits, lambda: self._choose_executor(own.root))
+        found = runner.run([step], brought, observer, lambda _made: None)["difference"].entry.result
+        place = f"from byte {found['offset']:,} on"
+        if found["sizes"][0] != found["sizes"][1]:
+            place += f", {found['sizes'][1]:,} bytes instead of {found['sizes'][0]:,}"
+        if not found["where"]:
+            return place
+        more = f"{found['differing']} of {found['tensors']} tensors differ"
+        return f"{place}: {found['where']}; {more}"
+
+
+def _read_build(text: str, recipe: Recipe) -> tuple[str, dict[str, Recorded]]:
+    """The build's name, and what it says of every step; raises BundleError."""
+    try:
+        document = json.loads(text)
+        recorded = {
+            step["name"]: Recorded(outputs=dict(step["outputs"]), figures=dict(step["result"]))
+            for step in document["steps"]
+        }
+        lost = [step.name for step in recipe.steps if step.name not in recorded]
+        if lost:
+            raise ValueError(f"it says nothing of the step {lost[0]}")
+        return str(document["name"]), recorded
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BundleError(f"the release's build.json cannot be used: {error}") from error
+
+
+def _outputs(made: Made) -> dict[str, str]:
+    return {name: file.sha256 for name, file in made.entry.files.items()}
+
+
+def _from_weights(steps: Sequence[Step], weights: FromStep) -> list[Step]:
+    """The steps without the one that gives the weights, and without what only it needs."""
+    kept = [_with_released(step, weights) for step in steps if step.name != weights.step]
+    # Backwards: a step stays if it gives a result of its own, or something that one that stays
+    # needs. Before the weights there is nothing of the former kind.
+    before = {step.name for step in steps[: [each.name for each in steps].index(weights.step)]}
+    wanted: set[str] = set()
+    for step in reversed(kept):
+        if step.name not in before or step.name in wanted:
+            wanted |= {step.name}
+            wanted |= {each.step for each in step.inputs.values() if isinstance(each, FromStep)}
+    return [step for step in kept if step.name in wanted]
+
+
+def _with_released(step: Step, weights: FromStep) -> Step:
+    inputs = {
+        name: _RELEASED if source == weights else source for name, source in step.inputs.items()
+    }
+    return dataclasses.replace(step, inputs=inputs)
+
+
+def _origins(name: str, steps: Sequence[Step]) -> set[str]:
+    """A step and all that it was made from."""
+    by_name = {step.name: step for step in steps}
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        each = waiting.pop()
+        if each not in found:
+            found.add(each)
+            sources = by_name[each].inputs.values()
+            waiting += [source.step for source in sources if isinstance(source, FromStep)]
+    return found
+
+
+def _check_signature(folder: Path, public_key: Path | None) -> tuple[str | None, bool]:
+    """The signer's fingerprint, and whether the user knows that key; raises BundleError."""
+    # OpenSSL takes a while to load, and most releases carry no signature.
+    if not (folder / SIGNATURE).is_file():
+        if public_key is not None:
+            raise BundleError("the release is not signed", hint="ask its maker for a signed one")
+        return None, False
+    from kiln.release.signing import check_signature, fingerprint, public_pem, read_public_key
+
+    carried = read_public_key(folder / PUBLIC_KEY)
+    check_signature(carried, (folder / SIGNATURE).read_bytes(), (folder / SUMS).read_bytes())
+    if public_key is None:
+        return fingerprint(carried), False
+    wanted = read_public_key(public_key)
+    if public_pem(wanted) != public_pem(carried):
+        raise BundleError(
+            f"the release is signed by {fingerprint(carried)}, and {public_key} is "
+            f"{fingerprint(wanted)}",
+            hint="it comes from somebody else than you think",
+        )
+    return fingerprint(carried), True
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path.name} cannot be read: {error}") from error

@@ -1,0 +1,225 @@
+"""A release: one archive that says how its models were made, and from which they can be again.
+
+Nothing in it depends on the host that made it, so two hosts that build the same request write the
+same archive, byte for byte.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tomli_w
+
+from kiln import __version__
+from kiln.errors import StoreError, os_errors
+from kiln.executors.environments import Environment
+from kiln.plan.plan import Plan
+from kiln.plan.step import FromHost
+from kiln.release.archive import SIGNATURE, SUMS, Content, write_archive
+from kiln.release.provenance import Materials, Recipe, statement_of
+from kiln.release.sbom import sbom_of
+from kiln.report.render import render
+from kiln.report.result import BuildResult, StepResult
+from kiln.store.tree import File, Tree, digest_of, hash_bytes, hash_file, sums_of, tree_of
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+PROVENANCE = "provenance.json"
+PUBLIC_KEY = "signer.pub"
+SOURCE = "source"
+#: What Kiln consists of, in its checkout.
+_FOLDERS = ("docker", "kiln", "scripts", "stages", "targets")
+_FILES = (
+    *("LICENSE", "Makefile", "README.md", "compose.yaml", "dev.lock", "kiln.lock"),
+    "pyproject.toml",
+)
+#: What a step's result says of the host it ran on, and not of what it made.
+_OF_A_HOST = ("device", "resumed_from", "seconds")
+_REQUEST_OF_A_HOST = ("executor", "limits", "registry")
+
+
+def release_file(folder: Path) -> Path:
+    """Where the release of a result folder is written."""
+    return folder.with_name(f"{folder.name}.release.tar")
+
+
+def write_release(
+    plan: Plan,
+    result: BuildResult,
+    folder: Path,
+    *,
+    root: Path,
+    environments: Sequence[Environment],
+    key: Ed25519PrivateKey | None,
+) -> Path:
+    """Write the release of what lies in a result folder; raises StoreError, DiskFull.
+
+    ``root`` is the checkout that made it. The archive is not compressed: what is in it hardly
+    gets smaller, and compressors of two versions write different bytes.
+    """
+    models = {name: folder / name for name in result.files}
+    _check_models(models, result)
+    document = portable(result.document())
+    with os_errors("cannot read what a release is made of"):
+        source = source_files(root)
+        recipe = _recipe(plan, result)
+        files: dict[str, Content] = {
+            **models,
+            **{f"{SOURCE}/{name}": file.path for name, file in source.files.items()},
+            **{f"sbom/{each.name}.cdx.json": sbom_of(each).encode() for each in environments},
+            "build.json": _json(document),
+            "report.html": render(document).encode("utf-8"),
+            "kiln.toml": _request_toml(document["request"]),
+            PROVENANCE: _json(_statement(recipe, result, source, environments)),
+        }
+        if key is not None:
+            files |= _signer(key)
+        digests = {name: _digest(content) for name, content in files.items()}
+    sums = sums_of(digests).encode("utf-8")
+    files[SUMS] = sums
+    if key is not None:
+        files[SIGNATURE] = key.sign(sums)
+    path = release_file(folder)
+    write_archive(path, result.name, files)
+    return path
+
+
+def portable(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of build.json without what it says of the host that made the build."""
+    request = {
+        name: value for name, value in document["request"].items() if name not in _REQUEST_OF_A_HOST
+    }
+    steps = [
+        {
+            **{name: value for name, value in step.items() if name not in ("seconds", "facts")},
+            "result": figures(step["result"]),
+        }
+        for step in document["steps"]
+    ]
+    return {**document, "request": request, "steps": steps}
+
+
+def figures(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What a step says of what it made."""
+    return {name: value for name, value in result.items() if name not in _OF_A_HOST}
+
+
+def source_files(root: Path) -> Tree:
+    """Kiln itself, as a checkout holds it; raises OSError."""
+    paths = [root / name for name in _FILES]
+    for folder in _FOLDERS:
+        paths += [path for path in (root / folder).rglob("*") if _is_source(path)]
+    names = {path.relative_to(root).as_posix(): path for path in paths}
+    return tree_of(
+        {
+            name: File(path=path, sha256=hash_file(path), size=path.stat().st_size)
+            for name, path in names.items()
+        }
+    )
+
+
+def run_by(root: Path) -> str:
+    """Digest of what a build runs of a checkout or release: its steps, and their environments."""
+    ran = ("stages/", "docker/", "compose.yaml", "kiln.lock")
+    return tree_of(
+        {name: file for name, file in source_files(root).files.items() if name.startswith(ran)}
+    ).digest
+
+
+def _is_source(path: Path) -> bool:
+    hidden = any(part.startswith((".", "__pycache__")) for part in path.parts[-3:])
+    return path.is_file() and not hidden
+
+
+def _check_models(models: Mapping[str, Path], result: BuildResult) -> None:
+    for name, path in models.items():
+        if hash_file(path) != result.files[name][0]:
+            raise StoreError(
+                f"{path} is not what the build wrote",
+                hint="remove it: the build lays it out again",
+            )
+
+
+def _recipe(plan: Plan, result: BuildResult) -> Recipe:
+    steps = {step.name: step for step in result.steps}
+    return Recipe(
+        steps=plan.steps,
+        files=plan.files,
+        inputs=_brought(plan, steps),
+        fixed={
+            step.name: str(step.result.get("why_not") or "it does not say that it is reproducible")
+            for step in result.steps
+            if step.name == "train" and not step.result.get("reproducible")
+        },
+        request=portable(result.document())["request"],
+    )
+
+
+def _brought(plan: Plan, steps: Mapping[str, StepResult]) -> dict[str, str]:
+    """Digests of what the user brought: the data set, and weights of his own."""
+    return {
+        source.source: steps[step.name].inputs[name]
+        for step in plan.steps
+        for name, source in step.inputs.items()
+        if isinstance(source, FromHost)
+    }
+
+
+def _statement(
+    recipe: Recipe, result: BuildResult, source: Tree, environments: Sequence[Environment]
+) -> dict[str, Any]:
+    definitions = [each for env in environments for each in (env.dockerfile, env.lock)]
+    names = [f"docker/{path.name}" for path in definitions] + [f"targets/{result.target}.toml"]
+    materials = Materials(
+        files={f"{SOURCE}/{name}": source.files[name].sha256 for name in names},
+        folders={SOURCE: source.digest},
+        fetched=_fetched(result, environments),
+        outputs={step.name: digest_of(dict(step.outputs)) for step in result.steps},
+    )
+    subjects = {name: sha256 for name, (sha256, _size) in result.files.items()}
+    return statement_of(recipe, subjects, materials, version=__version__)
+
+
+def _fetched(result: BuildResult, environments: Sequence[Environment]) -> dict[str, str]:
+    """sha256 of what came from a network, by its address."""
+    images = (each.base.partition("@sha256:") for each in environments)
+    steps = (step.result for step in result.steps if step.name.startswith("fetch-"))
+    return {
+        **{f"docker://{image}": digest for image, _at, digest in images},
+        **{step["url"]: step["sha256"] for step in steps},
+    }
+
+
+def _request_toml(request: Mapping[str, Any]) -> bytes:
+    """The request as a settings file. Whoever builds by it passes his own DATA and WEIGHTS."""
+    kept = {name: value for name, value in request.items() if name not in ("data", "weights")}
+    table = _without_none(kept)
+    table["train"] |= table["train"].pop("overrides", {})
+    named = "".join(f"# {name}: {request[name]}\n" for name in ("data", "weights") if request[name])
+    return (named + tomli_w.dumps(table)).encode("utf-8")
+
+
+def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: _without_none(value) if isinstance(value, Mapping) else value
+        for name, value in table.items()
+        if value is not None
+    }
+
+
+def _signer(key: Ed25519PrivateKey) -> dict[str, Content]:
+    from kiln.release.signing import public_pem
+
+    return {PUBLIC_KEY: public_pem(key.public_key())}
+
+
+def _digest(content: Content) -> str:
+    return hash_file(content) if isinstance(content, Path) else hash_bytes(content)
+
+
+def _json(document: Mapping[str, Any]) -> bytes:
+    return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode("utf-8")

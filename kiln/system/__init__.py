@@ -1,0 +1,1 @@
+"""Processes, threads, locks and files of this host. Imports only errors and paths."""

@@ -1,0 +1,116 @@
+"""What a board would see: frames, and what its model says of each before suppression.
+
+``params``: frame (side of a frame in pixels), score (the least of a candidate, 0 to 1), candidates
+(the most that are kept of a frame, best first).
+``in/``: model.tflite (int8), answers.npz of the step `answers`, evaluation/ (images.npy, uint8
+[m,S,S,3] RGB).
+``out/sights.json``: pose (bool), size (side of a frame), frames: image (a JPEG as base64) and
+candidates, each [[left, top, right, bottom], score, class, [[x, y, visibility], ...]] in pixels of
+the frame, the best last.
+
+The board's camera would give the frame, and its firmware stretch it to the model's input; here the
+model's input is stretched to the frame.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from stages.contract import Events, Job, StepFailed, main
+from stages.export.evaluation.decode import (
+    BOX_CHANNELS,
+    Detections,
+    Labels,
+    Shape,
+    Slot,
+    decode,
+    find_roles,
+)
+from stages.export.evaluation.preprocess import Pixels, dequantised
+from stages.export.reference import open_model
+
+#: About what the camera's own encoder makes of a frame.
+_JPEG_QUALITY = 80
+#: No two boxes overlap so much: nothing is suppressed.
+_KEEP_ALL = 2.0
+PACKAGES = ("tensorflow-cpu", "numpy")
+
+
+def run(job: Job, events: Events) -> Mapping[str, Any]:
+    """Decode every answer as the firmware does, and draw the frame that it belongs to."""
+    images = np.load(job.inputs / "evaluation" / "images.npy", mmap_mode="r")
+    answers = dict(np.load(job.inputs / "answers.npz"))
+    numbers = answers.pop("numbers")
+    outputs = open_model(job.inputs / "model.tflite").get_output_details()
+    shapes = [tuple(output["shape"].tolist()) for output in outputs]
+    labels = labels_of(shapes, images.shape[1])
+    roles = find_roles(shapes, labels)
+    side = int(job.params["frame"])
+    frames = []
+    for index, number in enumerate(numbers):
+        values = [
+            dequantised(answers[f"output_{i}"][index], output["quantization"])
+            for i, output in enumerate(outputs)
+        ]
+        found = candidates(values, roles, labels, job.params)
+        listed = described(found, scale=side / labels.size)
+        frames.append({"image": jpeg(images[number], side), "candidates": listed})
+        events.progress(len(frames), len(numbers), "frames")
+    document = {"pose": labels.keypoints > 0, "size": side, "frames": frames}
+    text = json.dumps(document, separators=(",", ":")) + "\n"
+    (job.out / "sights.json").write_text(text, encoding="utf-8")
+    return {
+        "frames": len(frames),
+        "candidates": sum(len(frame["candidates"]) for frame in frames),
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+
+
+def labels_of(shapes: Sequence[Shape], size: int) -> Labels:
+    """Classes and keypoints of raw heads [1,N,C], by their widths; raises StepFailed("model")."""
+    square = Labels(size=size, classes=0, keypoints=0)
+    keypoints = [shape[-1] // 3 for shape in shapes if shape[1] == square.all_cells]
+    fine = [shape[-1] for shape in shapes if shape[1] == square.cells(8)]
+    classes = [width for width in fine if width != BOX_CHANNELS]
+    if len(classes) != 1 or len(keypoints) > 1:
+        raise StepFailed(
+            "model",
+            f"its outputs {[list(shape) for shape in shapes]} are not the raw heads of one model",
+            hint="it takes a model that Kiln has built",
+        )
+    return Labels(size=size, classes=classes[0], keypoints=sum(keypoints))
+
+
+def candidates(
+    values: Sequence[Any], roles: Mapping[str, Slot], labels: Labels, params: Mapping[str, Any]
+) -> Detections:
+    """Those of the least score and more, the best last, of equals in the order of their cells."""
+    rows = {role: slot.rows(values) for role, slot in roles.items()}
+    found = decode(rows, labels, score_threshold=params["score"], iou_threshold=_KEEP_ALL)
+    return found[np.arange(len(found))[: int(params["candidates"])][::-1]]
+
+
+def described(found: Detections, *, scale: float) -> list[Any]:
+    """Candidates as sights.json has them; ``scale`` is pixels of a frame in one of the model's."""
+    boxes = np.round(found.boxes.astype(float) * scale, 3).tolist()
+    scores = np.round(found.scores.astype(float), 5).tolist()
+    points = np.round(found.keypoints.astype(float) * (scale, scale, 1), 3).tolist()
+    return [list(each) for each in zip(boxes, scores, found.classes.tolist(), points, strict=True)]
+
+
+def jpeg(image: Pixels, side: int) -> str:
+    """A picture [S,S,3] stretched to the frame, as the base64 of a JPEG."""
+    frame = tf.cast(tf.round(tf.image.resize(image, (side, side))), tf.uint8)
+    encoded = tf.io.encode_jpeg(frame, quality=_JPEG_QUALITY).numpy()
+    return base64.b64encode(encoded).decode("ascii")
+
+
+if __name__ == "__main__":
+    main(run)

@@ -1,0 +1,1 @@
+"""Runs models on images, decodes as the firmware does, and measures accuracy."""

@@ -1,0 +1,306 @@
+"""What the firmware makes of a network's outputs, in numpy.
+
+Read in SSCMA-Micro 1.0.x: core/algorithm/el_algorithm_yolo_pose.cpp, el_algorithm_yolo_world.cpp
+(raw heads), el_algorithm_yolov8.cpp (decoded in the graph) and core/utils/el_nms.cpp. One thing is
+left out: the firmware rounds what it reports to whole pixels of the sensor's frame and to whole
+percent, which would put many detections on one rank. Nothing is rounded here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.contract import StepFailed
+from stages.export.evaluation.preprocess import Floats
+
+Integers = NDArray[np.int64]
+Shape = tuple[int, ...]
+
+STRIDES = (8, 16, 32)
+#: A side's distance from the cell's centre is spread over so many bins, a cell's side each.
+BINS = 16
+BOX_CHANNELS = 4 * BINS
+#: Below this area (square pixels) the pose firmware calls two boxes apart.
+LEAST_AREA = 1e-3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Labels:
+    """What pictures are labelled with: side of the square in pixels, classes, keypoints (or 0)."""
+
+    size: int
+    classes: int
+    keypoints: int
+
+    def cells(self, stride: int) -> int:
+        return (self.size // stride) ** 2
+
+    @property
+    def all_cells(self) -> int:
+        return sum(self.cells(stride) for stride in STRIDES)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Slot:
+    """Where a role's values are: in which output, and whether channels come before cells."""
+
+    output: int
+    channels_first: bool
+
+    def rows(self, outputs: Sequence[Floats]) -> Floats:
+        """Its values as [cells, channels]."""
+        values = outputs[self.output][0]
+        if self.channels_first:
+            return values.reshape(len(values), -1).T
+        return values.reshape(-1, values.shape[-1])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Detections:
+    """What was found in one picture, best first.
+
+    ``boxes``: float32 [n,4], left, top, right, bottom in pixels. ``scores``: [n], 0 to 1.
+    ``classes``: [n]. ``keypoints``: float32 [n,K,3], x and y in pixels, visibility 0 to 1.
+    """
+
+    boxes: Floats
+    scores: Floats
+    classes: Integers
+    keypoints: Floats
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, chosen: NDArray[np.int64] | NDArray[np.bool_]) -> Detections:
+        return Detections(
+            boxes=self.boxes[chosen],
+            scores=self.scores[chosen],
+            classes=self.classes[chosen],
+            keypoints=self.keypoints[chosen],
+        )
+
+
+def find_roles(shapes: Sequence[Shape], labels: Labels) -> dict[str, Slot]:
+    """Tell by their shapes what a model's outputs are, in whatever order they come.
+
+    Raw heads are box8, score8 … score32 and, for pose, keypoints (or keypoints8 … keypoints32), as
+    [1,N,C], [1,h,w,C], [1,C,N] or [1,C,h,w]; or there is one output, decoded, of [1,C,N] or
+    [1,N,C]. Raises StepFailed("model") for all else.
+    """
+    for channels_first in (False, True):
+        for form in _raw_forms(labels):
+            if roles := _matched(form, shapes, channels_first=channels_first):
+                return roles
+    for channels_first in (True, False):  # the firmware's own order first: S = 64 has both
+        if roles := _matched(_decoded_form(labels), shapes, channels_first=channels_first):
+            return roles
+    raise StepFailed(
+        "model",
+        f"its outputs {_listed(shapes)} are no form that Kiln can decode for pictures of "
+        f"{labels.size}x{labels.size} with {_counted(labels)}",
+        hint="it takes YOLOv8's raw heads, or ultralytics' one output decoded in the graph, with "
+        "the classes and keypoints that the data set has",
+    )
+
+
+def decode(
+    rows: Mapping[str, Floats], labels: Labels, *, score_threshold: float, iou_threshold: float
+) -> Detections:
+    """Detections of at least ``score_threshold`` from outputs [cells, channels] by their roles.
+
+    Raises StepFailed("model") if a decoded output holds neither pixels nor parts of the picture.
+    """
+    found = _from_table(rows["decoded"], labels) if "decoded" in rows else _from_heads(rows, labels)
+    return suppress(found[found.scores >= score_threshold], iou_threshold=iou_threshold)
+
+
+def suppress(found: Detections, *, iou_threshold: float) -> Detections:
+    """The firmware's non-maximum suppression: best first, of equals the one of the last cell.
+
+    Pose removes whatever overlaps a better one by more than the threshold. Detect does so within
+    a class, in whole percent, and takes each box's centre for its corner, which el_nms does.
+    """
+    found = found[len(found) - 1 - np.argsort(-found.scores[::-1], kind="stable")]
+    pose = found.keypoints.shape[1] > 0
+    corners = found.boxes if pose else _centre_as_corner(found.boxes)
+    alive = np.ones(len(found), bool)
+    for number in range(len(found)):
+        if not alive[number]:
+            continue
+        after = slice(number + 1, None)
+        overlaps = iou(corners[number], corners[after])
+        if pose:
+            alive[after] &= overlaps <= iou_threshold
+        else:
+            percent = np.floor(100 * overlaps + 0.5)
+            others = found.classes[after] != found.classes[number]
+            alive[after] &= (percent <= 100 * iou_threshold) | others
+    return found[alive]
+
+
+def iou(box: Floats, others: Floats) -> Floats:
+    """Intersection over union of a box [4] with others [n,4]; 0 where both are next to nothing."""
+    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
+    common = np.prod(np.maximum(sides, 0), axis=1)
+    areas = np.prod(others[:, 2:] - others[:, :2], axis=1) + np.prod(box[2:] - box[:2])
+    union = areas - common
+    known = union >= LEAST_AREA
+    overlaps: Floats = np.where(known, common / np.where(known, union, 1), 0)
+    return overlaps
+
+
+def _raw_forms(labels: Labels) -> list[dict[str, tuple[int, int]]]:
+    """The sets of outputs that raw heads come in: role to (cells, channels)."""
+    heads = {f"box{stride}": (labels.cells(stride), BOX_CHANNELS) for stride in STRIDES}
+    heads |= {f"score{stride}": (labels.cells(stride), labels.classes) for stride in STRIDES}
+    if not labels.keypoints:
+        return [heads]
+    width = 3 * labels.keypoints
+    apart = {f"keypoints{stride}": (labels.cells(stride), width) for stride in STRIDES}
+    return [heads | {"keypoints": (labels.all_cells, width)}, heads | apart]
+
+
+def _decoded_form(labels: Labels) -> dict[str, tuple[int, int]]:
+    return {"decoded": (labels.all_cells, 4 + labels.classes + 3 * labels.keypoints)}
+
+
+def _matched(
+    form: Mapping[str, tuple[int, int]], shapes: Sequence[Shape], *, channels_first: bool
+) -> dict[str, Slot]:
+    """Roles of the outputs if their shapes are those of the form, else none of them."""
+    readings = [_reading(shape, channels_first=channels_first) for shape in shapes]
+    if sorted(readings) != sorted(form.values()):
+        return {}
+    if len(set(readings)) < len(readings):
+        raise StepFailed(
+            "model",
+            f"two of its outputs {_listed(shapes)} have one shape, so nothing tells them apart",
+            hint=f"train for another number of classes: a box has {BOX_CHANNELS} channels too",
+        )
+    return {
+        role: Slot(output=readings.index(reading), channels_first=channels_first)
+        for role, reading in form.items()
+    }
+
+
+def _reading(shape: Shape, *, channels_first: bool) -> tuple[int, int]:
+    """(cells, channels) of an output that has a batch of one."""
+    if len(shape) < 3 or shape[0] != 1:
+        return 0, 0
+    channels = shape[1] if channels_first else shape[-1]
+    return math.prod(shape) // max(channels, 1), channels
+
+
+def _from_heads(rows: Mapping[str, Floats], labels: Labels) -> Detections:
+    """What every cell says of its best class, from logits; one row a cell.
+
+    A box's side lies as far from the cell's centre as the softmax of its bins expects; a keypoint
+    at 2v from the cell's corner; both in cells, so times the stride.
+    """
+    corners, strides = _grid(labels)
+    logits = _joined(rows, "score")
+    # Of equal scores, which int8 often has, the firmware's loop keeps the last.
+    classes = logits.shape[1] - 1 - np.argmax(logits[:, ::-1], axis=1)
+    sides = _expected(_joined(rows, "box").reshape(-1, 4, BINS))
+    centres = corners + np.float32(0.5)
+    boxes = np.concatenate([centres - sides[:, :2], centres + sides[:, 2:]], axis=1) * strides
+    points = np.zeros((len(boxes), 0, 3), np.float32)
+    if labels.keypoints:
+        values = _joined(rows, "keypoints").reshape(-1, labels.keypoints, 3)
+        places = (2 * values[..., :2] + corners[:, None]) * strides[:, None]
+        points = np.concatenate([places, _sigmoid(values[..., 2:])], axis=2)
+    scores = _sigmoid(logits.max(axis=1))
+    return Detections(boxes=boxes, scores=scores, classes=classes, keypoints=points)
+
+
+def _from_table(table: Floats, labels: Labels) -> Detections:
+    """The same from an output decoded in the graph: centre, size, scores, keypoints by cell.
+
+    Boxes and keypoints are pixels or parts of the square, each on its own: exporters differ.
+    """
+    _, scores, values = np.split(table, [4, 4 + labels.classes], axis=1)
+    if not (scores.min() > -0.5 and scores.max() <= 2):  # 1 in an int8 step of up to 2 is up to 2
+        raise StepFailed(
+            "model",
+            f"its decoded scores reach from {scores.min():.3g} to {scores.max():.3g}, not 0 to 1",
+            hint="export it with ultralytics' own sigmoid, or with raw heads",
+        )
+    centres, sizes = np.split(table[:, :4] * _unit(table[:, :2], labels.size), 2, axis=1)
+    boxes = np.concatenate([centres - sizes / 2, centres + sizes / 2], axis=1)
+    points = values.reshape(len(table), labels.keypoints, 3)
+    if labels.keypoints:
+        places = points[..., :2] * _unit(points[..., :2], labels.size)
+        points = np.concatenate([places, points[..., 2:]], axis=2)
+    return Detections(
+        boxes=boxes,
+        scores=scores.max(axis=1),
+        classes=np.argmax(scores, axis=1),
+        keypoints=points,
+    )
+
+
+def _unit(places: Floats, size: int) -> np.float32:
+    """Pixels in one unit of the places of all cells, which lie all over the picture."""
+    middle = float(np.median(np.abs(places)))
+    if middle <= 1:
+        return np.float32(size)
+    if middle >= size / 8:
+        return np.float32(1)
+    raise StepFailed(
+        "model",
+        f"its decoded places are about {middle:.3g} in the middle, which is neither pixels of "
+        f"{size} nor parts of the picture",
+        hint="export it with raw heads, or with ultralytics' own decoding",
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _grid(labels: Labels) -> tuple[Floats, Floats]:
+    """Column and row [cells,2] of every cell, and its stride [cells,1], in the outputs' order."""
+    places, strides = [], []
+    for stride in STRIDES:
+        side = labels.size // stride
+        rows, columns = np.divmod(np.arange(side * side), side)
+        places.append(np.stack([columns, rows], axis=1).astype(np.float32))
+        strides.append(np.full((side * side, 1), stride, np.float32))
+    return np.concatenate(places), np.concatenate(strides)
+
+
+def _joined(rows: Mapping[str, Floats], kind: str) -> Floats:
+    """One kind of output over the cells of all strides."""
+    if kind in rows:
+        return rows[kind]
+    return np.concatenate([rows[f"{kind}{stride}"] for stride in STRIDES])
+
+
+def _expected(logits: Floats) -> Floats:
+    """[n,4,bins] to [n,4]: the expectation of the bin's number under a softmax."""
+    weights = np.exp(logits - logits.max(axis=2, keepdims=True))
+    numbers = np.arange(BINS, dtype=np.float32)
+    expected: Floats = weights @ numbers / weights.sum(axis=2)
+    return expected
+
+
+def _sigmoid(logits: Floats) -> Floats:
+    with np.errstate(over="ignore"):  # exp() of a large number is infinite, its inverse 0
+        return np.float32(1) / (np.float32(1) + np.exp(-logits))
+
+
+def _centre_as_corner(boxes: Floats) -> Floats:
+    """Boxes moved by half their size to the right and down."""
+    return boxes + np.tile((boxes[:, 2:] - boxes[:, :2]) / 2, 2)
+
+
+def _listed(shapes: Sequence[Shape]) -> str:
+    return ", ".join("[" + ",".join(map(str, shape)) + "]" for shape in shapes)
+
+
+def _counted(labels: Labels) -> str:
+    classes = "1 class" if labels.classes == 1 else f"{labels.classes} classes"
+    return f"{classes} and {labels.keypoints} keypoints" if labels.keypoints else classes

@@ -1,0 +1,1 @@
+"""Draws the demo data sets, the same bytes on every host."""

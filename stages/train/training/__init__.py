@@ -1,0 +1,1 @@
+"""Runs a training: arguments, hardware, trainers that resume exactly."""

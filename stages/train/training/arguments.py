@@ -1,0 +1,124 @@
+"""Which of ultralytics' training arguments a user may set, and what Kiln sets itself."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+import stages.train.ultralytics_env  # noqa: F401 - before anything of ultralytics
+
+# isort: split
+from ultralytics.cfg import DEFAULT_CFG_DICT
+
+from stages.contract import StepFailed
+
+#: Arguments that Kiln decides, and what to set instead.
+OWNED: Mapping[str, str] = {
+    "batch": "set batch in [train]",
+    "cfg": "set its keys in [train]",
+    "data": "pass DATA=",
+    "deterministic": "Kiln's trainings are always reproducible",
+    "device": "set gpu in [train]",
+    "distill_model": "a step has no network to fetch a teacher with",
+    "epochs": "pass EPOCHS=",
+    "exist_ok": "results lie below build/",
+    "imgsz": "pass IMGSZ=",
+    "mode": "the train step trains",
+    "model": "set model in kiln.toml, or pass WEIGHTS=",
+    "name": "pass NAME=",
+    "nbs": "every batch is one step of the optimizer: set batch in [train]",
+    "plots": "the curves are in the result",
+    "pretrained": "pass WEIGHTS=",
+    "project": "results lie below build/",
+    "quantize": "quantising is a step of its own",
+    "resume": "an interrupted training goes on by itself",
+    "save": "the best weights are always kept",
+    "save_dir": "results lie below build/",
+    "save_period": "the best weights are always kept",
+    "seed": "set seed in [train]",
+    "split": "a training is judged on val",
+    "task": "pass TASK=",
+}
+#: Arguments of other modes and other tasks: setting one would do nothing.
+_WITHOUT_EFFECT = frozenset(
+    (
+        "overlap_mask",
+        "mask_ratio",
+        "dropout",
+        "save_json",
+        "dnn",
+        "nms",
+        "source",
+        "vid_stride",
+        "stream_buffer",
+        "visualize",
+        "augment",
+        "retina_masks",
+        "embed",
+        "show",
+        "save_frames",
+        "save_txt",
+        "save_conf",
+        "save_crop",
+        "show_labels",
+        "show_conf",
+        "show_boxes",
+        "line_width",
+        "format",
+        "optimize",
+        "dynamic",
+        "simplify",
+        "opset",
+        "workspace",
+        "dis",
+        "rle",
+        "angle",
+        "dlog",
+        "dgrad",
+        "dlam",
+        "copy_paste",
+        "copy_paste_mode",
+        "auto_augment",
+        "erasing",
+        "tracker",
+    )
+)
+_SET_WITH_OPTIMIZER = frozenset(("lr0", "momentum"))
+_FIXED: Mapping[str, Any] = {
+    "deterministic": True,
+    "exist_ok": True,
+    "mode": "train",
+    "plots": False,  # they need a font that ultralytics downloads
+    "save": True,
+}
+
+
+def training_arguments(overrides: Mapping[str, Any], *, batch: int) -> dict[str, Any]:
+    """Kiln's arguments and the user's; raises StepFailed("request") for one that cannot be set."""
+    _check_names(overrides)
+    if str(overrides.get("optimizer", "auto")).lower() == "auto":
+        for key in _SET_WITH_OPTIMIZER & set(overrides):
+            raise StepFailed(
+                "request",
+                f"[train] {key} has no effect while ultralytics chooses the optimizer",
+                hint='set optimizer too: "SGD" or "AdamW"',
+            )
+    # ultralytics gathers gradients until 64 pictures are seen. A set of a hundred pictures would
+    # get two steps an epoch, and a resumed run could not find its place between two steps.
+    return {**_FIXED, "batch": batch, "nbs": batch, **overrides}
+
+
+def _check_names(overrides: Mapping[str, Any]) -> None:
+    usable = sorted(set(DEFAULT_CFG_DICT) - set(OWNED) - _WITHOUT_EFFECT)
+    for key in overrides:
+        if key in OWNED:
+            raise StepFailed("request", f"[train] {key} is Kiln's to set", hint=OWNED[key])
+        if key in usable:
+            continue
+        what = "has no effect on" if key in _WITHOUT_EFFECT else "is no argument of"
+        nearest = difflib.get_close_matches(key, usable, n=1, cutoff=0.5)
+        guess = f"did you mean {nearest[0]!r}? " if nearest else ""
+        raise StepFailed(
+            "request", f"[train] {key} {what} a training", hint=f"{guess}known: {', '.join(usable)}"
+        )

@@ -1,0 +1,1 @@
+"""Networks and their weights: which are accepted, the canonical file, reading foreign ones."""

@@ -1,0 +1,130 @@
+"""A YOLOv8 network that gives what its head's branches compute, undecoded, and nothing more.
+
+The firmware decodes on the board. Each branch is turned to NHWC while it is still on its own, for
+NHWC is how the board computes: no transpose is left, and no two value ranges share a tensor.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import stages.train.ultralytics_env  # noqa: F401 - before anything of ultralytics
+
+# isort: split
+import torch
+from torch import nn
+from ultralytics.nn.modules import C2f, Pose
+from ultralytics.nn.tasks import DetectionModel
+
+
+class RawHeads(nn.Module):
+    """Images [1, 3, S, S] to, by stride, boxes [1, N, 64] and scores [1, N, nc]; for pose then
+    keypoints [1, sum of N, 3K]; all float32. Works on a fused copy; ``model`` stays as it is.
+    """
+
+    def __init__(self, model: DetectionModel, *, split_c2f: bool) -> None:
+        super().__init__()
+        fused = copy.deepcopy(model).eval().fuse(verbose=False)
+        layers = list(fused.model)
+        self.layers = nn.ModuleList(
+            _split(layer) if split_c2f and isinstance(layer, C2f) else layer
+            for layer in layers[:-1]
+        )
+        self.head = layers[-1]
+        self.pose = isinstance(self.head, Pose)
+        self.output_names = [
+            f"{kind}{int(stride)}" for stride in model.stride for kind in ("box", "score")
+        ]
+        if self.pose:
+            self.output_names.append("keypoints")
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        features = self._features(images)
+        head = self.head
+        outputs = []
+        for feature, box, score in zip(features, head.cv2, head.cv3, strict=True):
+            outputs += [_rows(box(feature)), _rows(score(feature))]
+        if self.pose:
+            branches = zip(features, head.cv4, strict=True)
+            outputs.append(torch.cat([_rows(branch(feature)) for feature, branch in branches], 1))
+        return tuple(outputs)
+
+    def _features(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """What the head reads: the outputs of the layers that it names."""
+        made: list[torch.Tensor] = []
+        for layer in self.layers:
+            made.append(layer(_taken(layer, made, images)))
+        return [made[number] for number in self.head.f]
+
+
+class SplitC2f(nn.Module):
+    """A fused C2f whose first convolution is two, one for each half of its channels.
+
+    The halves then have an activation scale each in int8, and nothing has to be sliced. The
+    function is that of the original.
+    """
+
+    def __init__(self, block: C2f) -> None:
+        super().__init__()
+        self.first = _half(block.cv1.conv, slice(0, block.c))
+        self.second = _half(block.cv1.conv, slice(block.c, 2 * block.c))
+        self.act = block.cv1.act
+        self.m = block.m
+        self.cv2 = block.cv2
+
+    def forward(self, feature: torch.Tensor) -> torch.Tensor:
+        parts = [self.act(self.first(feature)), self.act(self.second(feature))]
+        for block in self.m:
+            parts.append(block(parts[-1]))
+        return self.cv2(torch.cat(parts, 1))
+
+
+def largest_difference(model: DetectionModel, raw: RawHeads, images: torch.Tensor) -> float:
+    """How far ``raw`` is from the original's own head, at most, relative to the head's range.
+
+    ``images``: float32 [n, 3, S, S], 0 to 1.
+    """
+    distances = []
+    with torch.no_grad():
+        for image in images.split(1):
+            _decoded, heads = model(image)
+            expected = [heads["boxes"], heads["scores"], *([heads["kpts"]] if raw.pose else [])]
+            for one, other in zip(expected, _joined(raw(image), raw.pose), strict=True):
+                distance = (one.transpose(1, 2) - other).abs().max()
+                distances.append(distance / one.abs().max().clamp(min=1.0))
+    return float(torch.stack(distances).max())  # Python's max() would lose what is no number
+
+
+def _joined(outputs: tuple[torch.Tensor, ...], pose: bool) -> list[torch.Tensor]:
+    """Boxes, scores (and keypoints) of all strides in one tensor each, as ultralytics has them."""
+    branches = outputs[:-1] if pose else outputs
+    kinds = [torch.cat(branches[0::2], 1), torch.cat(branches[1::2], 1)]
+    return [*kinds, outputs[-1]] if pose else kinds
+
+
+def _split(block: C2f) -> SplitC2f:
+    split = SplitC2f(block)
+    split.f, split.i = block.f, block.i
+    return split
+
+
+def _half(conv: nn.Conv2d, channels: slice) -> nn.Conv2d:
+    weight, bias = conv.weight[channels], conv.bias[channels]
+    half = nn.Conv2d(weight.shape[1], weight.shape[0], 1)
+    half.weight = nn.Parameter(weight.detach().clone())
+    half.bias = nn.Parameter(bias.detach().clone())
+    return half
+
+
+def _taken(layer: Any, made: list[torch.Tensor], images: torch.Tensor) -> Any:
+    """The input of a layer, by the numbers that ultralytics gave it: -1 is the layer before."""
+    previous = made[-1] if made else images
+    if isinstance(layer.f, int):
+        return previous if layer.f == -1 else made[layer.f]
+    return [previous if number == -1 else made[number] for number in layer.f]
+
+
+def _rows(branch: torch.Tensor) -> torch.Tensor:
+    """[1, C, h, w] to [1, h * w, C]."""
+    return branch.permute(0, 2, 3, 1).reshape(1, -1, branch.shape[1])

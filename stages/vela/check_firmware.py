@@ -1,0 +1,140 @@
+"""Hold a model file to what a board's firmware accepts, before it is on the board.
+
+``params``: the fields of ``stages.vela.tflite.firmware_checks.Contract``. ``in/``: model.tflite,
+the file that would be flashed; on a board without an NPU perhaps reference.npz, of the step
+`reference`.
+
+A model that breaks the contract is no failed step: the result says ``accepted: false`` and which
+checks it fails. Only a file that is no TFLite file fails the step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages.contract import Events, Job, StepFailed, main
+from stages.vela.tflite.arena import Arena, estimate, is_exact
+from stages.vela.tflite.firmware_checks import (
+    Check,
+    Contract,
+    check_accelerator,
+    check_arena,
+    check_classes,
+    check_flash,
+    check_input,
+    check_interpreter,
+    check_kernels,
+    check_operators,
+    check_outputs,
+)
+from stages.vela.tflite.model import Model, describe, read_model
+from stages.vela.tflm.runner import Trial, try_model
+
+PACKAGES = ("ethos-u-vela", "tflite-micro", "numpy")
+
+_PLANNED = "Vela's plan in the file"
+_UNPLANNED = "the plan that TensorFlow Lite Micro makes"
+_STRUCTURES = " and the interpreter's own structures, worked out for a 32-bit board"
+_ALLOWANCE = ", with an allowance for the kernels of the operators on the CPU"
+_RAN = (
+    "TensorFlow Lite Micro on this 64-bit host, whose pointers are twice as long as the board's; "
+    "kernels made for the board's chip may ask for scratch memory besides"
+)
+
+
+def run(job: Job, _events: Events) -> Mapping[str, Any]:
+    """Read the file, try it in the interpreter if it runs here, and check it."""
+    contract = Contract(**job.params)
+    path = job.inputs / "model.tflite"
+    model = read_model(path.read_bytes())
+    reference = job.inputs / "reference.npz"
+    trial = None
+    if contract.accelerator is None and model.kind != "vela":
+        trial = try_model(path, usable_reference(reference, model))
+    arena, source = measure_arena(model, trial)
+    checks = make_checks(model, contract, arena, trial)
+    return {
+        "accepted": all(check.ok for check in checks),
+        "checks": [{**dataclasses.asdict(check), "ok": check.ok} for check in checks],
+        "model": describe(model),
+        "arena": {
+            "used_kib": arena.used / 1024,
+            "planned_kib": arena.planned / 1024,
+            "interpreter_kib": arena.interpreter / 1024,
+            "limit_kib": contract.arena_kib,
+            "source": source,
+        },
+        "flash": {"used_kib": model.file.nbytes / 1024, "limit_kib": contract.flash_kib},
+        "interpreter": _trial_facts(trial) if trial is not None else None,
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+
+
+def make_checks(model: Model, contract: Contract, arena: Arena, trial: Trial | None) -> list[Check]:
+    """All checks that can be made of this model, in the order of their telling."""
+    checks = [
+        check_input(model, contract),
+        check_outputs(model, contract),
+        check_classes(model, contract),
+        check_operators(model, contract),
+        check_accelerator(model, contract),
+        check_arena(model, contract, arena),
+        check_flash(model, contract),
+    ]
+    if trial is not None:
+        checks.append(check_interpreter(trial))
+        if trial.images:
+            checks.append(check_kernels(trial))
+    return [check for check in checks if check is not None]
+
+
+def measure_arena(model: Model, trial: Trial | None) -> tuple[Arena, str]:
+    """What a model takes of the arena, and how that is known."""
+    if trial is not None and not trial.refusal:
+        return Arena(planned=trial.head, interpreter=trial.tail), _RAN
+    plan = _UNPLANNED if model.file.plan is None else _PLANNED
+    allowance = "" if is_exact(model.file) else _ALLOWANCE
+    return estimate(model.file), f"{plan}{_STRUCTURES}{allowance}"
+
+
+def usable_reference(path: Path, model: Model) -> Path | None:
+    """The reference if there is one that a byte can be asked of; raises StepFailed if it is of
+    another model.
+
+    Two builds of one float kernel need not agree in the last bit.
+    """
+    if not path.exists() or model.kind != "int8":
+        return None
+    with np.load(path) as arrays:
+        images = arrays["images"]
+        shapes = [arrays[f"output_{i}"].shape[1:] for i in range(len(arrays.files) - 1)]
+    wanted = [tensor.shape for tensor in model.file.outputs]
+    sources = [(tensor.shape, tensor.dtype) for tensor in model.file.inputs]
+    if sources != [((1, *images.shape[1:]), images.dtype.name)] or shapes != wanted:
+        raise StepFailed(
+            "model",
+            f"reference.npz, with images {list(images.shape)}, is not of this model",
+            hint="model.tflite and reference.npz must come from the same run of `reference`",
+        )
+    return path
+
+
+def _trial_facts(trial: Trial) -> dict[str, Any]:
+    ran = not trial.refusal
+    return {
+        "ran": ran,
+        "images": trial.images,
+        "equal": not trial.difference and not trial.ties if trial.images else None,
+        "arena_bytes": trial.head + trial.tail,
+        "seconds": trial.seconds,
+    }
+
+
+if __name__ == "__main__":
+    main(run)

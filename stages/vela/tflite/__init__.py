@@ -1,0 +1,1 @@
+"""Reads TFLite files: graphs, memory plans, heads, what Vela placed where."""

@@ -1,0 +1,311 @@
+"""What a firmware asks of a model, one check for each thing that can be wrong.
+
+A check says what it found, what is allowed, and what helps where the two do not agree.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from stages.vela.tflite.arena import Arena
+from stages.vela.tflite.file import Tensor
+from stages.vela.tflite.heads import BOX_SIDES, Task
+from stages.vela.tflite.model import Model, plural, shape_text
+from stages.vela.tflm.runner import Trial
+
+#: A scale may be off by this part of itself.
+SCALE_TOLERANCE = 1e-3
+
+_KIB = 1024
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Contract:
+    """What a firmware takes, for one task; the step's parameters.
+
+    ``sizes`` names the only picture sizes if there are but some; ``order`` is ``fixed`` where
+    output i must be the i-th of ``outputs``; ``keypoints`` is the number that a firmware is built
+    for; ``accelerator`` is None on a board without an NPU. ``decoded_max_classes`` is the most
+    classes that the firmware takes in one output decoded in the graph, None if it takes no such
+    output.
+    """
+
+    task: Task
+    input: Mapping[str, Any]
+    sizes: Sequence[int]
+    outputs: Sequence[str]
+    order: Literal["any", "fixed"]
+    max_classes: int | None
+    refused_classes: Sequence[int]
+    keypoints: int | None
+    reason: str
+    operators: Sequence[str]
+    arena_kib: float
+    flash_kib: float
+    accelerator: str | None
+    firmware: str
+    per_channel: bool = False
+    decoded_max_classes: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Check:
+    """One check: a stable ``name``, what was found, what is allowed, and what would help."""
+
+    name: str
+    title: str
+    figure: str
+    limit: str
+    help: str
+
+    @property
+    def ok(self) -> bool:
+        return not self.help
+
+
+def check_input(model: Model, contract: Contract) -> Check:
+    """One square picture, int8, quantised as the firmware writes its pixels."""
+    sources = model.file.inputs
+    return Check(
+        name="input",
+        title="input",
+        figure="; ".join(map(_tensor_text, sources)) or "none",
+        limit=_input_limit(contract),
+        help=_input_help(model, sources[0], contract)
+        if len(sources) == 1
+        else "give a model that takes one picture and nothing else",
+    )
+
+
+def check_outputs(model: Model, contract: Contract) -> Check:
+    """Number, shapes and type of the outputs, and their order where the firmware counts on it."""
+    heads = model.heads
+    types = sorted({tensor.dtype for tensor in model.file.outputs} - {"int8"})
+    named = heads.roles if heads.form == "raw-heads" else ()
+    shapes = [shape_text(tensor.shape) for tensor in model.file.outputs]
+    points = f", {heads.keypoints} keypoints" if contract.keypoints and heads.keypoints else ""
+    order = "in any order" if contract.order == "any" else "in this order"
+    wanted = f", {contract.keypoints} keypoints" if contract.keypoints else ""
+    decoded = contract.decoded_max_classes if contract.task == "detect" else None
+    other = f"; or one decoded [1,4+classes,N], up to {decoded} classes" if decoded else ""
+    return Check(
+        name="outputs",
+        title="outputs",
+        figure=", ".join([*(str(role) for role in named or shapes), *types]) + points,
+        limit=f"{', '.join(contract.outputs)}, {order}, int8{wanted}{other}",
+        help=_outputs_help(model, contract, types),
+    )
+
+
+def check_classes(model: Model, contract: Contract) -> Check | None:
+    """The number of classes; None where the outputs do not tell it, or are of another task."""
+    classes, decoded = model.heads.classes, model.heads.form == "decoded"
+    if decoded and contract.task == "detect":  # whose firmware takes all but the box for scores
+        classes = model.file.outputs[0].shape[1] - BOX_SIDES
+    if classes is None or model.heads.task not in (contract.task, None):
+        return None
+    most = contract.decoded_max_classes if decoded else contract.max_classes
+    refused = () if decoded else contract.refused_classes
+    limits = [f"at most {most}"] if most is not None else []
+    limits += [f"any but {', '.join(map(str, refused))}"] if refused else []
+    fits = (most is None or classes <= most) and classes not in refused
+    return Check(
+        name="classes",
+        title="classes",
+        figure=plural(classes, "class"),
+        limit=" and ".join(limits) or "any",
+        help="" if fits else contract.reason or "train with fewer classes",
+    )
+
+
+def check_operators(model: Model, contract: Contract) -> Check:
+    """That the interpreter on the board knows every operator that is left to the CPU."""
+    found = model.cpu_operators
+    unknown = [f"{name} {count}" for name, count in found.items() if name not in contract.operators]
+    if unknown and contract.accelerator and model.kind != "vela":
+        remedy = "compile the model for the NPU, which runs these"
+    else:
+        remedy = (
+            "export raw heads with Kiln, which leaves none on the CPU"
+            if contract.accelerator
+            else "use other activations and layers, and leave input and outputs int8"
+        )
+    known = ", ".join(f"{name} {count}" for name, count in found.items()) or "none"
+    return Check(
+        name="operators",
+        title="operators on the CPU",
+        figure=f"{', '.join(unknown)} unknown to {contract.firmware}" if unknown else known,
+        limit=", ".join(sorted(contract.operators)),
+        help=remedy if unknown else "",
+    )
+
+
+def check_accelerator(model: Model, contract: Contract) -> Check:
+    """That the command stream is made for the board's NPU, or that there is none of either."""
+    wanted, found = contract.accelerator, model.accelerator
+    if wanted == found:
+        remedy = ""
+    elif wanted is None:
+        remedy = "give the int8 file as it was before Vela: *_full_integer_quant.tflite"
+    else:
+        remedy = f"compile the int8 file from before Vela for {wanted}"
+    return Check(
+        name="accelerator",
+        title="NPU",
+        figure=found or "not compiled for an NPU",
+        limit=wanted or "no NPU",
+        help=remedy,
+    )
+
+
+def check_arena(model: Model, contract: Contract, arena: Arena) -> Check:
+    """That tensors and interpreter fit into the memory that the firmware sets aside."""
+    fits = arena.used <= contract.arena_kib * _KIB
+    return Check(
+        name="arena",
+        title="tensor arena",
+        # A firmware's arena may have a hundred bytes to spare.
+        figure=" + ".join(f"{size / _KIB:.2f} KiB" for size in (arena.planned, arena.interpreter)),
+        limit=f"{contract.arena_kib:g} KiB",
+        help="" if fits else _arena_help(model, contract, arena),
+    )
+
+
+def check_flash(model: Model, contract: Contract) -> Check:
+    """That the file fits into the part of the flash where the firmware looks for models."""
+    remedy = "a narrower MODEL; IMGSZ hardly counts here"
+    if model.kind == "float32":
+        remedy = "quantise to int8, which takes a quarter"
+    elif contract.per_channel:
+        remedy = f"QUANT=per-tensor, or {remedy}"
+    fits = model.file.nbytes <= contract.flash_kib * _KIB
+    return Check(
+        name="flash",
+        title="file on the flash",
+        figure=f"{model.file.nbytes / _KIB:.1f} KiB",
+        limit=f"{contract.flash_kib:g} KiB",
+        help="" if fits else remedy,
+    )
+
+
+def check_interpreter(trial: Trial) -> Check:
+    """That TensorFlow Lite Micro loads the model, and runs it if there are images."""
+    ran = f"runs {plural(trial.images, 'image')}" if trial.images else "loads"
+    return Check(
+        name="interpreter",
+        title="TensorFlow Lite Micro",
+        figure=trial.refusal or ran,
+        limit="loads and runs",
+        help="use layers that its int8 kernels know" if trial.refusal else "",
+    )
+
+
+def check_kernels(trial: Trial) -> Check:
+    """That its kernels give the very numbers of TensorFlow Lite's reference kernels."""
+    equal = f"equal on {plural(trial.images, 'image')}"
+    if trial.ties:
+        equal += f", but for {plural(trial.ties, 'number')} rounded the other way"
+    return Check(
+        name="kernels",
+        title="same numbers as TFLite",
+        figure=trial.difference or equal,
+        limit="equal to the reference kernels, byte for byte but for ties in rounding",
+        help="report the model: its accuracy here says nothing about the board"
+        if trial.difference
+        else "",
+    )
+
+
+def _input_limit(contract: Contract) -> str:
+    rules = contract.input
+    sizes = (
+        f"S one of {', '.join(map(str, contract.sizes))}"
+        if contract.sizes
+        else f"S a multiple of {rules['multiple_of']} from {rules['min']} on"
+    )
+    return (
+        f"[1,S,S,3] or [1,S,S,1], {sizes}, {rules['dtype']}, "
+        f"scale {_scale_text(rules['scale'])}, zero point {rules['zero_point']}"
+    )
+
+
+def _input_help(model: Model, source: Tensor, contract: Contract) -> str:
+    """What helps with the first thing that is wrong about the input; "" if nothing is."""
+    rules = contract.input
+    if model.size is None:
+        return "export for a square picture of fixed size, [1,S,S,3]"
+    if contract.sizes and model.size not in contract.sizes:
+        return f"IMGSZ={' or '.join(map(str, contract.sizes))}"
+    if model.size < rules["min"] or model.size % rules["multiple_of"]:
+        return f"an IMGSZ that is a multiple of {rules['multiple_of']}, {rules['min']} or more"
+    if source.dtype != rules["dtype"]:
+        return f"quantise in full, the input to {rules['dtype']} too"
+    scale = rules["scale"]
+    if source.scale is None or abs(source.scale - scale) > SCALE_TOLERANCE * scale:
+        return "calibrate on pictures that reach from 0 to 255, given to the model as 0..1"
+    if source.zero_point != rules["zero_point"]:
+        return "calibrate on pictures given to the model as 0..1, not around 0"
+    return ""
+
+
+def _outputs_help(model: Model, contract: Contract, types: Sequence[str]) -> str:
+    """What helps with the first thing that is wrong about the outputs; "" if nothing is."""
+    heads = model.heads
+    if heads.form == "unknown":
+        return "export raw heads with Kiln from the trained weights"
+    if heads.form == "decoded":
+        helps = _decoded_help(model, contract)
+        if helps:
+            return helps
+    elif heads.task != contract.task:
+        return f"TASK={heads.task}: the model is one for {heads.task}"
+    if types:
+        return "quantise in full, the outputs to int8 too"
+    if contract.keypoints and heads.keypoints != contract.keypoints:
+        return f"train with {contract.keypoints} keypoints: the firmware is built for these"
+    if contract.order == "fixed" and list(heads.roles) != list(contract.outputs):
+        return "export for this board again: its firmware goes by the place of an output"
+    return ""
+
+
+def _decoded_help(model: Model, contract: Contract) -> str:
+    """Why a firmware does not take an output decoded in the graph; "" if it does."""
+    remedy = "export raw heads with Kiln from the trained weights"
+    if contract.decoded_max_classes is None:
+        return f"{remedy}: the firmware decodes boxes itself"
+    if contract.task == "pose" or model.heads.task == "pose":
+        classes = model.file.outputs[0].shape[1] - BOX_SIDES
+        return f"{remedy}: the firmware would take this for a detection of {classes} classes"
+    return ""
+
+
+def _arena_help(model: Model, contract: Contract, arena: Arena) -> str:
+    """What would fit: tensors grow with the area of the picture, the rest does not.
+
+    Firmware for one picture size alone has an arena for that size.
+    """
+    rules, now = contract.input, model.size or 0
+    needs = {
+        size: arena.planned * (size / now) ** 2 + arena.interpreter
+        for size in range(rules["min"], now, rules["multiple_of"])
+    }
+    fitting = [size for size, need in needs.items() if need <= contract.arena_kib * _KIB]
+    if model.kind == "float32":
+        return "quantise to int8, which takes a quarter"
+    if not fitting or contract.sizes:
+        return "a narrower MODEL"
+    size = max(fitting)
+    return f"IMGSZ={size}, which takes about {needs[size] / _KIB:.0f} KiB, or a narrower MODEL"
+
+
+def _tensor_text(tensor: Tensor) -> str:
+    text = f"{shape_text(tensor.shape)}, {tensor.dtype}"
+    if tensor.scale is None:
+        return text
+    return f"{text}, scale {_scale_text(tensor.scale)}, zero point {tensor.zero_point}"
+
+
+def _scale_text(scale: float) -> str:
+    return "1/255" if abs(scale * 255 - 1) < 1e-6 else f"{scale:.6g}"

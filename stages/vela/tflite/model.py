@@ -1,0 +1,132 @@
+"""A TFLite file as a model: its kind, its form, its NPU, and a sentence that says so."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from stages.vela.tflite.command_stream import accelerator_of
+from stages.vela.tflite.file import NPU_OPERATOR, Tensor, TFLiteFile, open_file
+from stages.vela.tflite.heads import BOX_SIDES, POINT_WIDTH, Heads, Shape, image_size, read_heads
+
+Kind = Literal["vela", "int8", "float32", "mixed"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Model:
+    """A file and what it turned out to be.
+
+    ``size`` is the side of the square picture that it takes, None if it takes none;
+    ``accelerator`` the NPU that it is compiled for, None if for none.
+    """
+
+    file: TFLiteFile
+    kind: Kind
+    size: int | None
+    heads: Heads
+    accelerator: str | None
+
+    @property
+    def cpu_operators(self) -> dict[str, int]:
+        """How many operators of each type run on the CPU."""
+        names = (each.name for each in self.file.operators if each.name != NPU_OPERATOR)
+        return dict(sorted(collections.Counter(names).items()))
+
+
+def read_model(content: bytes) -> Model:
+    """Read a TFLite file from anywhere; raises StepFailed if it is none or damaged."""
+    file = open_file(content)
+    size = image_size(file.inputs[0].shape) if len(file.inputs) == 1 else None
+    names = sorted({accelerator_of(stream) for stream in file.command_streams()})
+    return Model(
+        file=file,
+        kind="vela" if names else _kind(file),
+        size=size,
+        heads=read_heads(size, [tensor.shape for tensor in file.outputs], file.notes),
+        accelerator=" and ".join(names) or None,
+    )
+
+
+def describe(model: Model) -> dict[str, Any]:
+    """What the step's result says of a model."""
+    heads, file = model.heads, model.file
+    return {
+        "kind": model.kind,
+        "what": sentence(model),
+        "task": heads.task,
+        "form": heads.form,
+        "imgsz": model.size,
+        "classes": heads.classes,
+        "keypoints": heads.keypoints,
+        "input": _facts(file.inputs[0]) if file.inputs else None,
+        "outputs": [
+            {"role": role, **_facts(tensor)}
+            for role, tensor in zip(heads.roles, file.outputs, strict=True)
+        ],
+        "operators": {
+            "npu": len(file.command_streams()) if model.kind == "vela" else None,
+            "cpu": model.cpu_operators,
+        },
+        "accelerator": model.accelerator,
+        "bytes": file.nbytes,
+    }
+
+
+def sentence(model: Model) -> str:
+    """Say in one line what a model is."""
+    size = f", {model.size}x{model.size}" if model.size else ""
+    state = f"compiled for {model.accelerator}" if model.accelerator else model.kind
+    return f"{_form(model)}{size}, {state}"
+
+
+def shape_text(shape: Shape) -> str:
+    """As ``[1,192,192,3]``."""
+    return f"[{','.join(map(str, shape))}]"
+
+
+def plural(count: int, noun: str) -> str:
+    """As ``1 class`` or ``2 classes``."""
+    ending = "es" if noun.endswith("s") else "s"
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}{ending}"
+
+
+def _form(model: Model) -> str:
+    heads = model.heads
+    shapes = ", ".join(shape_text(tensor.shape) for tensor in model.file.outputs)
+    if heads.form == "unknown":
+        return f"no form of YOLOv8 that Kiln knows, with outputs {shapes}"
+    counts = [
+        plural(number, noun)
+        for number, noun in ((heads.classes, "class"), (heads.keypoints, "keypoint"))
+        if number is not None
+    ]
+    if heads.form == "raw-heads":
+        return f"YOLOv8 {heads.task} with raw heads, {', '.join(counts)}"
+    if heads.task is None:
+        rest = model.file.outputs[0].shape[1] - BOX_SIDES
+        points = plural((rest - 1) // POINT_WIDTH, "keypoint")
+        counts = [f"{plural(rest, 'class')}, or 1 class and {points}"]
+    return (
+        f"YOLO {heads.task or 'detect or pose'} decoded in the graph into one output {shapes}, "
+        f"as ultralytics exports it, {', '.join(counts)}"
+    )
+
+
+def _kind(file: TFLiteFile) -> Kind:
+    types = {tensor.dtype for tensor in file.tensors}
+    floats = any("float" in dtype for dtype in types)
+    if floats and types & {"int8", "uint8", "int16"}:
+        return "mixed"
+    return "float32" if floats else "int8"
+
+
+def _facts(tensor: Tensor) -> Mapping[str, Any]:
+    return {
+        "name": tensor.name,
+        "shape": list(tensor.shape),
+        "dtype": tensor.dtype,
+        "scale": tensor.scale,
+        "zero_point": tensor.zero_point,
+    }

@@ -1,0 +1,104 @@
+"""Reads what Vela left behind: which operator runs where, and its estimates."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from stages.vela.tflite.file import NPU_OPERATOR, TFLiteFile
+
+Place = Literal["npu", "cpu"]
+
+_LEFT_ON_CPU = re.compile(
+    r"^(?:Warning|Info): .*?'(?P<name>[^'\n]+)'"
+    r".*(?:Placing on CPU instead|CPU only op).*\n(?P<reason>(?: .*\n)*)",
+    re.MULTILINE,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One operator: its type, the name of what it makes, and where it runs.
+
+    ``cycles`` of the NPU and ``sram_kib``, in use while it runs, are Vela's estimates; None on the
+    CPU, of which Vela says nothing.
+    """
+
+    operator: str
+    name: str
+    place: Place
+    cycles: int | None
+    sram_kib: float | None
+
+
+def read_layers(compiled: TFLiteFile, per_layer: Path) -> list[Layer]:
+    """All operators in the order in which they run.
+
+    Vela puts what goes to the NPU at one stretch into one operator of the compiled file, and lists
+    the stretches in the same order.
+    """
+    stretches = iter(_read_stretches(per_layer))
+    layers: list[Layer] = []
+    for graph in compiled.graphs:
+        for operator in graph.operators:
+            if operator.name == NPU_OPERATOR:
+                layers += next(stretches)
+                continue
+            name = graph.tensors[operator.outputs[0]].name
+            layers.append(
+                Layer(operator=operator.name, name=name, place="cpu", cycles=None, sram_kib=None)
+            )
+    return layers
+
+
+def count(layers: Iterable[Layer], place: Place) -> dict[str, int]:
+    """How many layers of each type run in a place, by name."""
+    return dict(sorted(Counter(each.operator for each in layers if each.place == place).items()))
+
+
+def read_estimate(summary: Path) -> dict[str, float]:
+    """Vela's estimate: memory in KiB, NPU cycles and milliseconds of one inference."""
+    with summary.open(newline="", encoding="utf-8") as stream:
+        row = next(csv.DictReader(stream))
+    return {
+        "sram_kib": float(row["sram_memory_used"]),
+        "flash_kib": float(row["off_chip_flash_memory_used"]),
+        "cycles": round(float(row["cycles_total"])),
+        "inference_ms": float(row["inference_time"]) * 1000,
+    }
+
+
+def read_reasons(log: str) -> dict[str, str]:
+    """Why Vela left a layer on the CPU, by the layer's name, in its own words."""
+    return {
+        found["name"]: " ".join(found["reason"].split()).removeprefix("- ")
+        for found in _LEFT_ON_CPU.finditer(log)
+    }
+
+
+def _read_stretches(per_layer: Path) -> list[list[Layer]]:
+    """What runs on the NPU: TFLite operators, one for each piece that Vela made of them.
+
+    Vela writes the heading again wherever the NPU starts anew after a layer of the CPU.
+    """
+    stretches: list[list[Layer]] = [[]]
+    with per_layer.open(newline="", encoding="utf-8") as stream:
+        for row in csv.DictReader(stream):
+            if row["Name"] == "Name":
+                stretches.append([])
+                continue
+            stretches[-1].append(
+                Layer(
+                    operator=row["TFLite_operator"],
+                    name=row["Name"],
+                    place="npu",
+                    cycles=round(float(row["Op Cycles"])),
+                    sram_kib=float(row["SRAM Usage"]) / 1024,
+                )
+            )
+    return stretches

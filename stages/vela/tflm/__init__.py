@@ -1,0 +1,1 @@
+"""Runs models in the TensorFlow Lite Micro interpreter on the host."""

@@ -1,0 +1,193 @@
+"""The description beside a model: as SenseCraft's page reads it, and never more than fits."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kiln.device.labels import (
+    COCO_KEYPOINTS,
+    COCO_SKELETON,
+    MAX_INFO_CHARACTERS,
+    Description,
+    DescriptionTooLong,
+    describe,
+    from_info,
+    to_info,
+)
+from kiln.device.sscma import MAX_REQUEST_BYTES
+from kiln.errors import RequestError
+from tests import build_documents
+
+ROOT = Path(__file__).resolve().parents[3]
+SHA = "fc593c100c853d1d0841ae8ee7d692a88d55368e822e6c85752425f590deea26"
+PERSON = Description(
+    name="yolov8n-pose-demo-192",
+    sha256=SHA,
+    size=1_942_000,
+    task="pose",
+    classes=("person",),
+    keypoints=COCO_KEYPOINTS,
+    skeleton=COCO_SKELETON,
+)
+
+
+def _document(info: str) -> dict[str, Any]:
+    document = json.loads(base64.b64decode(info, validate=True))
+    assert isinstance(document, dict)
+    return document
+
+
+def _info(document: object) -> str:
+    return base64.b64encode(json.dumps(document).encode()).decode()
+
+
+def _detector(*classes: str) -> Description:
+    return Description(name="shapes", sha256=SHA, size=1000, task="detect", classes=classes)
+
+
+def test_it_has_the_fields_that_sensecrafts_page_reads() -> None:
+    document = _document(to_info(PERSON))
+    for name in ("name", "version", "category", "size"):  # those that its interface asks for
+        assert isinstance(document[name], str)
+        assert document[name]
+    assert document["classes"] == ["person"]
+    assert document["size"] == "1942000"
+    assert document["isCustom"] is True
+    assert document["kiln"]["sha256"] == SHA
+    uuid.UUID(document["uuid"])
+
+
+def test_it_is_read_back_as_it_was_written() -> None:
+    assert from_info(to_info(PERSON)) == PERSON
+    foreign = _detector("Stöpsel", "人", "a|b\"c'd\\")
+    assert from_info(to_info(foreign)) == foreign
+
+
+def test_the_same_model_has_the_same_text_and_another_one_another_uuid() -> None:
+    assert to_info(PERSON) == to_info(PERSON)
+    other = _document(to_info(Description(name="x", sha256="0" * 64)))
+    assert _document(to_info(PERSON))["uuid"] != other["uuid"]
+
+
+def test_a_text_always_fits_into_a_request() -> None:
+    assert MAX_INFO_CHARACTERS + len('AT+ABCD9999@INFO=""\r') <= MAX_REQUEST_BYTES
+
+
+def test_what_is_optional_goes_first_and_no_name_is_ever_cut() -> None:
+    sizes = []
+    for length in range(1, 40):
+        description = _detector(*(f"{n:02}{'x' * length}" for n in range(80)))
+        try:
+            info = to_info(description)
+        except DescriptionTooLong:
+            sizes.append(0)
+            continue
+        assert len(info) <= MAX_INFO_CHARACTERS
+        document = _document(info)
+        assert tuple(document["classes"]) == description.classes
+        assert {"uuid", "name", "version", "category", "size", "kiln"} <= document.keys()
+        assert document["kiln"]["sha256"] == SHA
+        sizes.append(len(document))
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(set(sizes)) > 3
+    assert sizes[-1] == 0
+
+
+def test_keypoints_are_given_up_after_what_the_page_can_do_without() -> None:
+    crowded = Description(
+        name="hand",
+        sha256=SHA,
+        task="pose",
+        classes=("x" * 2450,),
+        keypoints=COCO_KEYPOINTS,
+        skeleton=COCO_SKELETON,
+    )
+    document = _document(to_info(crowded))
+    assert "author" not in document
+    assert "skeleton" not in document["kiln"]
+    assert len(document["kiln"]["keypoints"]) == 17
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "Hello World!", "AAAA", "%%%", "é", _info([1]), _info(7), _info("x"), "W1tb" * 900],
+)
+def test_a_text_that_is_no_description_is_none(text: str) -> None:
+    assert from_info(text) is None
+
+
+def test_a_foreign_description_gives_what_it_has() -> None:
+    seeed = {
+        "uuid": "1",
+        "name": "Person",
+        "version": "1.0.0",
+        "classes": ["person", 3],
+        "size": "264.6KB",
+        "kiln": "no",
+    }
+    found = from_info(_info(seeed))
+    assert found == Description(name="Person", classes=("person", ""), size=264)
+    assert found.label(0) == "person"
+    assert found.label(7) == "7"
+    assert found.label(-1) == "-1"
+
+
+@pytest.mark.parametrize("odd", [None, 3, [], {}, "x", [[]], [[1, 2, 3]], [["a", 0]], [[0, 99]]])
+def test_odd_values_are_left_out(odd: object) -> None:
+    kiln = {"sha256": odd, "keypoints": ["a", "b"], "skeleton": odd, "task": odd}
+    found = from_info(_info({"name": odd, "size": odd, "classes": odd, "kiln": kiln}))
+    assert found is not None
+    assert found.skeleton == ()
+    to_info(found)
+
+
+def test_half_a_character_is_replaced_for_it_could_not_be_shown() -> None:
+    found = from_info(base64.b64encode(b'{"name": "\\ud83d", "classes": ["\\udc00"]}').decode())
+    assert found == Description(name="?", classes=("?",))
+
+
+def _build(shape: list[int] | None, names: list[str]) -> dict[str, Any]:
+    document = build_documents.pose()
+    step = {"name": "onnx", "result": {"kpt_shape": shape, "names": names}}
+    return {**document, "steps": [*document["steps"], step]}
+
+
+def test_a_build_says_what_its_model_is() -> None:
+    found = describe(_build([17, 3], ["person"]))
+    assert found.sha256 == "b" * 64
+    assert (found.size, found.task, found.classes) == (3137360, "pose", ("person",))
+    assert (found.keypoints, found.skeleton) == (COCO_KEYPOINTS, COCO_SKELETON)
+
+
+def test_keypoints_that_are_not_cocos_have_numbers_and_no_skeleton() -> None:
+    found = describe(_build([3, 3], ["leaf"]))
+    assert found.keypoints == ("point 0", "point 1", "point 2")
+    assert found.skeleton == ()
+    assert describe(_build(None, ["a", "b"])).keypoints == ()
+
+
+def test_a_build_json_that_was_changed_is_refused() -> None:
+    for document in ({}, {**_build(None, []), "files": {}}, {**_build(None, []), "steps": []}):
+        with pytest.raises(RequestError, match="does not describe its model"):
+            describe(document)
+
+
+def _constant(module: str, name: str) -> object:
+    """A constant of a step's module, whose own imports are not installed here."""
+    tree = ast.parse((ROOT / "stages" / "train" / module).read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+            return eval(compile(ast.Expression(node.value), module, "eval"))
+    raise AssertionError(f"{module} has no {name}")
+
+
+def test_cocos_keypoints_and_skeleton_are_those_of_the_steps() -> None:
+    assert _constant("demo_data/demo_figures.py", "KEYPOINTS") == COCO_KEYPOINTS
+    assert _constant("images.py", "_COCO_SKELETON") == COCO_SKELETON

@@ -1,0 +1,198 @@
+"""A board proves its model, and what it says reaches board.json, the report and the terminal."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kiln.cli.console import Terminal
+from kiln.device import on_device_check as proving
+from kiln.device.at_errors import Refused, Silent
+from kiln.device.labels import Description, to_info
+from kiln.device.on_device_check import FRAMES, prove
+from kiln.device.sscma import Board
+from kiln.pipeline.build import write_report
+from kiln.report.board_record import FILE, Proof, proof_of, write_proof
+from kiln.report.render import render
+from tests import build_documents
+from tests.scripted_link import Answer, ScriptedLink, frame
+
+DOCUMENT = build_documents.pose()
+SHA = "b" * 64
+MODEL = Description(name="model", sha256=SHA, size=3137360, task="pose", classes=("person",))
+ADDRESS = 0x400000
+
+
+class FakeBoard(ScriptedLink):
+    """A board with a model, on which a test changes one thing."""
+
+    def __init__(self, *, decoder: int = 5, slot: dict[str, int] | None = None) -> None:
+        self.info = ""
+        self.frames = FRAMES
+        where = {"id": 1, "type": 0, "address": ADDRESS, "size": 0} | (slot or {})
+        super().__init__(
+            ID_Q=7,
+            NAME_Q="Grove Vision AI V2",
+            VER_Q={"software": "2024.8.16", "hardware": "1"},
+            MODEL_Q=where,
+            INVOKE=self._invoke,
+            INVOKE_Q=0,
+            BREAK=1,
+            INFO=self._keep,
+            INFO_Q=lambda _tag, _arguments: {"crc16_maxim": 1, "info": self.info},
+        )
+        self.set_up = {"algorithm": {"type": decoder, "config": {}}}
+
+    def _keep(self, _tag: str, text: str) -> Answer:
+        self.info = text.strip('"')
+        return {"crc16_maxim": 1}
+
+    def _invoke(self, tag: str, _arguments: str) -> bytes:
+        box = [1, 2, 3, 4, 90, 0]
+        events = [
+            {"count": n, "perf": [8, 30 + n, 2], "keypoints": [[box, []]] * (n % 3)}
+            for n in range(1, self.frames + 1)
+        ]
+        return frame(0, f"{tag}@INVOKE", self.set_up) + b"".join(
+            frame(1, f"{tag}@INVOKE", event) for event in events
+        )
+
+
+def _prove(link: ScriptedLink, model: Description = MODEL) -> Proof:
+    return prove(Board(link, patience_s=0.02), model, address=ADDRESS, estimated_ms=83.8)
+
+
+def test_a_board_that_runs_the_model_proves_it() -> None:
+    link = FakeBoard()
+    found = _prove(link)
+    assert found.ok
+    assert found.failures == []
+    assert (found.preprocess_ms, found.inference_ms, found.postprocess_ms) == (8, 35.5, 2)
+    assert (found.frames, found.most_seen, found.estimated_ms) == (FRAMES, 2, 83.8)
+    assert (found.board_id, found.firmware, found.sha256) == ("7", "2024.8.16", SHA)
+    assert found.decoder == "YOLOv8 pose (5)"
+    assert link.info == to_info(MODEL)
+    asked = [command for command, _ in link.requests]
+    assert asked[asked.index("INVOKE") + 1] == "BREAK"
+
+
+@pytest.mark.parametrize(
+    ("slot", "words"),
+    [
+        ({"address": 0x500000}, "model that the board uses: at 0x500000, expected at 0x400000"),
+        ({"size": 3137359}, "its size: 3137359 bytes, expected 3137360 bytes"),
+        ({"size": 3137360 + 256}, "its size"),
+    ],
+)
+def test_another_model_is_told_by_its_place_and_size(slot: dict[str, int], words: str) -> None:
+    (failure,) = _prove(FakeBoard(slot=slot)).failures
+    assert words in failure
+
+
+def test_a_size_filled_up_to_whole_packets_is_the_models_own() -> None:
+    found = _prove(FakeBoard(slot={"size": 3137360 + 255}))
+    assert found.ok
+    assert "its size" in [check.title for check in found.checks]
+
+
+@pytest.mark.parametrize(
+    ("task", "decoder", "fits"), [("pose", 8, False), ("detect", 8, True), ("detect", 6, True)]
+)
+def test_the_decoder_must_fit_the_task(task: str, decoder: int, fits: bool) -> None:
+    found = _prove(FakeBoard(decoder=decoder), dataclasses.replace(MODEL, task=task))
+    assert found.ok is fits
+
+
+def test_labels_that_the_board_does_not_keep_are_told() -> None:
+    link = FakeBoard()
+    link.answers["INFO"] = {"crc16_maxim": 1}
+    (failure,) = _prove(link).failures
+    assert failure.startswith("labels on the board: none")
+    link.info = to_info(dataclasses.replace(MODEL, sha256="0" * 64))
+    (failure,) = _prove(link).failures
+    assert "of the model 000000000000, expected of the model bbbbbbbbbbbb" in failure
+
+
+def test_labels_that_are_too_long_are_a_warning_and_the_rest_is_proved() -> None:
+    link = FakeBoard(decoder=8)
+    model = dataclasses.replace(MODEL, task="detect", classes=("x" * 40,) * 80)
+    found = _prove(link, model)
+    assert found.ok
+    assert "80 classes are too long" in found.warnings[0]
+    assert "INFO" not in [command for command, _ in link.requests]
+
+
+def test_frames_that_do_not_arrive_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kiln.device.sscma._QUIET_S", 0.01)
+    link = FakeBoard()
+    link.frames = 3
+    (failure,) = _prove(link).failures
+    assert "frames that arrived: 3 of 10" in failure
+    link.frames = 9
+    assert _prove(link).ok
+
+
+def test_a_board_that_never_starts_or_will_not_invoke_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(proving, "START_S", 0.02)
+    with pytest.raises(Silent):
+        _prove(ScriptedLink())
+    link = FakeBoard()
+    link.answers["INVOKE"] = lambda tag, _: frame(0, f"{tag}@INVOKE", {}, code=5)
+    with pytest.raises(Refused, match="there is no model that it can run"):
+        _prove(link)
+
+
+def test_it_is_kept_beside_the_build_and_read_back(tmp_path: Path) -> None:
+    found = _prove(FakeBoard())
+    assert write_proof(tmp_path, found) == tmp_path / "board.json"
+    assert proof_of(tmp_path, DOCUMENT) == found
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
+def test_of_another_model_or_damaged_it_is_none(tmp_path: Path) -> None:
+    assert proof_of(tmp_path, DOCUMENT) is None
+    other = dataclasses.replace(_prove(FakeBoard()), sha256="0" * 64)
+    write_proof(tmp_path, other)
+    assert proof_of(tmp_path, DOCUMENT) is None
+    for text in ("", "[]", "{}", json.dumps({**dataclasses.asdict(other), "frames": "ten"})):
+        (tmp_path / FILE).write_text(text, encoding="utf-8")
+        assert proof_of(tmp_path, DOCUMENT) is None
+
+
+def test_the_report_says_it_beside_the_estimate_and_without_it_is_what_it_was(
+    tmp_path: Path,
+) -> None:
+    plain = render(DOCUMENT)
+    assert write_report(tmp_path, DOCUMENT).read_text(encoding="utf-8") == plain
+    assert "measured on board" not in plain
+    write_proof(tmp_path, _prove(FakeBoard()))
+    page = write_report(tmp_path, DOCUMENT).read_text(encoding="utf-8")
+    assert "<b>36</b> <i>ms</i> <em>measured on board</em>" in page
+    assert "Grove Vision AI V2 7 with firmware 2024.8.16" in page
+    assert "Not as it should be" not in page
+    assert page.count("<em>") == plain.count("<em>") + 1
+
+
+def test_the_report_says_what_is_not_as_it_should_be_and_lets_no_board_write_html(
+    tmp_path: Path,
+) -> None:
+    link = FakeBoard(slot={"address": 0x500000})
+    link.answers["NAME?"] = "<script>alert(1)</script>"
+    write_proof(tmp_path, _prove(link))
+    page = write_report(tmp_path, DOCUMENT).read_text(encoding="utf-8")
+    assert "Not as it should be: model that the board uses: at 0x500000" in page
+    assert "<script>" not in page
+
+
+def test_the_terminal_says_it_too(capsys: Any) -> None:
+    Terminal().proved(_prove(FakeBoard(slot={"address": 0x500000})))
+    out = capsys.readouterr().out
+    assert "✕ model that the board uses: at 0x500000, expected at 0x400000" in out
+    assert "✓ decoder that the board chose: YOLOv8 pose (5)" in out
+    assert "35.5 ms measured on board, 83.8 estimated" in out

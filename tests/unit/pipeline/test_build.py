@@ -1,0 +1,528 @@
+"""The loop and the store: what runs, what is reused, and what a failure leaves behind."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from kiln.errors import DataError, KilnError, NotAccepted, OutOfMemory, StepCrashed
+from kiln.executors.environments import Environment
+from kiln.executors.protocol import Listener, Say, StepExit, StepRun
+from kiln.paths import Workplace
+from kiln.pipeline.build import Build
+from kiln.plan.plan import make_plan
+from kiln.plan.request import BuildRequest, EvaluationSettings, LimitSettings, QuantizeSettings
+from kiln.plan.step import Step
+from kiln.plan.targets import load_target
+from kiln.store.store import Entry
+from kiln.system import process
+
+ROOT = Path(__file__).resolve().parents[3]
+
+OUTPUTS: Mapping[str, Sequence[str]] = {
+    "demo": ["data/data.yaml", "data/images/train/a.png"],
+    "check": ["dataset.json"],
+    "train": ["weights.safetensors", "curves.csv"],
+    "import": ["weights.safetensors"],
+    "pictures": ["calibration.npy", "evaluation/truth.json"],
+    "onnx": ["model.onnx"],
+    "quantize": ["float32.tflite", "int8.tflite"],
+    "compile": ["vela.tflite", "layers.json"],
+    "reference": ["reference.npz"],
+    "verify": ["log.txt"],
+    "evaluate": ["evidence.json"],
+    "layers": ["layers.json"],
+}
+#: What the driver itself reads of them.
+CONTENTS: Mapping[str, str] = {
+    "curves.csv": "epoch,box/map50\n1,0.25\n2,nan\n",
+    "compile layers.json": "[]",
+    "layers layers.json": '{"layers": [{"name": "conv", "operator": "CONV_2D", "snr_db": 30.0}]}',
+    "evidence.json": '{"pictures": [], "precision_recall": {}, "names": [], "skeleton": []}',
+}
+CHECK = {"name": "arena", "title": "tensor arena", "figure": "294 KiB", "limit": "1110 KiB"}
+VERIFIED: Mapping[str, Any] = {
+    "accepted": True,
+    "checks": [{**CHECK, "ok": True, "help": ""}],
+    "arena": {"used_kib": 294.0, "limit_kib": 1110, "source": "Vela and TensorFlow Lite Micro"},
+    "flash": {"used_kib": 2245.0, "limit_kib": 10240},
+}
+REFUSED: Mapping[str, Any] = {
+    **VERIFIED,
+    "accepted": False,
+    "checks": [{**CHECK, "figure": "1171 KiB", "ok": False, "help": "a smaller IMGSZ"}],
+}
+RESULTS: Mapping[str, Mapping[str, Any]] = {
+    "check": {"nc": 1},
+    "train": {"metrics": {"pose/map50": 0.8}},
+    "quantize": {"operators": {"CONV_2D": 3}},
+    "compile": {
+        "sram_kib": 292.9,
+        "flash_kib": 2245.0,
+        "cycles": 27_000_000,
+        "inference_ms": 67.8,
+        "estimator": "Vela 4.5.0",
+        "performance_model": "Vela 3-4",
+        "operators": {"npu": {"CONV_2D": 3}, "cpu": {}},
+    },
+    "verify": VERIFIED,
+    "evaluate": {
+        "images": 4,
+        "artifacts": {"float32": {"pose/map50": 0.79}, "int8": {"pose/map50": 0.78}},
+        "drop": {"pose/map50": 1.0},
+        "outputs": [],
+        "classes": [],
+    },
+}
+
+
+class ScriptedExecutor:
+    """Writes each step's outputs; the bytes follow from its inputs, as those of real steps do."""
+
+    name: Literal["docker", "local"] = "local"
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+        self.prepared: list[str] = []
+        self.fail: dict[str, Callable[[StepRun, Listener], StepExit]] = {}
+        self.constant: set[str] = set()
+
+    def prepare(self, environments: Sequence[Environment], say: Say) -> None:
+        self.prepared += [environment.name for environment in environments]
+        say("preparing")
+
+    def run(self, run: StepRun, listener: Listener) -> StepExit:
+        self.ran.append(run.step)
+        if run.step in self.fail:
+            return self.fail[run.step](run, listener)
+        taken = "" if run.step in self.constant else _taken(run)
+        for name in OUTPUTS[run.step]:
+            path = run.out / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            content = CONTENTS.get(f"{run.step} {name}") or CONTENTS.get(name)
+            path.write_text(content or f"{run.step} {name} {taken}", encoding="utf-8")
+        listener.log("working")
+        listener.event({"event": "finished", "result": RESULTS.get(run.step, {})})
+        return _kept(run)
+
+
+def _kept(run: StepRun, **facts: Any) -> StepExit:
+    """A good end, told as executors tell it."""
+    ended = StepExit(code=0, facts=facts)
+    run.keep(ended)
+    return ended
+
+
+def _taken(run: StepRun) -> str:
+    inputs = {name: tree.digest for name, tree in run.inputs.items()}
+    return json.dumps([dict(run.params), inputs], sort_keys=True)
+
+
+class Record:
+    """An observer that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.reused: list[str] = []
+        self.why: dict[str, str] = {}
+
+    def say(self, message: str, /) -> None:
+        self.said.append(message)
+
+    def step_reused(self, step: Step) -> None:
+        self.reused.append(step.name)
+
+    def step_started(self, step: Step, why: str) -> None:
+        self.why[step.name] = why
+
+    def step_event(self, step: Step, event: Mapping[str, Any]) -> None: ...
+
+    def step_log(self, step: Step, line: str) -> None: ...
+
+    def step_finished(self, step: Step, entry: Entry) -> None: ...
+
+    def step_failed(self, step: Step) -> None: ...
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Workplace:
+    return Workplace(root=ROOT, home=tmp_path / "home", results=tmp_path / "build")
+
+
+def _build(
+    place: Workplace, executor: ScriptedExecutor, *, target: str = "grove-v2", **request: Any
+) -> Build:
+    # One after the other, so that it is told in which order they run.
+    limits = request.pop("limits", LimitSettings(steps=1))
+    wanted = BuildRequest(limits=limits, **request)
+    plan = make_plan(wanted, load_target(ROOT / "targets", target))
+    return Build(plan, place, lambda: executor)
+
+
+MADE = ["demo", "check", "train", "pictures", "onnx", "quantize", "compile"]
+ALL_STEPS = [*MADE, "verify", "evaluate"]
+
+
+def _gives(step: str, result: Mapping[str, Any]) -> Callable[[StepRun, Listener], StepExit]:
+    """A run that leaves a step's usual files and says another result."""
+
+    def run(run: StepRun, listener: Listener) -> StepExit:
+        for name in OUTPUTS[step]:
+            (run.out / name).parent.mkdir(parents=True, exist_ok=True)
+            (run.out / name).write_text("given", encoding="utf-8")
+        listener.event({"event": "finished", "result": result})
+        return _kept(run)
+
+    return run
+
+
+def test_the_second_build_runs_nothing_and_gives_the_same_files(place: Workplace) -> None:
+    executor = ScriptedExecutor()
+    first = _build(place, executor).run(Record())
+    assert executor.ran == ALL_STEPS
+    second_executor, record = ScriptedExecutor(), Record()
+    second = _build(place, second_executor).run(record)
+    assert second_executor.ran == second_executor.prepared == []
+    assert record.reused == ALL_STEPS
+    assert second.did_nothing
+    assert not first.did_nothing
+    assert second.document() == first.document()
+
+
+def test_the_result_folder_holds_the_models_their_sums_and_the_recipe(place: Workplace) -> None:
+    result = _build(place, ScriptedExecutor(), name="dog").run(Record())
+    folder = place.results / "grove-v2" / "dog"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "SHA256SUMS",
+        "build.json",
+        "dog.onnx",
+        "dog.safetensors",
+        "dog_float32.tflite",
+        "dog_full_integer_quant.tflite",
+        "dog_full_integer_quant_vela.tflite",
+        "report.html",
+    ]
+    document = json.loads((folder / "build.json").read_text())
+    assert document["numbers"]["sram"]["used_kib"] == 294
+    assert document["numbers"]["sram"]["limit_kib"] == 1110
+    assert document["numbers"]["accuracy"] == {
+        "images": 4,
+        "artifacts": {
+            "trained": {"pose/map50": 0.8},
+            "float32": {"pose/map50": 0.79},
+            "int8": {"pose/map50": 0.78},
+        },
+        "drop": {"pose/map50": 1.0},
+    }
+    assert document["evidence"]["curves"] == {"epoch": [1, 2], "box/map50": [0.25, None]}
+    assert document["deployed"] == "dog_full_integer_quant_vela.tflite"
+    assert result.numbers.sram.fits
+
+
+def test_the_report_is_made_again_when_it_is_gone_or_the_build_is_another(
+    place: Workplace,
+) -> None:
+    _build(place, ScriptedExecutor(), name="dog").run(Record())
+    report = place.results / "grove-v2/dog/report.html"
+    first = report.read_text(encoding="utf-8")
+    report.unlink()
+    _build(place, ScriptedExecutor(), name="dog").run(Record())
+    assert report.read_text(encoding="utf-8") == first
+    quantize = QuantizeSettings(granularity="per-channel")
+    _build(place, ScriptedExecutor(), name="dog", quantize=quantize).run(Record())
+    assert report.read_text(encoding="utf-8") != first
+
+
+def test_a_model_that_the_firmware_refuses_fails_the_build_before_its_accuracy_is_measured(
+    place: Workplace,
+) -> None:
+    executor = ScriptedExecutor()
+    executor.fail["verify"] = _gives("verify", REFUSED)
+    with pytest.raises(NotAccepted) as error:
+        _build(place, executor, name="dog").run(Record())
+    assert error.value.message.splitlines() == [
+        "SSCMA-Micro 1.0.x would not take this model:",
+        "  ✕ tensor arena: 1171 KiB, limit 1110 KiB (a smaller IMGSZ)",
+    ]
+    assert "FORCE=1" in error.value.hint
+    assert "evaluate" not in executor.ran
+    assert not (place.results / "grove-v2/dog").exists()
+    again = ScriptedExecutor()
+    result = _build(place, again, name="dog", force=True).run(Record())
+    assert again.ran == ["evaluate"], "nothing that took time is made anew"
+    assert (result.verdict.accepted, result.verdict.forced) == (False, True)
+
+
+def test_layers_are_shown_where_they_were_asked_for(place: Workplace) -> None:
+    plain = _build(place, ScriptedExecutor()).run(Record())
+    executor = ScriptedExecutor()
+    asked = _build(place, executor, evaluation=EvaluationSettings(layers=True)).run(Record())
+    assert executor.ran == ["layers"]
+    assert plain.evidence["layers"] == []
+    assert [layer["name"] for layer in asked.evidence["layers"]] == ["conv"]
+
+
+def test_another_target_reuses_all_it_can(place: Workplace) -> None:
+    _build(place, ScriptedExecutor()).run(Record())
+    executor = ScriptedExecutor()
+    result = _build(place, executor, target="xiao-esp32s3").run(Record())
+    assert executor.ran == ["reference", "verify"]
+    assert result.numbers.estimated_ms is None
+
+
+def test_a_changed_setting_runs_its_step_and_what_follows(place: Workplace) -> None:
+    _build(place, ScriptedExecutor()).run(Record())
+    executor, record = ScriptedExecutor(), Record()
+    quantize = QuantizeSettings(granularity="per-channel")
+    _build(place, executor, quantize=quantize).run(record)
+    assert executor.ran == ["quantize", "compile", "verify", "evaluate"]
+    assert executor.prepared == ["export", "vela"]
+    assert record.why["quantize"] == 'granularity changed from "mixed" to "per-channel"'
+
+
+def test_only_what_changed_is_named(place: Workplace) -> None:
+    _build(place, ScriptedExecutor()).run(Record())
+    record = Record()
+    _build(place, ScriptedExecutor(), imgsz=256).run(record)
+    assert record.why["compile"] == "its input int8.tflite changed"
+
+
+def test_a_step_that_gives_the_same_bytes_spares_what_follows(place: Workplace) -> None:
+    first = ScriptedExecutor()
+    first.constant = {"quantize"}
+    _build(place, first).run(Record())
+    second = ScriptedExecutor()
+    second.constant = {"quantize"}
+    quantize = QuantizeSettings(granularity="per-channel")
+    _build(place, second, quantize=quantize).run(Record())
+    assert second.ran == ["quantize"]
+
+
+def test_steps_that_do_not_wait_for_each_other_run_at_the_same_time(place: Workplace) -> None:
+    executor = ScriptedExecutor()
+    met = threading.Barrier(2, timeout=60)
+
+    def meet(run: StepRun, listener: Listener) -> StepExit:
+        met.wait()
+        return _gives(run.step, RESULTS.get(run.step, {}))(run, listener)
+
+    executor.fail = {"train": meet, "pictures": meet}
+    result = _build(place, executor, limits=LimitSettings(steps=2)).run(Record())
+    assert [step.name for step in result.steps] == ALL_STEPS, "whatever was done first"
+
+
+def test_the_first_failure_ends_what_runs_beside_it(place: Workplace) -> None:
+    executor = ScriptedExecutor()
+    ended = threading.Event()
+    started = threading.Event()
+
+    def long(run: StepRun, _listener: Listener) -> StepExit:
+        try:
+            argv = [sys.executable, "-c", "import time; print(1, flush=True); time.sleep(600)"]
+            process.run(
+                argv,
+                env={},
+                cwd=run.out,
+                on_stdout=lambda _chunk: started.set(),
+                on_stderr=lambda _line: None,
+            )
+        finally:
+            ended.set()
+        return StepExit(code=0)
+
+    def fails(_run: StepRun, _listener: Listener) -> StepExit:
+        assert started.wait(60)
+        return StepExit(code=1)
+
+    executor.fail = {"train": long, "pictures": fails}
+    with pytest.raises(StepCrashed, match="pictures ended with code 1"):
+        _build(place, executor, limits=LimitSettings(steps=2)).run(Record())
+    assert ended.is_set()
+    assert list((place.store / "tmp").iterdir()) == []
+
+
+def test_a_failure_keeps_what_was_finished(place: Workplace) -> None:
+    executor = ScriptedExecutor()
+    executor.fail["quantize"] = lambda _run, _listener: StepExit(code=1)
+    with pytest.raises(StepCrashed, match="quantize ended with code 1"):
+        _build(place, executor).run(Record())
+    again = ScriptedExecutor()
+    _build(place, again).run(Record())
+    assert again.ran == ["quantize", "compile", "verify", "evaluate"]
+
+
+def test_half_written_outputs_of_a_failed_step_are_never_taken(place: Workplace) -> None:
+    executor = ScriptedExecutor()
+
+    def half(run: StepRun, _listener: Listener) -> StepExit:
+        (run.out / "weights.safetensors").write_text("half")
+        raise KeyboardInterrupt
+
+    executor.fail["train"] = half
+    with pytest.raises(KeyboardInterrupt):
+        _build(place, executor).run(Record())
+    assert list((place.store / "tmp").iterdir()) == []
+    again = ScriptedExecutor()
+    _build(place, again).run(Record())
+    assert "train" in again.ran
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "entry"])
+def test_a_damaged_entry_is_said_and_made_again(place: Workplace, damage: str) -> None:
+    result = _build(place, ScriptedExecutor()).run(Record())
+    key = next(step.key for step in result.steps if step.name == "quantize")
+    folder = place.store / "entries" / key
+    model = folder / "out" / "int8.tflite"
+    content = model.read_bytes()
+    model.chmod(0o644)
+    match damage:
+        case "flip":
+            model.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+        case "truncate":
+            model.write_bytes(content[:-1])
+        case "remove":
+            model.unlink()
+        case "entry":
+            (folder / "entry.json").write_text("{}")
+    executor, record = ScriptedExecutor(), Record()
+    again = _build(place, executor).run(record)
+    assert executor.ran == ["quantize"]
+    assert any("damaged" in said for said in record.said)
+    assert again.files == result.files
+
+
+def test_a_result_file_that_was_changed_is_laid_out_again(place: Workplace) -> None:
+    result = _build(place, ScriptedExecutor(), name="dog").run(Record())
+    model = place.results / "grove-v2/dog/dog.onnx"
+    model.write_text("mine")
+    _build(place, ScriptedExecutor(), name="dog").run(Record())
+    assert model.stat().st_size == result.files["dog.onnx"][1]
+
+
+def test_explain_says_why_and_changes_nothing(place: Workplace) -> None:
+    before = _build(place, ScriptedExecutor()).explain()
+    assert [look.runs for look in before] == [True] * len(ALL_STEPS)
+    assert before[0].why == "it has not run before"
+    assert before[2].why == "needs what demo gives, which would run"
+    assert not place.store.exists()
+    _build(place, ScriptedExecutor()).run(Record())
+    after = _build(place, ScriptedExecutor(), imgsz=256).explain()
+    assert [look.step for look in after if not look.runs] == ["demo", "check"]
+    assert after[2].why == "imgsz changed from 192 to 256"
+
+
+def _fails_with(kind: str, **fields: Any) -> Callable[[StepRun, Listener], StepExit]:
+    def fail(_run: StepRun, listener: Listener) -> StepExit:
+        for number in range(23):
+            listener.event(
+                {"event": "problem", "path": "labels/a.txt", "line": number, "message": "bad"}
+            )
+        listener.event({"event": "failed", "kind": kind, **fields})
+        return StepExit(code=3)
+
+    return fail
+
+
+def test_faults_of_the_data_are_listed_with_file_and_line(place: Workplace) -> None:
+    executor = ScriptedExecutor()
+    executor.fail["check"] = _fails_with("data", message="23 faults", hint="mend them")
+    with pytest.raises(DataError) as error:
+        _build(place, executor).run(Record())
+    lines = error.value.message.splitlines()
+    assert lines[0] == "23 faults"
+    assert lines[2] == "  labels/a.txt:1: bad"
+    assert lines[-1] == "  … and 13 more"
+    assert error.value.log is not None
+    assert error.value.log.is_file()
+
+
+def test_a_step_killed_for_memory_says_what_to_do(place: Workplace) -> None:
+    executor = ScriptedExecutor()
+    executor.fail["train"] = lambda _run, _listener: StepExit(code=137, oom_killed=True)
+    with pytest.raises(OutOfMemory) as error:
+        _build(place, executor).run(Record())
+    assert "BATCH" in error.value.hint
+
+
+def test_two_classes_for_pose_stop_before_training(place: Workplace) -> None:
+    executor = ScriptedExecutor()
+
+    def two(run: StepRun, listener: Listener) -> StepExit:
+        (run.out / "dataset.json").write_text("{}")
+        listener.event({"event": "finished", "result": {"nc": 2}})
+        return _kept(run)
+
+    executor.fail["check"] = two
+    with pytest.raises(KilnError, match="2 classes for pose"):
+        _build(place, executor).run(Record())
+    assert "train" not in executor.ran
+
+
+def test_a_gpu_that_the_engine_did_not_give_is_a_warning(place: Workplace) -> None:
+    executor = ScriptedExecutor()
+
+    def on_cpu(run: StepRun, listener: Listener) -> StepExit:
+        for name in OUTPUTS["train"]:
+            (run.out / name).write_text(CONTENTS.get(name, "trained"))
+        listener.event({"event": "device", "kind": "cpu", "name": "CPU"})
+        listener.event({"event": "finished", "result": {}})
+        return _kept(run, gpu_requested=True)
+
+    executor.fail["train"] = on_cpu
+    result = _build(place, executor).run(Record())
+    assert any("asked for a GPU" in warning["message"] for warning in result.warnings)
+
+
+def test_own_weights_of_other_classes_than_the_data_set_s(place: Workplace, tmp_path: Path) -> None:
+    weights = tmp_path / "best.pt"
+    weights.write_bytes(b"weights")
+    executor = ScriptedExecutor()
+
+    def of_three_classes(run: StepRun, listener: Listener) -> StepExit:
+        (run.out / "weights.safetensors").write_text("imported")
+        listener.event({"event": "finished", "result": {"nc": 3}})
+        return _kept(run)
+
+    def fetched(run: StepRun, listener: Listener) -> StepExit:
+        (run.out / "data").mkdir()
+        (run.out / "data" / "data.yaml").write_text("names")
+        listener.event({"event": "finished", "result": {}})
+        return _kept(run)
+
+    executor.fail = {"import": of_three_classes, "fetch-data": fetched}
+    request = {"weights": str(weights), "data": "coco8.yaml", "task": "detect"}
+    result = _build(place, executor, **request).run(Record())
+    assert [warning["message"] for warning in result.warnings] == [
+        "the weights and the data set do not match: classes 3 against 1"
+    ]
+
+
+def test_a_data_set_of_poses_is_no_mismatch_for_detection_weights(
+    place: Workplace, tmp_path: Path
+) -> None:
+    weights = tmp_path / "best.pt"
+    weights.write_bytes(b"weights")
+    executor = ScriptedExecutor()
+
+    def gives(path: str, result: Mapping[str, Any]) -> Callable[[StepRun, Listener], StepExit]:
+        def run(run: StepRun, listener: Listener) -> StepExit:
+            (run.out / path).parent.mkdir(exist_ok=True)
+            (run.out / path).write_text("given")
+            listener.event({"event": "finished", "result": result})
+            return _kept(run)
+
+        return run
+
+    executor.fail = {
+        "fetch-data": gives("data/data.yaml", {}),
+        "check": gives("dataset.json", {"nc": 1, "kpt_shape": [17, 3]}),
+        "import": gives("weights.safetensors", {"nc": 1, "kpt_shape": None}),
+    }
+    request = {"weights": str(weights), "data": "coco8-pose.yaml", "task": "detect"}
+    assert not _build(place, executor, **request).run(Record()).warnings

@@ -1,0 +1,187 @@
+"""Which steps a request becomes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kiln.errors import ModelError, RequestError, UnknownName
+from kiln.plan.plan import make_plan
+from kiln.plan.request import (
+    BuildRequest,
+    EvaluationSettings,
+    Flags,
+    TrainSettings,
+    load_request,
+)
+from kiln.plan.step import FromHost, FromStep, Step
+from kiln.plan.targets import load_target, target_names
+
+ROOT = Path(__file__).resolve().parents[3]
+TARGETS = ROOT / "targets"
+
+
+def _names(request: BuildRequest, target: str = "grove-v2") -> list[str]:
+    return [step.name for step in make_plan(request, load_target(TARGETS, target)).steps]
+
+
+def test_demo_build_runs_start_to_finish() -> None:
+    made = ["demo", "check", "train", "pictures", "onnx", "quantize", "compile"]
+    assert _names(BuildRequest()) == [*made, "verify", "evaluate"]
+
+
+def test_a_board_without_an_npu_runs_the_int8_model_itself() -> None:
+    plan = make_plan(BuildRequest(), load_target(TARGETS, "xiao-esp32s3"))
+    names = [step.name for step in plan.steps]
+    assert names[names.index("quantize") :] == ["quantize", "reference", "verify", "evaluate"]
+    assert plan.files[plan.deployed] == FromStep(step="quantize", path="int8.tflite")
+
+
+def test_a_comparison_of_layers_is_made_on_request() -> None:
+    settings = EvaluationSettings(layers=True)
+    assert _names(BuildRequest(evaluation=settings))[-1] == "layers"
+
+
+def test_outputs_are_put_in_order_for_firmware_that_wants_one() -> None:
+    orders = {}
+    for name in target_names(TARGETS):
+        plan = make_plan(BuildRequest(), load_target(TARGETS, name))
+        quantize = next(step for step in plan.steps if step.name == "quantize")
+        orders[name] = quantize.params["order"]
+    assert orders["grove-v2"] is orders["xiao-esp32s3"] is None
+    assert orders["grove-v2-himax"][0] == "box16"
+    assert len(set(orders["grove-v2-himax"])) == 7
+
+
+def test_firmware_that_is_built_for_some_sizes_takes_no_other() -> None:
+    himax = load_target(TARGETS, "grove-v2-himax")
+    plan = make_plan(BuildRequest(imgsz=256), himax)
+    verify = next(step for step in plan.steps if step.name == "verify")
+    assert verify.params["arena_kib"] == 518
+    with pytest.raises(RequestError, match="built for 192, 224, 256 alone"):
+        make_plan(BuildRequest(imgsz=320), himax)
+
+
+def test_a_task_that_the_firmware_cannot_do() -> None:
+    with pytest.raises(RequestError, match="cannot do TASK=detect"):
+        make_plan(BuildRequest(task="detect"), load_target(TARGETS, "grove-v2-himax"))
+
+
+def test_own_weights_skip_training() -> None:
+    request = BuildRequest(weights="/w/best.pt", data="/d/data.yaml")
+    plan = make_plan(request, load_target(TARGETS, "grove-v2"))
+    made = ["check", "import", "pictures", "onnx", "quantize", "compile"]
+    assert [step.name for step in plan.steps] == [*made, "verify", "evaluate"]
+    _check, _import, pictures, onnx, *_rest = plan.steps
+    assert onnx.inputs["weights.safetensors"] == FromStep(step="import", path="weights.safetensors")
+    assert pictures.inputs["data"] == FromHost(source="data")
+    assert plan.name == "best-192"
+
+
+def test_named_weights_and_data_are_fetched_by_the_only_steps_with_a_network() -> None:
+    request = BuildRequest(weights="yolov8n-pose.pt", data="coco8-pose.yaml")
+    plan = make_plan(request, load_target(TARGETS, "grove-v2"))
+    assert [s.name for s in plan.steps if s.network] == ["fetch-data", "fetch-weights"]
+    assert plan.name == "yolov8n-pose-coco8-pose-192"
+
+
+def test_only_training_asks_for_a_gpu_and_may_resume() -> None:
+    plan = make_plan(BuildRequest(), load_target(TARGETS, "grove-v2"))
+    assert [s.name for s in plan.steps if s.gpu != "none"] == ["train"]
+    assert [s.name for s in plan.steps if s.resumable] == ["train"]
+
+
+def test_changing_the_target_changes_no_step_before_compile() -> None:
+    grove = make_plan(BuildRequest(), load_target(TARGETS, "grove-v2")).steps
+    xiao = make_plan(BuildRequest(), load_target(TARGETS, "xiao-esp32s3")).steps
+    shared = [step.name for step in grove].index("compile")
+    assert grove[:shared] == xiao[:shared]
+    assert grove[-1] == xiao[-1], "the same int8 model is as accurate on either board"
+
+
+def test_training_arguments_of_the_user_win_over_the_demo_s() -> None:
+    settings = TrainSettings(epochs=2, batch=4, overrides={"lr0": 0.5})
+    plan = make_plan(BuildRequest(train=settings), load_target(TARGETS, "grove-v2"))
+    train = next(step for step in plan.steps if step.name == "train")
+    assert (train.params["epochs"], train.params["batch"]) == (2, 4)
+    assert train.params["overrides"]["lr0"] == 0.5
+
+
+def _training(request: BuildRequest) -> Step:
+    steps = make_plan(request, load_target(TARGETS, "grove-v2")).steps
+    return next(step for step in steps if step.name == "train")
+
+
+def test_a_reproducible_training_takes_no_gpu_and_says_so() -> None:
+    request = BuildRequest(data="/d/data.yaml", train=TrainSettings(reproducible=True))
+    train = _training(request)
+    assert train.params["reproducible"] is True
+    assert train.gpu == train.params["gpu"] == "none"
+    notes = make_plan(request, load_target(TARGETS, "grove-v2")).notes
+    assert notes == ("reproducible training: on the CPU, also where there is a GPU",)
+
+
+@pytest.mark.parametrize("line", ['gpu = "required"', "time = 0.5"])
+def test_what_a_reproducible_training_cannot_have(tmp_path: Path, line: str) -> None:
+    config = tmp_path / "kiln.toml"
+    config.write_text(f"[train]\nreproducible = true\n{line}\n", encoding="utf-8")
+    with pytest.raises(RequestError, match="reproducible") as error:
+        load_request(Flags(), config, tmp_path)
+    assert error.value.hint
+
+
+def test_only_the_demo_is_trained_reproducibly_unless_the_user_asks() -> None:
+    demo, own = _training(BuildRequest()), _training(BuildRequest(data="/d/data.yaml"))
+    assert (demo.params["reproducible"], own.params["reproducible"]) == (True, False)
+    assert demo.gpu == own.gpu == "auto"
+    faster = BuildRequest(train=TrainSettings(reproducible=False))
+    assert _training(faster).params["reproducible"] is False
+
+
+def test_the_demo_s_training_arguments_are_for_the_demo_alone() -> None:
+    plan = make_plan(BuildRequest(data="/d/data.yaml"), load_target(TARGETS, "grove-v2"))
+    train = next(step for step in plan.steps if step.name == "train")
+    assert (train.params["epochs"], train.params["batch"]) == (100, 16)
+    assert train.params["overrides"] == {}
+
+
+@pytest.mark.parametrize("imgsz", [31, 100, 193, 16])
+def test_image_size_must_be_one_that_the_firmware_fills(imgsz: int) -> None:
+    with pytest.raises(RequestError, match="multiples of 32") as error:
+        make_plan(BuildRequest(imgsz=imgsz), load_target(TARGETS, "grove-v2"))
+    assert "use IMGSZ=" in error.value.hint
+
+
+@pytest.mark.parametrize(("task", "count"), [("pose", 2), ("detect", 64)])
+@pytest.mark.parametrize("name", ["grove-v2", "xiao-esp32s3"])
+def test_class_counts_that_the_firmware_mixes_up(name: str, task: str, count: int) -> None:
+    with pytest.raises(ModelError, match="would not be understood") as error:
+        load_target(TARGETS, name).check_classes(task, count)  # type: ignore[arg-type]
+    assert error.value.hint
+    load_target(TARGETS, name).check_classes("detect", 80)
+
+
+def test_every_shipped_target_loads() -> None:
+    for name in target_names(TARGETS):
+        target = load_target(TARGETS, name)
+        assert target.firmware.operators
+        assert target.flash.model_bytes > 0
+
+
+def test_unknown_target_names_the_nearest() -> None:
+    with pytest.raises(UnknownName, match="unknown target 'grove-v3'") as error:
+        load_target(TARGETS, "grove-v3")
+    assert "did you mean 'grove-v2'?" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ("/home/x/my people; rm -rf/data.yaml", "yolov8n-pose-my-people--rm--rf-192"),
+        ("/sets/coco8-pose.yaml", "yolov8n-pose-coco8-pose-192"),
+        ("https://example.org/sets/dogs.zip", "yolov8n-pose-dogs-192"),
+    ],
+)
+def test_names_are_safe_for_files_and_shells(data: str, expected: str) -> None:
+    assert make_plan(BuildRequest(data=data), load_target(TARGETS, "grove-v2")).name == expected

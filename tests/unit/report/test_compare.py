@@ -1,0 +1,140 @@
+"""Two builds side by side."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kiln.errors import RequestError
+from kiln.report.compare import compare
+from kiln.report.result import load_build
+
+BUILD: dict[str, Any] = {
+    "format": 2,
+    "kiln": "0.1.0",
+    "name": "dog",
+    "target": "grove-v2",
+    "board": {"firmware": "SSCMA-Micro 1.0.x"},
+    "steps": [
+        {
+            "name": "check",
+            "params": {"task": "pose"},
+            "inputs": {"data": "a" * 64},
+            "result": {"versions": {"pillow": "11.0"}},
+        },
+        {
+            "name": "quantize",
+            "params": {"granularity": "per-tensor"},
+            "inputs": {"model.onnx": "b" * 64},
+            "result": {},
+        },
+    ],
+    "environments": {"export": {"digest": "c" * 64}},
+    "verdict": {"accepted": True},
+    "numbers": {
+        "flash": {"used_kib": 3000.0},
+        "sram": {"used_kib": 294.0},
+        "estimated_ms": 83.8,
+        "cycles": 33_500_000,
+        "performance_model": "Vela 3-4",
+        "operators": {"npu": {"CONV_2D": 70}, "cpu": {}},
+        "accuracy": {
+            "images": 48,
+            "artifacts": {"float32": {"box/map50_95": 0.6}, "int8": {"box/map50_95": 0.59}},
+            "drop": {"box/map50_95": 1.0},
+        },
+    },
+}
+
+
+def _other() -> dict[str, Any]:
+    return copy.deepcopy(BUILD)
+
+
+def _changes(left: dict[str, Any], right: dict[str, Any]) -> dict[str, str]:
+    return {row.name: row.change for row in compare(left, right).figures if row.change}
+
+
+def test_figures_are_subtracted() -> None:
+    other = _other()
+    other["numbers"]["flash"]["used_kib"] = 3300.0
+    other["numbers"]["cycles"] = 35_800_000
+    other["numbers"]["accuracy"]["artifacts"]["int8"]["box/map50_95"] = 0.598
+    assert _changes(BUILD, other) == {
+        "flash": "+300.0 KiB (+10.0%)",
+        "cycles": "+2,300,000",
+        "box mAP50-95, int8": "+0.8",
+    }
+
+
+def test_estimates_of_two_performance_models_are_shown_and_never_subtracted() -> None:
+    other = _other()
+    other["numbers"] |= {"performance_model": "Vela 5", "cycles": 17_000_000, "estimated_ms": 44.9}
+    why = "not comparable: Vela 3-4 against Vela 5"
+    assert _changes(BUILD, other) == {"estimated": why, "cycles": why}
+    rows = {row.name: row for row in compare(BUILD, other).figures}
+    assert (rows["cycles"].left, rows["cycles"].right) == ("33,500,000", "17,000,000")
+
+
+def test_a_board_without_an_npu_has_nothing_to_compare_cycles_with() -> None:
+    other = _other()
+    other["numbers"] |= {"performance_model": None, "cycles": None, "estimated_ms": None}
+    assert _changes(BUILD, other) == {}
+
+
+def test_only_what_differs_in_the_recipes_is_listed() -> None:
+    other = _other()
+    other["steps"][1]["params"]["granularity"] = "per-channel"
+    other["steps"][0]["inputs"]["data"] = "d" * 64
+    other["steps"][1]["inputs"]["model.onnx"] = "e" * 64
+    del other["steps"][0]["result"]["versions"]["pillow"]
+    rows = [(row.name, row.left, row.right) for row in compare(BUILD, other).differences]
+    assert rows == [
+        ("check: version of pillow", "11.0", "absent"),
+        ("check: data", "a" * 12, "d" * 12),
+        ("quantize: granularity", "per-tensor", "per-channel"),
+    ]
+    assert compare(BUILD, _other()).differences == ()
+
+
+def test_accuracy_on_two_data_sets_is_never_subtracted() -> None:
+    other = _other()
+    other["steps"][0]["inputs"]["data"] = "d" * 64
+    other["numbers"]["accuracy"]["artifacts"]["int8"]["box/map50_95"] = 0.7
+    why = "not comparable: measured on another data set"
+    assert _changes(BUILD, other)["box mAP50-95, int8"] == why
+
+
+def test_a_step_of_one_build_alone_is_one_line() -> None:
+    other = _other()
+    train = {"name": "train", "params": {"epochs": 9, "batch": 4}, "inputs": {}, "result": {}}
+    other["steps"].append(train)
+    rows = [(row.name, row.left, row.right) for row in compare(BUILD, other).differences]
+    assert rows == [("step train", "absent", "run")]
+
+
+def test_a_refused_build_says_so() -> None:
+    other = _other()
+    other["verdict"] = {"accepted": False}
+    row = compare(BUILD, other).figures[0]
+    assert row.right == "NOT accepted by SSCMA-Micro 1.0.x"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [(None, "there is no build"), ("{", "cannot be read"), ('{"format": 1}', "this version")],
+)
+def test_what_is_no_build(tmp_path: Path, text: str | None, words: str) -> None:
+    if text is not None:
+        (tmp_path / "build.json").write_text(text, encoding="utf-8")
+    with pytest.raises(RequestError, match=words):
+        load_build(tmp_path)
+
+
+def test_a_folder_or_its_file(tmp_path: Path) -> None:
+    (tmp_path / "build.json").write_text(json.dumps(BUILD), encoding="utf-8")
+    assert load_build(tmp_path) == load_build(tmp_path / "build.json") == BUILD

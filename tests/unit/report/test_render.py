@@ -1,0 +1,361 @@
+"""The report says what build.json says, of every kind of build, and nothing else gets into it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from html.parser import HTMLParser
+from importlib import resources
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kiln.report.render import POLICY, render
+from kiln.report.words import count, duration, frames, kib, milliseconds, points, settings
+from tests import build_documents
+
+ROOT = Path(__file__).resolve().parents[3]
+HOSTILE = "</style></script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
+
+
+class Page(HTMLParser):
+    """What a browser would see: tags, their attributes, and the text outside of the style."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: Counter[str] = Counter()
+        self.attributes: list[tuple[str, str, str]] = []
+        self.headings: list[int] = []
+        self.title = ""
+        self._inside = ""
+        self._words: list[str] = []
+        self.feed(html)
+        self.text = " ".join(" ".join(self._words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        self._inside = tag
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append(int(tag[1]))
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "title" and not self.title:
+            self.title = data
+        if self._inside != "style":
+            self._words.append(data)
+
+    def of(self, name: str) -> list[str]:
+        """The values of an attribute, in order."""
+        return [value for _, each, value in self.attributes if each == name]
+
+
+def test_the_first_screen_has_verdict_accuracy_memory_and_speed() -> None:
+    text = Page(render(build_documents.pose())).text
+    start = text[: text.index("Checks")]
+    for words in (
+        "yolov8n-pose-demo-192 for Grove Vision AI V2 , pose at 192\N{MULTIPLICATION SIGN}192",
+        "Accepted by this firmware",
+        "SSCMA-Micro 1.0.x",
+        "Accuracy Poses, mAP50 96.0 → 95.1 \N{MINUS SIGN}0.9 points",
+        "on 48 labelled pictures",
+        "Boxes, mAP50 97.5 → 97.6 +0.1",
+        "SRAM 296.0 of 1,110 KiB 27 % of the limit",
+        "Flash 3,064 of 10,240 KiB",
+        "84 ms 12 frames a second By Vela 4.5.0, not measured.",
+        "say twice what Arm\N{RIGHT SINGLE QUOTATION MARK}s own simulator of the NPU counts",
+        "1 warning",
+    ):
+        assert words in start
+
+
+def test_an_estimate_of_vela_5_comes_with_its_own_error() -> None:
+    build = build_documents.pose()
+    build["numbers"] |= {"estimator": "Vela 5.2.0", "performance_model": "Vela 5"}
+    text = Page(render(build)).text
+    assert "By Vela 5.2.0, not measured. Version 5 tends to say a third more" in text
+    assert "twice" not in text
+
+
+def test_the_rest_of_the_page_has_what_the_build_left() -> None:
+    text = Page(render(build_documents.pose())).text
+    for words in (
+        "Tensor arena 292.9 KiB + 3.1 KiB 1110 KiB",
+        "SRAM: Vela's plan in the file. Flash: file size.",
+        "00000.jpg largest difference",
+        "14 epochs; the weights are those of epoch 13",
+        "33.5 million cycles on the ethos-u55-64",
+        "CONV_2D model/layer_40/Add NPU 40,880 0.1 %",
+        "192 run on the NPU, none on the CPU",
+        "Poses, 50-95 41.8 41.9 41.9 40.1",
+        "person 97 41.9 40.1",
+        "keypoints 25.2 dB",
+        "3,064 KiB goes onto the board " + "b" * 64,
+        "Train 3 min 27 s model yolov8n epochs 14 overrides optimizer AdamW",
+        "ini.System_Config.My_Sys_Cfg core_clock 400e6",
+        "made with ethos-u-vela 4.5.0",
+        "demo no data set was given pass DATA=my/data.yaml",
+    ):
+        assert words in text
+
+
+def test_a_forced_build_is_marked_all_over() -> None:
+    page = Page(render(build_documents.forced()))
+    assert page.title == "yolov8n-pose-demo-192, not accepted by this firmware"
+    assert ("body", "class", "refused") in page.attributes
+    for words in (
+        "Not accepted by this firmware. Built by force: do not flash it.",
+        "because FORCE=1 was given",
+        "1 of 7 checks failed",
+        "Tensor arena : 1288.3 KiB + 3.1 KiB; the board: 1110 KiB. What helps: a smaller IMGSZ.",
+        "1,291 of 1,110 KiB, too much",
+        "192 run on the NPU, 3 on the CPU",
+        "3,064 KiB not accepted",
+    ):
+        assert words in page.text
+    assert "Accepted by" not in page.text
+    assert "goes onto the board" not in page.text
+
+
+def test_a_board_without_an_npu_and_weights_without_a_training_leave_no_hole() -> None:
+    text = Page(render(build_documents.without_npu())).text
+    for words in (
+        "no estimate This board has no NPU",
+        "Training None: nothing was trained here.",
+        "Where the cycles go Not known: this board has no NPU",
+        "All 151 run on the CPU",
+        "By layer, signal over noise in dB",
+    ):
+        assert words in text
+
+
+def test_a_class_that_no_picture_has_shows_a_dash() -> None:
+    text = Page(render(build_documents.detection())).text
+    assert "square 40 61.0 60.0 star 0 \N{EN DASH} \N{EN DASH}" in text
+    assert "Accuracy Boxes, mAP50 97.5 → 97.6" in text
+
+
+def test_boxes_have_names_only_if_there_are_several_classes() -> None:
+    assert "circle 0.87" in Page(render(build_documents.detection())).text
+    assert "person 0.87" not in Page(render(build_documents.pose())).text
+
+
+def test_of_a_single_file_only_its_own_findings_are_shown() -> None:
+    build = build_documents.pose()
+    accuracy = build["numbers"]["accuracy"]
+    accuracy |= {"artifacts": {"int8": accuracy["artifacts"]["int8"]}, "drop": {}}
+    for picture in build["evidence"]["pictures"]:
+        del picture["float32"]
+    for kind in build["evidence"]["precision_recall"].values():
+        del kind["float32"]
+    page = Page(render(build))
+    assert "Accuracy Poses, mAP50 95.1 int8, on 48 labelled pictures" in page.text
+    assert "Boxes, mAP50 97.6" in page.text
+    labels = [label for label in page.of("aria-label") if label.startswith("0000")]
+    assert labels == [f"0000{number}.jpg: 1 labelled, int8 finds 1" for number in range(3)]
+
+
+@pytest.mark.parametrize("lacking", ["verdict", "numbers", "evidence", "board", "steps", "files"])
+def test_a_document_may_lack_any_part(lacking: str) -> None:
+    build = build_documents.pose()
+    del build[lacking]
+    assert "yolov8n-pose-demo-192" in Page(render(build)).text
+
+
+def test_a_document_may_lack_everything() -> None:
+    text = Page(render({})).text
+    assert "Not checked against a firmware" in text
+    assert "not measured" in text
+
+
+@pytest.mark.parametrize("part", list(build_documents.pose()["evidence"]))
+def test_the_evidence_may_lack_any_part(part: str) -> None:
+    build = build_documents.pose()
+    del build["evidence"][part]
+    assert "Accepted by this firmware" in Page(render(build)).text
+
+
+def test_gaps_in_the_curves_are_gaps_in_the_lines() -> None:
+    build = build_documents.pose()
+    build["evidence"]["curves"]["val/box_loss"][3:6] = [None] * 3
+    build["evidence"]["curves"]["val/cls_loss"] = [None] * 14
+    html = render(build)
+    chart = html[html.index('aria-label="Loss of boxes"') :]
+    chart = chart[: chart.index("</svg>")]
+    assert chart.count('class="line reactive nofill"') == 3
+    assert "None" not in chart
+
+
+def test_one_epoch_makes_no_curve() -> None:
+    build = build_documents.pose()
+    curves = build["evidence"]["curves"]
+    build["evidence"]["curves"] = {name: values[:1] for name, values in curves.items()}
+    assert "One epoch makes no curve." in Page(render(build)).text
+
+
+def _hostile(value: Any) -> Any:
+    """Every name and every text made hostile, but for words that decide what is shown."""
+    if isinstance(value, dict):
+        kept = ("image", "task", "place", "performance_model")
+        return {
+            (key if key in KEYS else key + HOSTILE): each if key in kept else _hostile(each)
+            for key, each in value.items()
+        }
+    if isinstance(value, list):
+        return [_hostile(each) for each in value]
+    return value + HOSTILE if isinstance(value, str) else value
+
+
+def _keys(value: Any) -> set[str]:
+    if isinstance(value, dict):
+        return set(value).union(*map(_keys, value.values()))
+    return set().union(*map(_keys, value)) if isinstance(value, list) else set()
+
+
+#: All keys of a document but those that are names of somebody's own.
+KEYS = _keys(build_documents.pose()) - set(build_documents.pose()["files"]) - {"seed", "torch"}
+
+
+@pytest.mark.parametrize(
+    "build",
+    [build_documents.pose(), build_documents.forced(), build_documents.detection()],
+    ids=["pose", "forced", "detection"],
+)
+def test_hostile_names_stay_text(build: dict[str, Any]) -> None:
+    page, plain = Page(render(_hostile(build))), Page(render(build))
+    assert page.text.count("onerror=alert(2)") > 40
+    assert page.tags["script"] == page.tags["img"] == 0
+    assert page.tags["style"] == 1
+    assert not [name for _, name, _ in page.attributes if name.startswith("on")]
+    assert page.headings == plain.headings
+
+
+def test_the_page_asks_for_nothing() -> None:
+    html = render(build_documents.pose())
+    page = Page(html)
+    assert POLICY in page.of("content")
+    assert POLICY.startswith("default-src 'none';")
+    addresses = page.of("href") + page.of("src") + page.of("xlink:href")
+    assert all(address.startswith(("#", "data:")) for address in addresses)
+    assert not re.search(r"url\(|@import|<\?xml", html)
+    assert {address[1:] for address in addresses if address.startswith("#")} <= set(page.of("id"))
+
+
+def test_every_picture_and_chart_says_what_it_is() -> None:
+    page = Page(render(build_documents.pose()))
+    labels = page.of("aria-label")
+    assert "00000.jpg: 1 labelled, float32 finds 2" in labels
+    assert "Poses: precision over recall" in labels
+    drawings = [role for role in page.of("role") if role == "img"]
+    icons = [value for value in page.of("aria-hidden") if value == "true"]
+    assert page.tags["svg"] == len(drawings) + len(icons)
+    assert page.of("lang") == ["en"]
+    ids = page.of("id")
+    assert len(ids) == len(set(ids))
+
+
+def test_headings_go_down_one_level_at_a_time() -> None:
+    headings = Page(render(build_documents.pose())).headings
+    assert headings[0] == 1
+    assert headings.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(headings))
+
+
+def test_the_same_build_gives_the_same_page_in_every_process() -> None:
+    code = (
+        "import sys, json; from kiln.report.render import render; "
+        "sys.stdout.buffer.write(render(json.load(sys.stdin)).encode())"
+    )
+    text = json.dumps(build_documents.pose())
+    pages = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env={"PYTHONHASHSEED": seed},
+            input=text.encode(),
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert pages == {render(build_documents.pose()).encode()}
+
+
+def test_a_file_name_that_is_no_utf8_does_not_stop_the_report() -> None:
+    build = build_documents.pose()
+    build["evidence"]["pictures"][0]["file"] = "caf\udce9.jpg"
+    assert b"caf?.jpg" in render(build).encode("utf-8")
+
+
+def _colours(css: str) -> dict[str, str]:
+    return dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", css))
+
+
+def _luminance(colour: str) -> float:
+    """Relative luminance of #rrggbb, as WCAG 2 defines it."""
+    parts = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    linear = [
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    ]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def _contrast(one: str, other: str) -> float:
+    light, dark = sorted((_luminance(one), _luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_in_both_schemes(scheme: str) -> None:
+    css = resources.files("kiln.report").joinpath("templates/style.css").read_text("utf-8")
+    light, dark = css.split("@media screen and (prefers-color-scheme: dark)")[:2]
+    colours = _colours(light) if scheme == "light" else _colours(light) | _colours(dark)
+    pairs = [(ink, "paper") for ink in ("ink", "soft", "good", "bad")]
+    pairs += [("ink", "bad-wash"), ("good", "good-wash"), ("bad", "bad-wash"), ("soft", "wash")]
+    ratios = {(text, ground): _contrast(colours[text], colours[ground]) for text, ground in pairs}
+    assert {pair: ratio for pair, ratio in ratios.items() if ratio < 4.5} == {}
+    assert _contrast(colours["alarm"], "#ffffff") >= 4.5
+    assert _contrast(colours["quiet"], colours["paper"]) >= 3  # lines of charts, no text
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (points(0.94), "\N{MINUS SIGN}0.9"),
+        (points(-0.21), "+0.2"),
+        (points(0.04), "\N{PLUS-MINUS SIGN}0.0"),
+        (kib(296.02), "296.0"),
+        (kib(3063.83), "3,064"),
+        (milliseconds(83.78), "84"),
+        (milliseconds(7.25), "7.2"),
+        (frames(83.78), "12"),
+        (frames(250.0), "4.0"),
+        (duration(0.4), "0.4 s"),
+        (duration(206.984), "3 min 27 s"),
+        (duration(3900), "1 h 5 min"),
+        (count(0, "warning"), "no warnings"),
+        (count(1, "warning"), "1 warning"),
+    ],
+)
+def test_figures_are_written_for_people(said: str, expected: str) -> None:
+    assert said == expected
+
+
+def test_settings_that_are_not_set_are_left_out() -> None:
+    given: dict[str, Any] = {
+        "a": None,
+        "b": False,
+        "c": [],
+        "d": {"e": 1, "f": {"g": "x"}},
+        "h": {"i": None},
+    }
+    assert settings(given) == [
+        ("", {"b": "no", "c": "none"}),
+        ("d", {"e": "1"}),
+        ("d.f", {"g": "x"}),
+    ]
