@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Workplace:
+class Paths:
     """Where definitions, private state and results lie."""
 
     root: Path

@@ -7,7 +7,14 @@ from typing import Any
 
 import click
 
-from kiln.cli.options import Command, option, port_option, request_options, requests_of, workplace
+from kiln.cli.options import (
+    Command,
+    default_paths,
+    option,
+    port_option,
+    request_options,
+    requests_of,
+)
 from kiln.errors import RequestError
 
 _PERCENT = click.IntRange(0, 100)
@@ -30,7 +37,7 @@ def info(as_json: bool, **where: str | None) -> None:
     """Say which board and firmware it is, and what model, labels and thresholds it has."""
     from kiln.cli.device import Where, show_board
 
-    show_board(Where(**where), workplace(), as_json=as_json)
+    show_board(Where(**where), default_paths(), as_json=as_json)
 
 
 @device.command()
@@ -41,7 +48,7 @@ def invoke(times: int | None, as_json: bool, **where: str | None) -> None:
     """Print what the board sees, a line for each frame. Ctrl-C stops the board."""
     from kiln.cli.device import Where, watch_board
 
-    watch_board(Where(**where), workplace(), times=times, as_json=as_json)
+    watch_board(Where(**where), default_paths(), times=times, as_json=as_json)
 
 
 @device.command("set")
@@ -52,7 +59,7 @@ def set_limits(score: int | None, iou: int | None, **where: str | None) -> None:
     """Set the thresholds, which the board keeps."""
     from kiln.cli.device import Where, set_thresholds
 
-    set_thresholds(Where(**where), workplace(), score=score, iou=iou)
+    set_thresholds(Where(**where), default_paths(), score=score, iou=iou)
 
 
 @click.command()
@@ -88,7 +95,7 @@ def flash(
             address=_number(address),
             prove=prove,
         ),
-        workplace(),
+        default_paths(),
     )
 
 
@@ -119,7 +126,7 @@ def monitor(**settings: Any) -> None:
     """
     from kiln.cli.monitor import WatchRequest, monitor_board
 
-    monitor_board(WatchRequest(**settings), workplace())
+    monitor_board(WatchRequest(**settings), default_paths())
 
 
 def _number(text: str | None) -> int | None:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from kiln.cli.progress import StepBars, TransferBar
 from kiln.errors import KilnError, RequestError
-from kiln.pipeline.runner import Outlook
+from kiln.pipeline.runner import StepForecast
 from kiln.plan.step import Step
 from kiln.plan.targets import Target
 from kiln.report.board_record import Proof
@@ -188,12 +188,14 @@ class Terminal:
         for line in verdict.refusals:
             self._out.print(f"  [red]{escape(line)}[/]")
 
-    def outlooks(self, outlooks: Sequence[Outlook]) -> None:
+    def forecasts(self, forecasts: Sequence[StepForecast]) -> None:
         table = Table(box=None, pad_edge=False)
         for title in ("step", "would run", "why"):
             table.add_column(title, overflow="fold")
-        for look in outlooks:
-            table.add_row(look.step, "yes" if look.runs else "no", escape(look.why or "made"))
+        for forecast in forecasts:
+            table.add_row(
+                forecast.step, "yes" if forecast.runs else "no", escape(forecast.why or "made")
+            )
         self._out.print(table)
 
     def targets(self, targets: Sequence[Target]) -> None:

@@ -16,7 +16,7 @@ from kiln.device.labels import Description, from_info
 from kiln.device.link import open_link
 from kiln.device.sscma import ALGORITHMS, FOREVER, Board, Invocation
 from kiln.errors import Interrupted, RequestError
-from kiln.paths import Workplace
+from kiln.paths import Paths
 
 _NOBODY = Description(name="")
 
@@ -29,10 +29,10 @@ class Where:
     target: str | None
 
 
-def show_board(where: Where, place: Workplace, *, as_json: bool) -> None:
+def show_board(where: Where, paths: Paths, *, as_json: bool) -> None:
     """Say what a board is: identity, firmware, model, labels, camera and thresholds."""
     terminal = Terminal()
-    with _attached(where, place) as board:
+    with _attached(where, paths) as board:
         found = _facts(board)
     if as_json:
         terminal.json(found)
@@ -41,12 +41,12 @@ def show_board(where: Where, place: Workplace, *, as_json: bool) -> None:
             terminal.result(line)
 
 
-def watch_board(where: Where, place: Workplace, *, times: int | None, as_json: bool) -> None:
+def watch_board(where: Where, paths: Paths, *, times: int | None, as_json: bool) -> None:
     """Invoke the model and print a line for each frame; raises Interrupted on Ctrl-C."""
     terminal = Terminal()
     wanted = FOREVER if times is None else times
     seen = 0
-    with _attached(where, place) as board:
+    with _attached(where, paths) as board:
         description = from_info(board.info()) or _NOBODY
         with contextlib.closing(board.invoke(wanted, with_images=False)) as frames:
             try:
@@ -60,12 +60,12 @@ def watch_board(where: Where, place: Workplace, *, times: int | None, as_json: b
             terminal.say(f"{times - seen} of {times} frames did not arrive whole")
 
 
-def set_thresholds(where: Where, place: Workplace, *, score: int | None, iou: int | None) -> None:
+def set_thresholds(where: Where, paths: Paths, *, score: int | None, iou: int | None) -> None:
     """Set what is not None, in percent; the board keeps it. Raises RequestError for nothing."""
     if score is None and iou is None:
         raise RequestError("there is nothing to set", hint="kiln device set --score 50 --iou 45")
     terminal = Terminal()
-    with _attached(where, place) as board, _invoking(board):
+    with _attached(where, paths) as board, _invoking(board):
         if score is not None:
             board.set_score(score)
         if iou is not None:
@@ -75,9 +75,9 @@ def set_thresholds(where: Where, place: Workplace, *, score: int | None, iou: in
 
 
 @contextlib.contextmanager
-def _attached(where: Where, place: Workplace) -> Iterator[Board]:
+def _attached(where: Where, paths: Paths) -> Iterator[Board]:
     """The board that is meant, at rest."""
-    found = find_board(place.root / "targets", port=where.port, target=where.target)
+    found = find_board(paths.root / "targets", port=where.port, target=where.target)
     link = open_link(found.port.path, found.target.device.baud)
     try:
         board = Board(link)

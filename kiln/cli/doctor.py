@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from kiln.errors import KilnError
 from kiln.executors.environments import ENVIRONMENT_NAMES, load_environment
-from kiln.paths import Workplace
+from kiln.paths import Paths
 from kiln.store.health import examine_store
 from kiln.system.files import shown_bytes, size_of
 
@@ -39,10 +39,10 @@ class Finding:
     advice: str = ""
 
 
-def examine_host(place: Workplace, *, deep: bool = False) -> list[Finding]:
+def examine_host(paths: Paths, *, deep: bool = False) -> list[Finding]:
     """Check everything, the store's files whole if ``deep``; changes nothing, fetches nothing."""
-    engine, facts = _engine(place)
-    python, unmade = _python(place)
+    engine, facts = _engine(paths)
+    python, unmade = _python(paths)
     one = engine.well or python.well
     ready = not unmade or (facts is not None and not facts.missing)
     # One executor is enough: the other's absence is no fault, only a fact.
@@ -50,14 +50,14 @@ def examine_host(place: Workplace, *, deep: bool = False) -> list[Finding]:
         dataclasses.replace(engine, well=one),
         dataclasses.replace(python, well=one),
         gpu_finding(_GPU_DEVICE.exists(), facts),
-        *(_disk(name, folder, ready) for name, folder in _disks(place, facts)),
-        *_network(place, facts, ready),
-        store_finding(place.store, deep=deep),
-        taken_finding(place, facts.image_bytes if facts is not None else 0),
+        *(_disk(name, folder, ready) for name, folder in _disks(paths, facts)),
+        *_network(paths, facts, ready),
+        store_finding(paths.store, deep=deep),
+        taken_finding(paths, facts.image_bytes if facts is not None else 0),
     ]
 
 
-def _engine(place: Workplace) -> tuple[Finding, EngineFacts | None]:
+def _engine(paths: Paths) -> tuple[Finding, EngineFacts | None]:
     from kiln.executors.docker.executor import engine_status
     from kiln.executors.docker.facts import engine_facts
 
@@ -71,7 +71,7 @@ def _engine(place: Workplace) -> tuple[Finding, EngineFacts | None]:
             advice=advice,
         ), None
     try:
-        facts = engine_facts(place.root)
+        facts = engine_facts(paths.root)
     except KilnError as error:
         return Finding(
             name="container engine", well=False, found=error.message, advice=error.hint
@@ -80,7 +80,7 @@ def _engine(place: Workplace) -> tuple[Finding, EngineFacts | None]:
     return Finding(name="container engine", well=True, found=status.version + missing), facts
 
 
-def _python(place: Workplace) -> tuple[Finding, list[str]]:
+def _python(paths: Paths) -> tuple[Finding, list[str]]:
     """The local executor, and which of its environments are still to be made."""
     from kiln.executors.virtualenvs import VirtualEnvironments, find_python
 
@@ -92,13 +92,13 @@ def _python(place: Workplace) -> tuple[Finding, list[str]]:
             f"on {platform.machine()}",
             advice="use EXECUTOR=docker",
         ), list(ENVIRONMENT_NAMES)
-    environments = VirtualEnvironments(home=place.home, logs=place.logs)
+    environments = VirtualEnvironments(home=paths.home, logs=paths.logs)
     unmade = [
         str(name)
         for name in ENVIRONMENT_NAMES
-        if environments.find(load_environment(place.root, name)) is None
+        if environments.find(load_environment(paths.root, name)) is None
     ]
-    python = find_python(place.home)
+    python = find_python(paths.home)
     if python is None:
         return Finding(
             name="local executor",
@@ -128,9 +128,9 @@ def gpu_finding(there: bool, facts: EngineFacts | None) -> Finding:
     )
 
 
-def _disks(place: Workplace, facts: EngineFacts | None) -> list[tuple[str, Path]]:
+def _disks(paths: Paths, facts: EngineFacts | None) -> list[tuple[str, Path]]:
     """The disk that Kiln writes to, and the engine's if that is another one that can be seen."""
-    home = next(path for path in (place.home, *place.home.parents) if path.exists())
+    home = next(path for path in (paths.home, *paths.home.parents) if path.exists())
     disks = [("disk", home)]
     data = facts.data if facts is not None else None
     if data is not None and data.stat().st_dev != home.stat().st_dev:
@@ -155,10 +155,10 @@ def _disk(name: str, folder: Path, ready: bool) -> Finding:
     )
 
 
-def _network(place: Workplace, facts: EngineFacts | None, ready: bool) -> list[Finding]:
+def _network(paths: Paths, facts: EngineFacts | None, ready: bool) -> list[Finding]:
     from kiln.executors.package_index import index_problem, package_index
 
-    index = package_index(os.environ, place.home)
+    index = package_index(os.environ, paths.home)
     found = index_finding(index.shown, index_problem(index), ready=ready)
     return [found] if facts is None else [found, registry_finding(facts)]
 
@@ -227,15 +227,15 @@ def store_finding(folder: Path, *, deep: bool) -> Finding:
     )
 
 
-def taken_finding(place: Workplace, image_bytes: int) -> Finding:
+def taken_finding(paths: Paths, image_bytes: int) -> Finding:
     """What Kiln has on the disks, the most first."""
     sizes = {
-        "environments": size_of(place.home / "envs"),
+        "environments": size_of(paths.home / "envs"),
         "images": image_bytes,
-        "store": size_of(place.store),
-        "logs": size_of(place.logs),
-        "unfinished work": size_of(place.home / "jobs") + size_of(place.home / "verify"),
-        "packages": size_of(place.home / "uv-cache") + size_of(place.home / "python"),
+        "store": size_of(paths.store),
+        "logs": size_of(paths.logs),
+        "unfinished work": size_of(paths.home / "jobs") + size_of(paths.home / "verify"),
+        "packages": size_of(paths.home / "uv-cache") + size_of(paths.home / "python"),
     }
     most = sorted(((size, name) for name, size in sizes.items() if size), reverse=True)
     listed = ", ".join(f"{name} {shown_bytes(size)}" for size, name in most)

@@ -26,14 +26,14 @@ from kiln.device.on_device_check import prove
 from kiln.device.ports import Port, attached_ports, find_port
 from kiln.device.sscma import Board
 from kiln.errors import BoardError, BoardGone, Interrupted, PortMissing, RequestError
-from kiln.paths import Workplace
+from kiln.paths import Paths
 from kiln.pipeline.build import write_report
 from kiln.plan.plan import make_plan
 from kiln.plan.request import BuildRequest
 from kiln.plan.targets import Target, load_target
 from kiln.report.board_record import write_proof
 from kiln.report.result import load_build, reading
-from kiln.store.usage import in_use
+from kiln.store.usage import shared_lock
 
 #: A board with a USB port of its own vanishes from the bus while it restarts.
 _RETURN_S = 10.0
@@ -54,17 +54,17 @@ class FlashRequest:
     prove: bool
 
 
-def flash_board(request: FlashRequest, place: Workplace) -> None:
+def flash_board(request: FlashRequest, paths: Paths) -> None:
     """Write a model to a board; every refusal comes before its port is opened."""
     terminal = Terminal()
-    plan, document = _plan(request, place, terminal)
+    plan, document = _plan(request, paths, terminal)
     proves = request.prove and plan.target.device.protocol == "sscma"
     labels = describe(document) if proves and document is not None else None
     port = find_port(plan.target, request.port, attached_ports())
     started = time.monotonic()
     terminal.say(f"{plan.file} to {plan.target.title} at {port}")
-    _write(plan, port, place, terminal)
-    record_flash(place.home, plan, port.path, port.serial_number)
+    _write(plan, port, paths, terminal)
+    record_flash(paths.home, plan, port.path, port.serial_number)
     terminal.done(
         f"wrote {len(plan.model) / 1024:,.1f} KiB (sha256 {plan.sha256[:12]}) to "
         f"{plan.address:#x} of {plan.target.title} at {port.path} "
@@ -77,20 +77,20 @@ def flash_board(request: FlashRequest, place: Workplace) -> None:
 
 
 def _plan(
-    request: FlashRequest, place: Workplace, terminal: Terminal
+    request: FlashRequest, paths: Paths, terminal: Terminal
 ) -> tuple[FlashPlan, Mapping[str, Any] | None]:
     """What is written where, and the build.json that it stands in, if it does."""
     source = request.source
-    targets = place.root / "targets"
+    targets = paths.root / "targets"
     if source is not None and source.is_file() and source.name != "build.json":
         target = load_target(targets, request.build.target)
         plan = plan_file(source, target, request.address)
         if not request.build.force:
-            _inspect(source, request.build, target, place, terminal)
+            _inspect(source, request.build, target, paths, terminal)
         return plan, None
     if source is None:
         target = load_target(targets, request.build.target)
-        source = place.result_of(target.name, make_plan(request.build, target).name)
+        source = paths.result_of(target.name, make_plan(request.build, target).name)
         if not (source / "build.json").is_file():
             raise RequestError(
                 f"there is no model for {target.name} yet: {source} is not there",
@@ -106,7 +106,7 @@ def _plan(
 
 
 def _inspect(
-    file: Path, request: BuildRequest, target: Target, place: Workplace, terminal: Terminal
+    file: Path, request: BuildRequest, target: Target, paths: Paths, terminal: Terminal
 ) -> None:
     """A file has no verdict yet: raises NotAccepted if the firmware would not take it."""
     from kiln.executors.choose import choose_executor
@@ -116,24 +116,24 @@ def _inspect(
         return choose_executor(
             request.executor,
             registry=request.registry,
-            root=place.root,
-            home=place.home,
+            root=paths.root,
+            home=paths.home,
             variables=os.environ,
             say=terminal.say,
         )
 
-    with in_use(place.home, terminal.say):
+    with shared_lock(paths.home, terminal.say):
         asked = dataclasses.replace(request, data=None)
-        found = Inspector(asked, target, place, choose).inspect(file, terminal)
+        found = Inspector(asked, target, paths, choose).inspect(file, terminal)
     check_verdict(found.verdict, target)
 
 
-def _write(plan: FlashPlan, port: Port, place: Workplace, terminal: Terminal) -> None:
+def _write(plan: FlashPlan, port: Port, paths: Paths, terminal: Terminal) -> None:
     """Raises Interrupted if the user breaks it off; the board is left ready for another try."""
     with terminal.transfer() as bar:
         try:
             if plan.target.device.loader == "esp":
-                _write_esp(plan, port, place, bar, terminal)
+                _write_esp(plan, port, paths, bar, terminal)
             else:
                 _write_we2(plan, port, bar, terminal)
         except KeyboardInterrupt:
@@ -153,11 +153,11 @@ def _write_we2(plan: FlashPlan, port: Port, bar: TransferBar, terminal: Terminal
 
 
 def _write_esp(
-    plan: FlashPlan, port: Port, place: Workplace, bar: TransferBar, terminal: Terminal
+    plan: FlashPlan, port: Port, paths: Paths, bar: TransferBar, terminal: Terminal
 ) -> None:
     from kiln.device.esp import Esptool
 
-    tool = Esptool.made(place, terminal.say)
+    tool = Esptool.made(paths, terminal.say)
     tool.write(plan, port.path, bar.begin, bar.advance)
 
 

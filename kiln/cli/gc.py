@@ -14,7 +14,7 @@ from kiln.errors import RequestError, os_errors
 from kiln.executors.docker.clean import EngineImage, remove_image, stale_images
 from kiln.executors.environments import ENVIRONMENT_NAMES, load_environment
 from kiln.executors.virtualenvs import folder_name
-from kiln.paths import Workplace
+from kiln.paths import Paths
 from kiln.store.store import Store
 from kiln.store.usage import Ledger
 from kiln.system.files import remove_tree, shown_bytes, size_of
@@ -86,20 +86,20 @@ def bytes_of(text: str) -> int:
     return int(float(found["count"]) * _SIZE_BYTES[found["unit"]])
 
 
-def plan_sweep(place: Workplace, rules: Rules) -> Sweep:
+def plan_sweep(paths: Paths, rules: Rules) -> Sweep:
     """Decide what goes; changes nothing. Raises EnvironmentBroken, EngineError, StoreError."""
-    ledger = Ledger(place.store)
+    ledger = Ledger(paths.store)
     with os_errors("cannot read the store"):
-        stored = list(_stored(place.store, ledger))
+        stored = list(_stored(paths.store, ledger))
     gone, notes = select(stored, rules, now=time.time())
     gone += [each for each in stored if each.step is None]
     removals = [
         *(_step_removal(each) for each in gone),
-        *_leftovers(place, ledger, [each.path for each in gone]),
-        *_environments(place),
+        *_leftovers(paths, ledger, [each.path for each in gone]),
+        *_environments(paths),
         *(
             Removal(what=image.name, why="not of this checkout", bytes=image.bytes, image=image)
-            for image in stale_images(place.root)
+            for image in stale_images(paths.root)
         ),
     ]
     return Sweep(removals=tuple(removals), notes=tuple(notes))
@@ -164,18 +164,18 @@ def _step_removal(stored: Stored) -> Removal:
     return Removal(what=what, why=why, bytes=stored.bytes, paths=(stored.path,))
 
 
-def _leftovers(place: Workplace, ledger: Ledger, gone: Sequence[Path]) -> Iterator[Removal]:
+def _leftovers(paths: Paths, ledger: Ledger, gone: Sequence[Path]) -> Iterator[Removal]:
     """What dead drivers have left, and what was written of steps and results that are no more."""
-    store = Store(place.store)
+    store = Store(paths.store)
     known = {ledger.path_of(build.folder) for build in ledger.builds()}
-    there = {path.name for path in _in(place.store / "entries") if path not in gone}
-    yield from _together("unfinished outputs", "their drivers have ended", _in(place.store / "tmp"))
+    there = {path.name for path in _in(paths.store / "entries") if path not in gone}
+    yield from _together("unfinished outputs", "their drivers have ended", _in(paths.store / "tmp"))
     records = [path for path in _in(ledger.builds_folder) if path not in known]
     yield from _together("records of builds", "their result folders are gone", records)
     indexes = [path for path in _in(store.index_folder) if not _is_live(path, gone)]
     yield from _together("indexes", "what they remember is gone", indexes)
     # Whoever sweeps has the home alone, so nobody holds one.
-    locks = [path for path in _in(place.store / "locks") if path.stem not in there]
+    locks = [path for path in _in(paths.store / "locks") if path.stem not in there]
     yield from _together("locks", "what they were for is gone or not in use", locks)
 
 
@@ -196,16 +196,17 @@ def _together(what: str, why: str, paths: Sequence[Path]) -> Iterator[Removal]:
         yield Removal(what=f"{len(paths)} of the {what}", why=why, bytes=size, paths=tuple(paths))
 
 
-def _environments(place: Workplace) -> Iterator[Removal]:
+def _environments(paths: Paths) -> Iterator[Removal]:
     """Environments of other locks than the checkout's; a lock file beside one goes with it."""
-    current = [folder_name(load_environment(place.root, name)) for name in ENVIRONMENT_NAMES]
+    current = [folder_name(load_environment(paths.root, name)) for name in ENVIRONMENT_NAMES]
     current.append(esp.folder_name())
-    for path in _in(place.home / "envs"):
+    for path in _in(paths.home / "envs"):
         if _ENVIRONMENT.fullmatch(path.name) and path.name not in current:
-            paths = (path, path.with_suffix(".lock"))
-            why = "of another lock than this checkout's"
             yield Removal(
-                what=f"environment {path.name}", why=why, bytes=size_of(path), paths=paths
+                what=f"environment {path.name}",
+                why="of another lock than this checkout's",
+                bytes=size_of(path),
+                paths=(path, path.with_suffix(".lock")),
             )
 
 

@@ -17,10 +17,10 @@ from kiln.cli.board import device, flash, monitor
 from kiln.cli.options import (
     Command,
     common_options,
+    default_paths,
     option,
     request_options,
     requests_of,
-    workplace,
 )
 from kiln.errors import Interrupted, KilnError, ModelError, RequestError
 from kiln.plan.request import Flags, load_request
@@ -58,7 +58,7 @@ def build(context: click.Context, /, as_json: bool, config: Path | None, **flags
     from kiln.cli.commands import build_targets
 
     verbose = context.obj["verbose"]
-    build_targets(requests_of(config, flags), workplace(), as_json=as_json, verbose=verbose)
+    build_targets(requests_of(config, flags), default_paths(), as_json=as_json, verbose=verbose)
 
 
 @kiln.command()
@@ -68,7 +68,7 @@ def explain(as_json: bool, config: Path | None, **flags: Any) -> None:
     """Say for each step whether it would run, and why. Runs nothing."""
     from kiln.cli.commands import explain_targets
 
-    explain_targets(requests_of(config, flags), workplace(), as_json=as_json)
+    explain_targets(requests_of(config, flags), default_paths(), as_json=as_json)
 
 
 @kiln.command()
@@ -82,7 +82,7 @@ def release(key: Path | None, config: Path | None, **flags: Any) -> None:
     """Build, then write one archive that says how it was made and can be made again."""
     from kiln.cli.commands import release_targets
 
-    release_targets(requests_of(config, flags), workplace(), key_file=key)
+    release_targets(requests_of(config, flags), default_paths(), key_file=key)
 
 
 @kiln.command()
@@ -113,7 +113,7 @@ def verify(
     verify_release(
         bundle,
         load_request(Flags(**flags), None, Path.cwd()),
-        workplace(),
+        default_paths(),
         public_key=public_key,
         trusted=bool(trust_bundle),
         as_json=as_json,
@@ -132,7 +132,7 @@ def report(build: Path | None, show: bool, config: Path | None, **flags: Any) ->
     from kiln.cli.commands import show_report
 
     for request in requests_of(config, flags):
-        show_report(build, request, workplace(), show=show)
+        show_report(build, request, default_paths(), show=show)
 
 
 @kiln.command()
@@ -147,7 +147,7 @@ def inspect(file: Path, as_json: bool, config: Path | None, **flags: Any) -> Non
     from kiln.cli.commands import inspect_file
 
     found = [
-        inspect_file(file, request, workplace(), as_json=as_json)
+        inspect_file(file, request, default_paths(), as_json=as_json)
         for request in requests_of(config, flags)
     ]
     if not all(found):
@@ -171,7 +171,7 @@ def targets(as_json: bool) -> None:
     """List the boards."""
     from kiln.cli.commands import list_targets
 
-    list_targets(workplace(), as_json=as_json)
+    list_targets(default_paths(), as_json=as_json)
 
 
 @kiln.command()
@@ -181,7 +181,7 @@ def doctor(deep: bool, as_json: bool) -> None:
     """Check the host: engine, Python, GPU, disk, network, store; say what to do."""
     from kiln.cli.commands import examine
 
-    if not examine(workplace(), deep=deep, as_json=as_json):
+    if not examine(default_paths(), deep=deep, as_json=as_json):
         sys.exit(1)
 
 
@@ -191,7 +191,7 @@ def images(registry: str | None) -> None:
     """Make the stage images of the docker executor now."""
     from kiln.cli.commands import make_images
 
-    make_images(workplace(), registry)
+    make_images(default_paths(), registry)
 
 
 @kiln.command()
@@ -201,7 +201,7 @@ def clean(store: bool, environments: bool) -> None:
     """Remove unfinished work, logs, volumes; results under build/ stay."""
     from kiln.cli.commands import clean_up
 
-    clean_up(workplace(), store=store, environments=environments)
+    clean_up(default_paths(), store=store, environments=environments)
 
 
 @kiln.command()
@@ -213,7 +213,7 @@ def gc(older: str, keep: str | None, force: bool, dry_run: bool) -> None:
     """Remove finished steps, environments and images that no recorded build needs."""
     from kiln.cli.commands import collect_garbage
 
-    collect_garbage(workplace(), older=older, keep=keep, force=force, dry_run=dry_run)
+    collect_garbage(default_paths(), older=older, keep=keep, force=force, dry_run=dry_run)
 
 
 def main() -> NoReturn:

@@ -23,10 +23,10 @@ from kiln.monitor.hub import Hub
 from kiln.monitor.recording import Recorder, Recording, default_folder, unused
 from kiln.monitor.server import MonitorServer
 from kiln.monitor.session import START_S, About, Camera, SscmaCamera
-from kiln.paths import Workplace
+from kiln.paths import Paths
 from kiln.plan.request import BuildRequest
 from kiln.plan.targets import Target, load_target
-from kiln.store.usage import in_use
+from kiln.store.usage import shared_lock
 
 DEMO_TARGET = "grove-v2"
 
@@ -51,12 +51,12 @@ class WatchRequest:
     show: bool
 
 
-def monitor_board(request: WatchRequest, place: Workplace) -> None:
+def monitor_board(request: WatchRequest, paths: Paths) -> None:
     """Serve the page until Ctrl-C; then stop the board and finish the recording."""
     terminal = Terminal()
     recorder = Recorder(_folders(request.record))
     with contextlib.ExitStack() as stack:
-        connect = stack.enter_context(_board(request, place, terminal))
+        connect = stack.enter_context(_board(request, paths, terminal))
         # Closed in turn: the page, the board, and when nothing more comes the recording.
         stack.callback(recorder.stop)
         hub = stack.enter_context(Hub(connect))
@@ -86,14 +86,14 @@ def _folders(first: Path | None) -> Callable[[], Path]:
 
 @contextlib.contextmanager
 def _board(
-    request: WatchRequest, place: Workplace, terminal: Terminal
+    request: WatchRequest, paths: Paths, terminal: Terminal
 ) -> Iterator[Callable[[], Camera]]:
     """What opens the board that is meant, as often as it comes back."""
     if request.demo:
-        with _emulated_board(request, place, terminal) as board:
+        with _emulated_board(request, paths, terminal) as board:
             yield functools.partial(_open_camera, board, "emulated")
     else:
-        attached = find_board(place.root / "targets", port=request.port, target=request.target)
+        attached = find_board(paths.root / "targets", port=request.port, target=request.target)
         yield functools.partial(_open_camera, attached, None)
 
 
@@ -104,9 +104,7 @@ def _open_camera(board: Attached, shown: str | None) -> Camera:
 
 
 @contextlib.contextmanager
-def _emulated_board(
-    request: WatchRequest, place: Workplace, terminal: Terminal
-) -> Iterator[Attached]:
+def _emulated_board(request: WatchRequest, paths: Paths, terminal: Terminal) -> Iterator[Attached]:
     """A board that sees the pictures of the demo data set, with the model of a build on it."""
     # A real board needs none of it.
     from kiln.emulator.board import EmulatedBoard
@@ -114,13 +112,13 @@ def _emulated_board(
     from kiln.pipeline.runner import Runner
     from kiln.report.result import load_build
 
-    target = load_target(place.root / "targets", request.target or DEMO_TARGET)
+    target = load_target(paths.root / "targets", request.target or DEMO_TARGET)
     asked = BuildRequest(target=target.name, executor=request.executor or "auto")
-    choose = functools.partial(_choose, asked, place, terminal)
-    with in_use(place.home, terminal.say):
-        folder = request.build or _demo_build(asked, target, place, choose, terminal)
+    choose = functools.partial(_choose, asked, paths, terminal)
+    with shared_lock(paths.home, terminal.say):
+        folder = request.build or _demo_build(asked, target, paths, choose, terminal)
         document = load_build(folder)
-        runner = Runner(place, asked.limits, choose)
+        runner = Runner(paths, asked.limits, choose)
         eye = prepare_eye(document, folder, target, runner, terminal)
     model = (folder / document["deployed"]).read_bytes()
     address = target.flash.model_address
@@ -135,7 +133,7 @@ def _emulated_board(
 def _demo_build(
     asked: BuildRequest,
     target: Target,
-    place: Workplace,
+    paths: Paths,
     choose: Callable[[], Executor],
     terminal: Terminal,
 ) -> Path:
@@ -144,21 +142,21 @@ def _demo_build(
     from kiln.plan.plan import make_plan
 
     plan = make_plan(asked, target)
-    folder = place.result_of(target.name, plan.name)
+    folder = paths.result_of(target.name, plan.name)
     if not (folder / "build.json").is_file():
         terminal.say("the demo needs a model, which is made first: this takes some minutes")
-        Build(plan, place, choose).run(terminal)
+        Build(plan, paths, choose).run(terminal)
     return folder
 
 
-def _choose(asked: BuildRequest, place: Workplace, terminal: Terminal) -> Executor:
+def _choose(asked: BuildRequest, paths: Paths, terminal: Terminal) -> Executor:
     from kiln.executors.choose import choose_executor
 
     return choose_executor(
         asked.executor,
         registry=asked.registry,
-        root=place.root,
-        home=place.home,
+        root=paths.root,
+        home=paths.home,
         variables=os.environ,
         say=terminal.say,
     )

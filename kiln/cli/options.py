@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from kiln.paths import Workplace
+from kiln.paths import Paths
 from kiln.plan.request import BuildRequest, Flags, load_request
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -100,14 +100,14 @@ def requests_of(config: Path | None, flags: dict[str, Any]) -> list[BuildRequest
     request = load_request(Flags(**flags), chosen, Path.cwd())
     if request.target != ALL_TARGETS:
         return [request]
-    folder = workplace().root / "targets"
+    folder = default_paths().root / "targets"
     targets = [load_target(folder, name) for name in target_names(folder)]
     able = [target.name for target in targets if request.task in target.tasks]
     return [dataclasses.replace(request, target=name) for name in able]
 
 
-def workplace() -> Workplace:
+def default_paths() -> Paths:
     """The checkout that this is, and where its results go."""
     root = Path(__file__).resolve().parents[2]
     home = Path(os.environ.get("KILN_HOME") or root / ".kiln").absolute()
-    return Workplace(root=root, home=home, results=Path.cwd() / "build")
+    return Paths(root=root, home=home, results=Path.cwd() / "build")

@@ -28,7 +28,7 @@ from kiln.executors.virtualenvs import (
     make_whole,
     mark_whole,
 )
-from kiln.paths import Workplace
+from kiln.paths import Paths
 from kiln.store.tree import digest_of, hash_file
 from kiln.system import process
 
@@ -57,18 +57,18 @@ class Esptool:
     log: Path
 
     @staticmethod
-    def made(place: Workplace, say: Say) -> Esptool:
+    def made(paths: Paths, say: Say) -> Esptool:
         """Make the environment unless it is there; raises EnvironmentBroken and DiskFull."""
-        folder = place.home / "envs" / folder_name()
-        log = place.logs / "environment-esptool.log"
+        folder = paths.home / "envs" / folder_name()
+        log = paths.logs / "environment-esptool.log"
         if find_whole(folder) is None:
-            make_whole(folder, NAME, lambda: _fill(folder, place.home, log, say), log=log, say=say)
+            make_whole(folder, NAME, lambda: _fill(folder, paths.home, log, say), log=log, say=say)
         found = find_whole(folder)
         if found is None:
             raise EnvironmentBroken(
                 "esptool's environment is not whole", hint="kiln clean --environments", log=log
             )
-        return Esptool(python=found.path, log=place.logs / "flash-esptool.log")
+        return Esptool(python=found.path, log=paths.logs / "flash-esptool.log")
 
     def write(
         self,

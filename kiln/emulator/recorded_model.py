@@ -16,7 +16,7 @@ from typing import Any
 
 from kiln.emulator.postprocess import Candidate, Sight
 from kiln.errors import ModelError
-from kiln.pipeline.build import bring_file
+from kiln.pipeline.build import hash_file_input
 from kiln.pipeline.runner import Observer, Runner
 from kiln.plan.plan import data_steps_of
 from kiln.plan.request import BuildRequest
@@ -63,7 +63,7 @@ def prepare_eye(
     name = next((name for name in document["files"] if name.endswith(_INT8_ENDING)), None)
     if name is None:
         raise ModelError(f"{folder} has no int8 model", hint="build it again")
-    brought = {"model": bring_file((folder / name).absolute(), runner)}
+    brought = {"model": hash_file_input((folder / name).absolute(), runner)}
     data, steps = data_steps_of(request)
     steps += [pictures_step(request, target, data, document["imgsz"]), *eye_steps()]
     made = runner.run(steps, brought, observer, lambda _made: None)

@@ -14,14 +14,14 @@ from kiln import __version__
 from kiln.errors import NotAccepted, os_errors
 from kiln.executors.environments import Environment
 from kiln.executors.protocol import Executor
-from kiln.paths import Workplace
+from kiln.paths import Paths
 from kiln.pipeline.collect import (
     evidence_of,
     mismatched_data,
     request_document,
     step_result,
 )
-from kiln.pipeline.runner import Made, Observer, Outlook, Runner
+from kiln.pipeline.runner import Observer, Runner, StepForecast, StepOutcome
 from kiln.plan.plan import Plan, needs_host_data
 from kiln.plan.request import BuildRequest
 from kiln.report.board_record import proof_of
@@ -38,19 +38,17 @@ from kiln.store.verified_read import check_all, copy_checked
 
 
 class Build:
-    """One plan at one workplace. ``choose_executor`` is called only if something must run."""
+    """One plan at one default_paths. ``choose_executor`` is called only if something must run."""
 
-    def __init__(
-        self, plan: Plan, place: Workplace, choose_executor: Callable[[], Executor]
-    ) -> None:
+    def __init__(self, plan: Plan, paths: Paths, choose_executor: Callable[[], Executor]) -> None:
         self.plan = plan
-        self.place = place
-        self._runner = Runner(place, plan.request.limits, choose_executor)
+        self.paths = paths
+        self._runner = Runner(paths, plan.request.limits, choose_executor)
 
     @property
     def folder(self) -> Path:
         """Where the result is laid out."""
-        return self.place.result_of(self.plan.target.name, self.plan.name)
+        return self.paths.result_of(self.plan.target.name, self.plan.name)
 
     @property
     def environments(self) -> list[Environment]:
@@ -60,17 +58,17 @@ class Build:
 
     def run(self, observer: Observer) -> BuildResult:
         """Run what is missing and lay out the result folder; raises KilnError."""
-        brought = bring(self.plan.request, self.place, self._runner)
+        brought = hash_inputs(self.plan.request, self.paths, self._runner)
         made = self._runner.run(self.plan.steps, brought, observer, self._judge)
         with self._runner.store.trusting():
             return self._lay_out(made)
 
-    def explain(self) -> list[Outlook]:
+    def explain(self) -> list[StepForecast]:
         """Say for each step what would run and why; changes nothing."""
-        brought = bring(self.plan.request, self.place, self._runner)
+        brought = hash_inputs(self.plan.request, self.paths, self._runner)
         return self._runner.explain(self.plan.steps, brought)
 
-    def _judge(self, made: Made) -> None:
+    def _judge(self, made: StepOutcome) -> None:
         """The firmware's word on what a step gave, as soon as it is known."""
         if self.plan.request.force:
             return
@@ -82,7 +80,7 @@ class Build:
             if not verdict.accepted:
                 raise NotAccepted(self.plan.target.firmware.name, verdict.refusals)
 
-    def _lay_out(self, made: Mapping[str, Made]) -> BuildResult:
+    def _lay_out(self, made: Mapping[str, StepOutcome]) -> BuildResult:
         plan = self.plan
         files = {name: made[ref.step].entry.files[ref.path] for name, ref in plan.files.items()}
         steps = {name: step_result(each) for name, each in made.items()}
@@ -110,11 +108,11 @@ class Build:
         with os_errors("cannot write the result"), _alone_in(self.folder):
             write_result(self.folder, result, files, index=index)
             keys = (each.recipe.key for each in made.values())
-            Ledger(self.place.store).record(self.folder, keys)
+            Ledger(self.paths.store).record(self.folder, keys)
         return result
 
 
-def bring(request: BuildRequest, place: Workplace, runner: Runner) -> dict[str, Tree]:
+def hash_inputs(request: BuildRequest, paths: Paths, runner: Runner) -> dict[str, Tree]:
     """Hash what the user brought: the data set and the weights; raises DataError, StoreError."""
     brought: dict[str, Tree] = {}
     index_folder = runner.store.index_folder
@@ -127,15 +125,15 @@ def bring(request: BuildRequest, place: Workplace, runner: Runner) -> dict[str, 
         data = load_dataset(
             source,
             index=index_folder / f"data-{_file_name(source)}.json",
-            scratch=place.home / "descriptions",
+            scratch=paths.home / "descriptions",
         )
         brought["data"] = data.tree
     if request.weights_file is not None:
-        brought["weights"] = bring_file(request.weights_file, runner)
+        brought["weights"] = hash_file_input(request.weights_file, runner)
     return brought
 
 
-def bring_file(path: Path, runner: Runner) -> Tree:
+def hash_file_input(path: Path, runner: Runner) -> Tree:
     """Hash one file of the user's."""
     with StatIndex(runner.store.index_folder / f"file-{_file_name(path)}.json") as known:
         return tree_of(known.files({"": path}))

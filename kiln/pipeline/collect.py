@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kiln.pipeline.runner import Made
+from kiln.pipeline.runner import StepOutcome
 from kiln.plan.plan import Plan
 from kiln.report.result import StepResult
 
 
-def step_result(made: Made) -> StepResult:
+def step_result(made: StepOutcome) -> StepResult:
     """What build.json says of one step."""
     entry = made.entry
     return StepResult(

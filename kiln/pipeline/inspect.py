@@ -9,9 +9,9 @@ from typing import Any
 
 from kiln.errors import ModelError
 from kiln.executors.protocol import Executor
-from kiln.paths import Workplace
-from kiln.pipeline.build import bring, bring_file
-from kiln.pipeline.runner import Made, Observer, Runner
+from kiln.paths import Paths
+from kiln.pipeline.build import hash_file_input, hash_inputs
+from kiln.pipeline.runner import Observer, Runner, StepOutcome
 from kiln.plan.plan import data_steps_of
 from kiln.plan.request import BuildRequest
 from kiln.plan.step import FromHost, Step
@@ -51,13 +51,13 @@ class Inspector:
         self,
         request: BuildRequest,
         target: Target,
-        place: Workplace,
+        paths: Paths,
         choose_executor: Callable[[], Executor],
     ) -> None:
         self._request = request
         self._target = target
-        self._place = place
-        self._runner = Runner(place, request.limits, choose_executor)
+        self._paths = paths
+        self._runner = Runner(paths, request.limits, choose_executor)
         self._brought: dict[str, Tree] = {}
 
     def inspect(self, file: Path, observer: Observer) -> Inspection:
@@ -70,7 +70,7 @@ class Inspector:
                 f"{file} has {size >> 20} MiB: no board has room for it",
                 hint="pass the .tflite file of a model for a microcontroller",
             )
-        self._brought = {"model": bring_file(file.absolute(), self._runner)}
+        self._brought = {"model": hash_file_input(file.absolute(), self._runner)}
         verified = self._verify(observer)
         found = verified.entry.result
         evaluated = self._evaluate(found["model"], observer) if self._request.data else None
@@ -89,7 +89,7 @@ class Inspector:
             warnings=tuple(warning for made in done for warning in made.entry.warnings),
         )
 
-    def _verify(self, observer: Observer) -> Made:
+    def _verify(self, observer: Observer) -> StepOutcome:
         """Look at the file first: it says itself what task and image size it is for."""
         tasks = self._target.tasks
         task = self._request.task if self._request.task in tasks else next(iter(tasks))
@@ -109,7 +109,7 @@ class Inspector:
             return looked
         return self._run(steps, observer)["verify"]
 
-    def _evaluate(self, model: Mapping[str, Any], observer: Observer) -> Made:
+    def _evaluate(self, model: Mapping[str, Any], observer: Observer) -> StepOutcome:
         """Measure on the user's data set; raises ModelError for what no host can run."""
         if model["kind"] == "vela":
             raise ModelError(
@@ -122,7 +122,7 @@ class Inspector:
                 f"its accuracy cannot be measured: {model['what']}", hint="leave --data out"
             )
         request = dataclasses.replace(self._request, task=model["task"])
-        self._brought |= bring(request, self._place, self._runner)
+        self._brought |= hash_inputs(request, self._paths, self._runner)
         data, steps = data_steps_of(request)
         name = "int8.tflite" if model["kind"] == "int8" else "float32.tflite"
         steps += [
@@ -131,7 +131,7 @@ class Inspector:
         ]
         return self._run(steps, observer)["evaluate"]
 
-    def _run(self, steps: Sequence[Step], observer: Observer) -> dict[str, Made]:
+    def _run(self, steps: Sequence[Step], observer: Observer) -> dict[str, StepOutcome]:
         return self._runner.run(steps, self._brought, observer, lambda _made: None)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from kiln.errors import KilnError
 from kiln.executors.environments import Environment, EnvironmentName, load_environment
 from kiln.executors.protocol import STEP_VARIABLES, Executor, Limits, StepExit, StepRun
-from kiln.paths import Workplace
+from kiln.paths import Paths
 from kiln.pipeline.step_log import StepListener, failure_of
 from kiln.plan.request import LimitSettings
 from kiln.plan.step import FromHost, Step
@@ -83,7 +83,7 @@ class _OneAtATime:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Outlook:
+class StepForecast:
     """What ``kiln explain`` says of one step: would it run, and why."""
 
     step: str
@@ -94,7 +94,7 @@ class Outlook:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Made:
+class StepOutcome:
     """A step that is done: what it was made from, what it gave, and whether it was there."""
 
     step: Step
@@ -114,14 +114,14 @@ class _Job:
 
 
 class Runner:
-    """Runs steps at one workplace. ``choose_executor`` is called only if something must run."""
+    """Runs steps at one default_paths. ``choose_executor`` is called only if something must run."""
 
     def __init__(
-        self, place: Workplace, limits: LimitSettings, choose_executor: Callable[[], Executor]
+        self, paths: Paths, limits: LimitSettings, choose_executor: Callable[[], Executor]
     ) -> None:
-        self.store = Store(place.store)
-        self._ledger = Ledger(place.store)
-        self._place = place
+        self.store = Store(paths.store)
+        self._ledger = Ledger(paths.store)
+        self._paths = paths
         self._limits = limits
         self._at_once = limits.steps or min(cores(), _MOST_AT_ONCE)
         self._choose_executor = choose_executor
@@ -132,7 +132,7 @@ class Runner:
     def environment(self, name: EnvironmentName) -> Environment:
         """What defines an environment, read once."""
         if name not in self._environments:
-            self._environments[name] = load_environment(self._place.root, name)
+            self._environments[name] = load_environment(self._paths.root, name)
         return self._environments[name]
 
     def run(
@@ -140,8 +140,8 @@ class Runner:
         steps: Sequence[Step],
         brought: Mapping[str, Tree],
         observer: Observer,
-        judge: Callable[[Made], None],
-    ) -> dict[str, Made]:
+        judge: Callable[[StepOutcome], None],
+    ) -> dict[str, StepOutcome]:
         """Run what is missing, each step when its inputs are there and a core is free for it.
 
         ``judge`` hears of each as it is done, and may raise. The first failure gives up what
@@ -149,9 +149,9 @@ class Runner:
         """
         self.store.open()
         observer = _OneAtATime(observer)
-        done: dict[str, Made] = {}
+        done: dict[str, StepOutcome] = {}
         left = list(steps)
-        with Workers[Made]() as workers:
+        with Workers[StepOutcome]() as workers:
             while left or workers.busy:
                 step = next((each for each in left if _is_ready(each, done)), None)
                 if step is None or workers.busy == self._at_once:
@@ -167,15 +167,15 @@ class Runner:
                         continue
                     self._ledger.mark_used(recipe.key)
                     observer.step_reused(step)
-                    made = Made(step=step, recipe=recipe, entry=found, reused=True)
+                    made = StepOutcome(step=step, recipe=recipe, entry=found, reused=True)
                 done[made.step.name] = made
                 judge(made)
         return {step.name: done[step.name] for step in steps}
 
-    def explain(self, steps: Sequence[Step], brought: Mapping[str, Tree]) -> list[Outlook]:
+    def explain(self, steps: Sequence[Step], brought: Mapping[str, Tree]) -> list[StepForecast]:
         """Say for each step what would run and why; changes nothing."""
-        done: dict[str, Made] = {}
-        outlooks: list[Outlook] = []
+        done: dict[str, StepOutcome] = {}
+        forecasts: list[StepForecast] = []
         for step in steps:
             waits_for = [
                 source.step
@@ -184,19 +184,19 @@ class Runner:
             ]
             if waits_for:
                 why = f"needs what {waits_for[0]} gives, which would run"
-                outlooks.append(_outlook(step, why=why, key=None))
+                forecasts.append(_forecast(step, why=why, key=None))
                 continue
             recipe, _inputs = self._recipe(step, brought, done)
             found = self.store.lookup(recipe)
             if isinstance(found, Entry):
-                done[step.name] = Made(step=step, recipe=recipe, entry=found, reused=True)
-                outlooks.append(_outlook(step, why="", key=recipe.key))
+                done[step.name] = StepOutcome(step=step, recipe=recipe, entry=found, reused=True)
+                forecasts.append(_forecast(step, why="", key=recipe.key))
             else:
-                outlooks.append(_outlook(step, why=found.reason, key=recipe.key))
-        return outlooks
+                forecasts.append(_forecast(step, why=found.reason, key=recipe.key))
+        return forecasts
 
     def _recipe(
-        self, step: Step, brought: Mapping[str, Tree], done: Mapping[str, Made]
+        self, step: Step, brought: Mapping[str, Tree], done: Mapping[str, StepOutcome]
     ) -> tuple[Recipe, dict[str, Tree]]:
         inputs = {
             name: brought[source.source]
@@ -207,14 +207,14 @@ class Runner:
         recipe = Recipe(
             step=step.module,
             contract=CONTRACT_VERSION,
-            sources=sources_digest(self._place.root, step.module),
+            sources=sources_digest(self._paths.root, step.module),
             environment=digest_of([self.environment(step.environment).digest, STEP_VARIABLES]),
             params=step.params,
             inputs={name: tree.digest for name, tree in inputs.items()},
         )
         return recipe, inputs
 
-    def _make(self, job: _Job, executor: Executor, observer: Observer) -> Made:
+    def _make(self, job: _Job, executor: Executor, observer: Observer) -> StepOutcome:
         """Run a step under its lock; another driver may have made it meanwhile."""
         step, recipe = job.step, job.recipe
         if job.miss.damaged:
@@ -227,7 +227,7 @@ class Runner:
             found = self.store.lookup(recipe)
             if isinstance(found, Entry):
                 observer.step_reused(step)
-                return Made(step=step, recipe=recipe, entry=found, reused=True)
+                return StepOutcome(step=step, recipe=recipe, entry=found, reused=True)
             observer.step_started(step, job.miss.reason)
             try:
                 entry = self._run_step(job, executor, observer)
@@ -235,11 +235,11 @@ class Runner:
                 observer.step_failed(step)
                 raise
             observer.step_finished(step, entry)
-            return Made(step=step, recipe=recipe, entry=entry, reused=False)
+            return StepOutcome(step=step, recipe=recipe, entry=entry, reused=False)
 
     def _run_step(self, job: _Job, executor: Executor, observer: Observer) -> Entry:
         step, recipe = job.step, job.recipe
-        log = self._place.log_of(step.name, recipe.key)
+        log = self._paths.log_of(step.name, recipe.key)
         limits = self._limits
         started = time.monotonic()
         kept: list[Entry] = []
@@ -315,11 +315,11 @@ class Runner:
         return self._executor
 
 
-def _is_ready(step: Step, done: Mapping[str, Made]) -> bool:
+def _is_ready(step: Step, done: Mapping[str, StepOutcome]) -> bool:
     return all(
         isinstance(source, FromHost) or source.step in done for source in step.inputs.values()
     )
 
 
-def _outlook(step: Step, *, why: str, key: str | None) -> Outlook:
-    return Outlook(step=step.name, title=step.title, runs=bool(why), why=why, key=key)
+def _forecast(step: Step, *, why: str, key: str | None) -> StepForecast:
+    return StepForecast(step=step.name, title=step.title, runs=bool(why), why=why, key=key)

@@ -16,9 +16,9 @@ from typing import Any
 
 from kiln.errors import BundleError, RequestError, os_errors
 from kiln.executors.protocol import Executor
-from kiln.paths import Workplace
-from kiln.pipeline.build import bring, bring_file
-from kiln.pipeline.runner import Made, Observer, Runner
+from kiln.paths import Paths
+from kiln.pipeline.build import hash_file_input, hash_inputs
+from kiln.pipeline.runner import Observer, Runner, StepOutcome
 from kiln.plan.request import BuildRequest
 from kiln.plan.step import FromHost, FromStep, Step
 from kiln.release.archive import SIGNATURE, SUMS, check_sums, read_archive
@@ -66,7 +66,7 @@ class Release:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Judged:
+class FileComparison:
     """One released file: ``same``, or since which ``step`` it is not, and ``how``.
 
     ``taken`` says why the file was not made again, but went into what was.
@@ -87,7 +87,7 @@ class Verification:
     sha256: str
     signer: str | None
     known: bool
-    files: tuple[Judged, ...]
+    files: tuple[FileComparison, ...]
     figures: tuple[str, ...]
 
     @property
@@ -95,12 +95,12 @@ class Verification:
         return all(each.same for each in self.files)
 
 
-def open_release(bundle: Path, place: Workplace, public_key: Path | None) -> Release:
+def open_release(bundle: Path, paths: Paths, public_key: Path | None) -> Release:
     """Unpack a release and check sums and signature; raises BundleError, RequestError."""
     if not bundle.is_file():
         raise BundleError(f"the release {bundle} does not exist", hint="pass BUNDLE=….release.tar")
     digest = hash_file(bundle)
-    folder = place.home / "verify" / digest[:16]
+    folder = paths.home / "verify" / digest[:16]
     read_archive(bundle, folder / "release")
     release = folder / "release"
     files = check_sums(release)
@@ -134,7 +134,7 @@ class Verifier:
         self,
         release: Release,
         request: BuildRequest,
-        place: Workplace,
+        paths: Paths,
         choose_executor: Callable[[Path], Executor],
         *,
         trusted: bool,
@@ -142,13 +142,13 @@ class Verifier:
         self._release = release
         self._trusted = trusted or release.known
         self._request = request
-        self._place = place
+        self._paths = paths
         self._choose_executor = choose_executor
         # A store of its own: what the release's maker has in his would prove nothing. It stays
         # until the end, so that a verification that was broken off goes on.
         self._home = release.folder.parent
         self._runner = Runner(
-            Workplace(root=release.source, home=self._home, results=self._home),
+            Paths(root=release.source, home=self._home, results=self._home),
             request.limits,
             lambda: choose_executor(release.source),
         )
@@ -192,7 +192,7 @@ class Verifier:
         if self._trusted:
             return
         with os_errors("cannot read the release"):
-            own, theirs = (run_by(each) for each in (self._place.root, self._release.source))
+            own, theirs = (run_by(each) for each in (self._paths.root, self._release.source))
         if own != theirs:
             raise RequestError(
                 "building this release again runs its own code, which is not that of this checkout",
@@ -206,7 +206,7 @@ class Verifier:
         Raises RequestError where the user must bring something, or has brought another thing.
         """
         recipe = self._release.recipe
-        brought = bring(self._request, self._place, self._runner)
+        brought = hash_inputs(self._request, self._paths, self._runner)
         for name, digest in recipe.inputs.items():
             if name in brought and brought[name].digest != digest:
                 raise RequestError(
@@ -227,23 +227,23 @@ class Verifier:
         if reason is None:
             return list(recipe.steps), brought, {}
         path = self._release.folder / self._release.weights_file
-        brought[_RELEASED.source] = bring_file(path, self._runner)
+        brought[_RELEASED.source] = hash_file_input(path, self._runner)
         return _from_weights(recipe.steps, source), brought, {source.step: reason}
 
     def _judge(
         self,
         name: str,
-        made: Mapping[str, Made],
+        made: Mapping[str, StepOutcome],
         changed: Sequence[str],
         taken: Mapping[str, str],
         observer: Observer,
-    ) -> Judged:
+    ) -> FileComparison:
         source = self._release.recipe.files[name]
         if source.step in taken:
-            return Judged(name=name, same=True, taken=taken[source.step])
+            return FileComparison(name=name, same=True, taken=taken[source.step])
         file = made[source.step].entry.files[source.path]
         if file.sha256 == self._release.files[name]:
-            return Judged(name=name, same=True)
+            return FileComparison(name=name, same=True)
         origins = _origins(source.step, self._release.recipe.steps)
         # Where every step gave what build.json says, the file was changed behind its back.
         first = next((step for step in made if step in origins & set(changed)), source.step)
@@ -251,13 +251,13 @@ class Verifier:
         with os_errors("cannot keep what was made"):
             self.rebuilt.mkdir(exist_ok=True)
             shutil.copyfile(file.path, self.rebuilt / name)
-        return Judged(name=name, same=False, step=first, how=how)
+        return FileComparison(name=name, same=False, step=first, how=how)
 
     def _difference(self, left: Path, right: Path, observer: Observer) -> str:
         """In words; made by a step of this checkout's own, which can read such files."""
         suffix = left.suffix.removeprefix(".")
         brought = {
-            side: bring_file(path, self._runner)
+            side: hash_file_input(path, self._runner)
             for side, path in (("left", left), ("right", right))
         }
         step = Step(
@@ -268,7 +268,7 @@ class Verifier:
             params={"suffix": suffix},
             inputs={f"{side}.{suffix}": FromHost(source=side) for side in brought},
         )
-        own = dataclasses.replace(self._place, home=self._home)
+        own = dataclasses.replace(self._paths, home=self._home)
         runner = Runner(own, self._request.limits, lambda: self._choose_executor(own.root))
         found = runner.run([step], brought, observer, lambda _made: None)["difference"].entry.result
         place = f"from byte {found['offset']:,} on"
@@ -296,7 +296,7 @@ def _read_build(text: str, recipe: Recipe) -> tuple[str, dict[str, Recorded]]:
         raise BundleError(f"the release's build.json cannot be used: {error}") from error
 
 
-def _outputs(made: Made) -> dict[str, str]:
+def _outputs(made: StepOutcome) -> dict[str, str]:
     return {name: file.sha256 for name, file in made.entry.files.items()}
 
 

@@ -77,7 +77,7 @@ class Ledger:
 
 
 @contextlib.contextmanager
-def in_use(home: Path, say: Callable[[str], object]) -> Iterator[None]:
+def shared_lock(home: Path, say: Callable[[str], object]) -> Iterator[None]:
     """Hold the home together with other drivers; waits for who has it alone."""
     with _locked(home) as lock:
         with os_errors(f"cannot lock {home}"):
@@ -90,7 +90,7 @@ def in_use(home: Path, say: Callable[[str], object]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def alone(home: Path, doing: str) -> Iterator[None]:
+def exclusive_lock(home: Path, doing: str) -> Iterator[None]:
     """Hold the home against all others; raises StoreError if one is at work in it."""
     with _locked(home) as lock:
         try:

@@ -23,10 +23,10 @@ from kiln.emulator.faults import Faults, Noise
 from kiln.emulator.firmware import Camera
 from kiln.emulator.postprocess import Candidate, Sight
 from kiln.errors import BoardError, BoardGone, RequestError
-from kiln.paths import Workplace
+from kiln.paths import Paths
 
 ROOT = Path(__file__).resolve().parents[2]
-PLACE = Workplace(root=ROOT, home=ROOT / ".kiln", results=ROOT / "build")
+PLACE = Paths(root=ROOT, home=ROOT / ".kiln", results=ROOT / "build")
 ADDRESS = 0x400000
 MODEL = b"\x1c\0\0\0TFL3" + bytes(range(256)) * 8
 JPEG = b"\xff\xd8" + bytes(20_000) + b"\xff\xd9"

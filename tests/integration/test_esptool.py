@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kiln.device.esp import Esptool
-from kiln.paths import Workplace
+from kiln.paths import Paths
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKER = ROOT / "kiln" / "device" / "esp_worker.py"
@@ -33,11 +33,11 @@ for call, given in {
 def tool(tmp_path_factory: pytest.TempPathFactory) -> Esptool:
     home = tmp_path_factory.mktemp("home")
     said: list[str] = []
-    place = Workplace(root=ROOT, home=home, results=home / "build")
-    made = Esptool.made(place, said.append)
+    paths = Paths(root=ROOT, home=home, results=home / "build")
+    made = Esptool.made(paths, said.append)
     assert "making an environment for esptool" in said[0]
     said.clear()
-    assert Esptool.made(place, said.append) == made
+    assert Esptool.made(paths, said.append) == made
     assert said == []
     return made
 

@@ -17,7 +17,7 @@ from kiln.cli.doctor import (
 )
 from kiln.executors.docker.facts import EngineFacts
 from kiln.executors.package_index import index_problem, package_index
-from kiln.paths import Workplace
+from kiln.paths import Paths
 from kiln.store.store import Recipe, Store
 from kiln.system.files import size_of
 
@@ -90,10 +90,10 @@ def test_a_store_that_is_not_there_yet_is_well(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("store")
 def test_what_is_taken_is_listed_with_the_most_first(tmp_path: Path) -> None:
-    place = Workplace(root=tmp_path, home=tmp_path / "home", results=tmp_path / "build")
-    (place.home / "envs").mkdir()
-    (place.home / "envs" / "package").write_bytes(bytes(1 << 20))
-    found = taken_finding(place, image_bytes=3 << 30).found
+    paths = Paths(root=tmp_path, home=tmp_path / "home", results=tmp_path / "build")
+    (paths.home / "envs").mkdir()
+    (paths.home / "envs" / "package").write_bytes(bytes(1 << 20))
+    found = taken_finding(paths, image_bytes=3 << 30).found
     assert found.startswith("images 3.0 GiB, environments 1 MiB, store ")
 
 

@@ -14,7 +14,7 @@ import pytest
 from kiln.errors import DataError, KilnError, NotAccepted, OutOfMemory, StepCrashed
 from kiln.executors.environments import Environment
 from kiln.executors.protocol import Listener, Say, StepExit, StepRun
-from kiln.paths import Workplace
+from kiln.paths import Paths
 from kiln.pipeline.build import Build
 from kiln.plan.plan import make_plan
 from kiln.plan.request import BuildRequest, EvaluationSettings, LimitSettings, QuantizeSettings
@@ -151,18 +151,18 @@ class Record:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Workplace:
-    return Workplace(root=ROOT, home=tmp_path / "home", results=tmp_path / "build")
+def paths(tmp_path: Path) -> Paths:
+    return Paths(root=ROOT, home=tmp_path / "home", results=tmp_path / "build")
 
 
 def _build(
-    place: Workplace, executor: ScriptedExecutor, *, target: str = "grove-v2", **request: Any
+    paths: Paths, executor: ScriptedExecutor, *, target: str = "grove-v2", **request: Any
 ) -> Build:
     # One after the other, so that it is told in which order they run.
     limits = request.pop("limits", LimitSettings(steps=1))
     wanted = BuildRequest(limits=limits, **request)
     plan = make_plan(wanted, load_target(ROOT / "targets", target))
-    return Build(plan, place, lambda: executor)
+    return Build(plan, paths, lambda: executor)
 
 
 MADE = ["demo", "check", "train", "pictures", "onnx", "quantize", "compile"]
@@ -182,12 +182,12 @@ def _gives(step: str, result: Mapping[str, Any]) -> Callable[[StepRun, Listener]
     return run
 
 
-def test_the_second_build_runs_nothing_and_gives_the_same_files(place: Workplace) -> None:
+def test_the_second_build_runs_nothing_and_gives_the_same_files(paths: Paths) -> None:
     executor = ScriptedExecutor()
-    first = _build(place, executor).run(Record())
+    first = _build(paths, executor).run(Record())
     assert executor.ran == ALL_STEPS
     second_executor, record = ScriptedExecutor(), Record()
-    second = _build(place, second_executor).run(record)
+    second = _build(paths, second_executor).run(record)
     assert second_executor.ran == second_executor.prepared == []
     assert record.reused == ALL_STEPS
     assert second.did_nothing
@@ -195,9 +195,9 @@ def test_the_second_build_runs_nothing_and_gives_the_same_files(place: Workplace
     assert second.document() == first.document()
 
 
-def test_the_result_folder_holds_the_models_their_sums_and_the_recipe(place: Workplace) -> None:
-    result = _build(place, ScriptedExecutor(), name="dog").run(Record())
-    folder = place.results / "grove-v2" / "dog"
+def test_the_result_folder_holds_the_models_their_sums_and_the_recipe(paths: Paths) -> None:
+    result = _build(paths, ScriptedExecutor(), name="dog").run(Record())
+    folder = paths.results / "grove-v2" / "dog"
     assert sorted(path.name for path in folder.iterdir()) == [
         "SHA256SUMS",
         "build.json",
@@ -226,85 +226,85 @@ def test_the_result_folder_holds_the_models_their_sums_and_the_recipe(place: Wor
 
 
 def test_the_report_is_made_again_when_it_is_gone_or_the_build_is_another(
-    place: Workplace,
+    paths: Paths,
 ) -> None:
-    _build(place, ScriptedExecutor(), name="dog").run(Record())
-    report = place.results / "grove-v2/dog/report.html"
+    _build(paths, ScriptedExecutor(), name="dog").run(Record())
+    report = paths.results / "grove-v2/dog/report.html"
     first = report.read_text(encoding="utf-8")
     report.unlink()
-    _build(place, ScriptedExecutor(), name="dog").run(Record())
+    _build(paths, ScriptedExecutor(), name="dog").run(Record())
     assert report.read_text(encoding="utf-8") == first
     quantize = QuantizeSettings(granularity="per-channel")
-    _build(place, ScriptedExecutor(), name="dog", quantize=quantize).run(Record())
+    _build(paths, ScriptedExecutor(), name="dog", quantize=quantize).run(Record())
     assert report.read_text(encoding="utf-8") != first
 
 
 def test_a_model_that_the_firmware_refuses_fails_the_build_before_its_accuracy_is_measured(
-    place: Workplace,
+    paths: Paths,
 ) -> None:
     executor = ScriptedExecutor()
     executor.fail["verify"] = _gives("verify", REFUSED)
     with pytest.raises(NotAccepted) as error:
-        _build(place, executor, name="dog").run(Record())
+        _build(paths, executor, name="dog").run(Record())
     assert error.value.message.splitlines() == [
         "SSCMA-Micro 1.0.x would not take this model:",
         "  ✕ tensor arena: 1171 KiB, limit 1110 KiB (a smaller IMGSZ)",
     ]
     assert "FORCE=1" in error.value.hint
     assert "evaluate" not in executor.ran
-    assert not (place.results / "grove-v2/dog").exists()
+    assert not (paths.results / "grove-v2/dog").exists()
     again = ScriptedExecutor()
-    result = _build(place, again, name="dog", force=True).run(Record())
+    result = _build(paths, again, name="dog", force=True).run(Record())
     assert again.ran == ["evaluate"], "nothing that took time is made anew"
     assert (result.verdict.accepted, result.verdict.forced) == (False, True)
 
 
-def test_layers_are_shown_where_they_were_asked_for(place: Workplace) -> None:
-    plain = _build(place, ScriptedExecutor()).run(Record())
+def test_layers_are_shown_where_they_were_asked_for(paths: Paths) -> None:
+    plain = _build(paths, ScriptedExecutor()).run(Record())
     executor = ScriptedExecutor()
-    asked = _build(place, executor, evaluation=EvaluationSettings(layers=True)).run(Record())
+    asked = _build(paths, executor, evaluation=EvaluationSettings(layers=True)).run(Record())
     assert executor.ran == ["layers"]
     assert plain.evidence["layers"] == []
     assert [layer["name"] for layer in asked.evidence["layers"]] == ["conv"]
 
 
-def test_another_target_reuses_all_it_can(place: Workplace) -> None:
-    _build(place, ScriptedExecutor()).run(Record())
+def test_another_target_reuses_all_it_can(paths: Paths) -> None:
+    _build(paths, ScriptedExecutor()).run(Record())
     executor = ScriptedExecutor()
-    result = _build(place, executor, target="xiao-esp32s3").run(Record())
+    result = _build(paths, executor, target="xiao-esp32s3").run(Record())
     assert executor.ran == ["reference", "verify"]
     assert result.numbers.estimated_ms is None
 
 
-def test_a_changed_setting_runs_its_step_and_what_follows(place: Workplace) -> None:
-    _build(place, ScriptedExecutor()).run(Record())
+def test_a_changed_setting_runs_its_step_and_what_follows(paths: Paths) -> None:
+    _build(paths, ScriptedExecutor()).run(Record())
     executor, record = ScriptedExecutor(), Record()
     quantize = QuantizeSettings(granularity="per-channel")
-    _build(place, executor, quantize=quantize).run(record)
+    _build(paths, executor, quantize=quantize).run(record)
     assert executor.ran == ["quantize", "compile", "verify", "evaluate"]
     assert executor.prepared == ["export", "vela"]
     assert record.why["quantize"] == 'granularity changed from "mixed" to "per-channel"'
 
 
-def test_only_what_changed_is_named(place: Workplace) -> None:
-    _build(place, ScriptedExecutor()).run(Record())
+def test_only_what_changed_is_named(paths: Paths) -> None:
+    _build(paths, ScriptedExecutor()).run(Record())
     record = Record()
-    _build(place, ScriptedExecutor(), imgsz=256).run(record)
+    _build(paths, ScriptedExecutor(), imgsz=256).run(record)
     assert record.why["compile"] == "its input int8.tflite changed"
 
 
-def test_a_step_that_gives_the_same_bytes_spares_what_follows(place: Workplace) -> None:
+def test_a_step_that_gives_the_same_bytes_spares_what_follows(paths: Paths) -> None:
     first = ScriptedExecutor()
     first.constant = {"quantize"}
-    _build(place, first).run(Record())
+    _build(paths, first).run(Record())
     second = ScriptedExecutor()
     second.constant = {"quantize"}
     quantize = QuantizeSettings(granularity="per-channel")
-    _build(place, second, quantize=quantize).run(Record())
+    _build(paths, second, quantize=quantize).run(Record())
     assert second.ran == ["quantize"]
 
 
-def test_steps_that_do_not_wait_for_each_other_run_at_the_same_time(place: Workplace) -> None:
+def test_steps_that_do_not_wait_for_each_other_run_at_the_same_time(paths: Paths) -> None:
     executor = ScriptedExecutor()
     met = threading.Barrier(2, timeout=60)
 
@@ -313,11 +313,11 @@ def test_steps_that_do_not_wait_for_each_other_run_at_the_same_time(place: Workp
         return _gives(run.step, RESULTS.get(run.step, {}))(run, listener)
 
     executor.fail = {"train": meet, "pictures": meet}
-    result = _build(place, executor, limits=LimitSettings(steps=2)).run(Record())
+    result = _build(paths, executor, limits=LimitSettings(steps=2)).run(Record())
     assert [step.name for step in result.steps] == ALL_STEPS, "whatever was done first"
 
 
-def test_the_first_failure_ends_what_runs_beside_it(place: Workplace) -> None:
+def test_the_first_failure_ends_what_runs_beside_it(paths: Paths) -> None:
     executor = ScriptedExecutor()
     ended = threading.Event()
     started = threading.Event()
@@ -342,22 +342,22 @@ def test_the_first_failure_ends_what_runs_beside_it(place: Workplace) -> None:
 
     executor.fail = {"train": long, "pictures": fails}
     with pytest.raises(StepCrashed, match="pictures ended with code 1"):
-        _build(place, executor, limits=LimitSettings(steps=2)).run(Record())
+        _build(paths, executor, limits=LimitSettings(steps=2)).run(Record())
     assert ended.is_set()
-    assert list((place.store / "tmp").iterdir()) == []
+    assert list((paths.store / "tmp").iterdir()) == []
 
 
-def test_a_failure_keeps_what_was_finished(place: Workplace) -> None:
+def test_a_failure_keeps_what_was_finished(paths: Paths) -> None:
     executor = ScriptedExecutor()
     executor.fail["quantize"] = lambda _run, _listener: StepExit(code=1)
     with pytest.raises(StepCrashed, match="quantize ended with code 1"):
-        _build(place, executor).run(Record())
+        _build(paths, executor).run(Record())
     again = ScriptedExecutor()
-    _build(place, again).run(Record())
+    _build(paths, again).run(Record())
     assert again.ran == ["quantize", "compile", "verify", "evaluate"]
 
 
-def test_half_written_outputs_of_a_failed_step_are_never_taken(place: Workplace) -> None:
+def test_half_written_outputs_of_a_failed_step_are_never_taken(paths: Paths) -> None:
     executor = ScriptedExecutor()
 
     def half(run: StepRun, _listener: Listener) -> StepExit:
@@ -366,18 +366,18 @@ def test_half_written_outputs_of_a_failed_step_are_never_taken(place: Workplace)
 
     executor.fail["train"] = half
     with pytest.raises(KeyboardInterrupt):
-        _build(place, executor).run(Record())
-    assert list((place.store / "tmp").iterdir()) == []
+        _build(paths, executor).run(Record())
+    assert list((paths.store / "tmp").iterdir()) == []
     again = ScriptedExecutor()
-    _build(place, again).run(Record())
+    _build(paths, again).run(Record())
     assert "train" in again.ran
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "entry"])
-def test_a_damaged_entry_is_said_and_made_again(place: Workplace, damage: str) -> None:
-    result = _build(place, ScriptedExecutor()).run(Record())
+def test_a_damaged_entry_is_said_and_made_again(paths: Paths, damage: str) -> None:
+    result = _build(paths, ScriptedExecutor()).run(Record())
     key = next(step.key for step in result.steps if step.name == "quantize")
-    folder = place.store / "entries" / key
+    folder = paths.store / "entries" / key
     model = folder / "out" / "int8.tflite"
     content = model.read_bytes()
     model.chmod(0o644)
@@ -391,28 +391,28 @@ def test_a_damaged_entry_is_said_and_made_again(place: Workplace, damage: str) -
         case "entry":
             (folder / "entry.json").write_text("{}")
     executor, record = ScriptedExecutor(), Record()
-    again = _build(place, executor).run(record)
+    again = _build(paths, executor).run(record)
     assert executor.ran == ["quantize"]
     assert any("damaged" in said for said in record.said)
     assert again.files == result.files
 
 
-def test_a_result_file_that_was_changed_is_laid_out_again(place: Workplace) -> None:
-    result = _build(place, ScriptedExecutor(), name="dog").run(Record())
-    model = place.results / "grove-v2/dog/dog.onnx"
+def test_a_result_file_that_was_changed_is_laid_out_again(paths: Paths) -> None:
+    result = _build(paths, ScriptedExecutor(), name="dog").run(Record())
+    model = paths.results / "grove-v2/dog/dog.onnx"
     model.write_text("mine")
-    _build(place, ScriptedExecutor(), name="dog").run(Record())
+    _build(paths, ScriptedExecutor(), name="dog").run(Record())
     assert model.stat().st_size == result.files["dog.onnx"][1]
 
 
-def test_explain_says_why_and_changes_nothing(place: Workplace) -> None:
-    before = _build(place, ScriptedExecutor()).explain()
+def test_explain_says_why_and_changes_nothing(paths: Paths) -> None:
+    before = _build(paths, ScriptedExecutor()).explain()
     assert [look.runs for look in before] == [True] * len(ALL_STEPS)
     assert before[0].why == "it has not run before"
     assert before[2].why == "needs what demo gives, which would run"
-    assert not place.store.exists()
-    _build(place, ScriptedExecutor()).run(Record())
-    after = _build(place, ScriptedExecutor(), imgsz=256).explain()
+    assert not paths.store.exists()
+    _build(paths, ScriptedExecutor()).run(Record())
+    after = _build(paths, ScriptedExecutor(), imgsz=256).explain()
     assert [look.step for look in after if not look.runs] == ["demo", "check"]
     assert after[2].why == "imgsz changed from 192 to 256"
 
@@ -429,11 +429,11 @@ def _fails_with(kind: str, **fields: Any) -> Callable[[StepRun, Listener], StepE
     return fail
 
 
-def test_faults_of_the_data_are_listed_with_file_and_line(place: Workplace) -> None:
+def test_faults_of_the_data_are_listed_with_file_and_line(paths: Paths) -> None:
     executor = ScriptedExecutor()
     executor.fail["check"] = _fails_with("data", message="23 faults", hint="mend them")
     with pytest.raises(DataError) as error:
-        _build(place, executor).run(Record())
+        _build(paths, executor).run(Record())
     lines = error.value.message.splitlines()
     assert lines[0] == "23 faults"
     assert lines[2] == "  labels/a.txt:1: bad"
@@ -442,15 +442,15 @@ def test_faults_of_the_data_are_listed_with_file_and_line(place: Workplace) -> N
     assert error.value.log.is_file()
 
 
-def test_a_step_killed_for_memory_says_what_to_do(place: Workplace) -> None:
+def test_a_step_killed_for_memory_says_what_to_do(paths: Paths) -> None:
     executor = ScriptedExecutor()
     executor.fail["train"] = lambda _run, _listener: StepExit(code=137, oom_killed=True)
     with pytest.raises(OutOfMemory) as error:
-        _build(place, executor).run(Record())
+        _build(paths, executor).run(Record())
     assert "BATCH" in error.value.hint
 
 
-def test_two_classes_for_pose_stop_before_training(place: Workplace) -> None:
+def test_two_classes_for_pose_stop_before_training(paths: Paths) -> None:
     executor = ScriptedExecutor()
 
     def two(run: StepRun, listener: Listener) -> StepExit:
@@ -460,11 +460,11 @@ def test_two_classes_for_pose_stop_before_training(place: Workplace) -> None:
 
     executor.fail["check"] = two
     with pytest.raises(KilnError, match="2 classes for pose"):
-        _build(place, executor).run(Record())
+        _build(paths, executor).run(Record())
     assert "train" not in executor.ran
 
 
-def test_a_gpu_that_the_engine_did_not_give_is_a_warning(place: Workplace) -> None:
+def test_a_gpu_that_the_engine_did_not_give_is_a_warning(paths: Paths) -> None:
     executor = ScriptedExecutor()
 
     def on_cpu(run: StepRun, listener: Listener) -> StepExit:
@@ -475,11 +475,11 @@ def test_a_gpu_that_the_engine_did_not_give_is_a_warning(place: Workplace) -> No
         return _kept(run, gpu_requested=True)
 
     executor.fail["train"] = on_cpu
-    result = _build(place, executor).run(Record())
+    result = _build(paths, executor).run(Record())
     assert any("asked for a GPU" in warning["message"] for warning in result.warnings)
 
 
-def test_own_weights_of_other_classes_than_the_data_set_s(place: Workplace, tmp_path: Path) -> None:
+def test_own_weights_of_other_classes_than_the_data_set_s(paths: Paths, tmp_path: Path) -> None:
     weights = tmp_path / "best.pt"
     weights.write_bytes(b"weights")
     executor = ScriptedExecutor()
@@ -497,14 +497,14 @@ def test_own_weights_of_other_classes_than_the_data_set_s(place: Workplace, tmp_
 
     executor.fail = {"import": of_three_classes, "fetch-data": fetched}
     request = {"weights": str(weights), "data": "coco8.yaml", "task": "detect"}
-    result = _build(place, executor, **request).run(Record())
+    result = _build(paths, executor, **request).run(Record())
     assert [warning["message"] for warning in result.warnings] == [
         "the weights and the data set do not match: classes 3 against 1"
     ]
 
 
 def test_a_data_set_of_poses_is_no_mismatch_for_detection_weights(
-    place: Workplace, tmp_path: Path
+    paths: Paths, tmp_path: Path
 ) -> None:
     weights = tmp_path / "best.pt"
     weights.write_bytes(b"weights")
@@ -525,4 +525,4 @@ def test_a_data_set_of_poses_is_no_mismatch_for_detection_weights(
         "import": gives("weights.safetensors", {"nc": 1, "kpt_shape": None}),
     }
     request = {"weights": str(weights), "data": "coco8-pose.yaml", "task": "detect"}
-    assert not _build(place, executor, **request).run(Record()).warnings
+    assert not _build(paths, executor, **request).run(Record()).warnings
