@@ -74,7 +74,7 @@ test: $(WORK)/dev/.complete  ## run all tests, those of the docker executor wher
 
 chaos: $(WORK)/dev/.complete  ## inject 500 faults: kills, full disks, bit rot, dead engines (40 minutes)
 	@KILN_CHAOS=1 $(DEV)/python -m pytest tests/chaos \
-	  tests/integration/test_demo_and_train.py::test_an_interrupted_training_ends_in_the_same_weights
+	  tests/steps/test_demo_and_train.py::test_an_interrupted_training_ends_in_the_same_weights
 
 test-unit: $(WORK)/dev/.complete  ## run the unit tests alone
 	@$(DEV)/python -m pytest tests/unit

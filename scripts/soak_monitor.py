@@ -23,7 +23,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from kiln.emulator.board import EmulatedBoard
 from kiln.emulator.firmware import Camera
 from scripts.watch import machine
-from tests.device.people import MODEL, MODEL_ADDRESS, TwoPeople
+from tests.support.people import MODEL, MODEL_ADDRESS, TwoPeople
 
 SECONDS, EVENTS_A_SECOND = 60, 30
 #: Makes pictures of some 30 kB, ten times what a board sends at 921,600 baud and that rate.

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 
+pytest_plugins = ["tests.support.fixtures"]
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     """A make variable or an exported setting of the person who runs the tests changes none."""

@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.chaos.standin import GIVES
-from tests.integration.user import ROOT, User
+from tests.support.checkout import ROOT
+from tests.support.user import User
 
 STEPS = tuple(GIVES)
 #: What the driver calls where it changes a disk; each is a boundary that a fault may hit.

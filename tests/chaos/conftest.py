@@ -11,9 +11,6 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.bench import CALLS, Victim, Whole, injected, make_checkout
-from tests.integration.conftest import env_python, environments, local_executor
-
-__all__ = ["env_python", "environments", "local_executor"]
 
 
 @pytest.fixture(scope="session")

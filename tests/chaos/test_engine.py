@@ -30,9 +30,10 @@ from tests.chaos.bench import (
     reads_up_to,
 )
 from tests.chaos.damage import flip_unseen, forget, outputs_of
-from tests.integration.docker_bench import PREFIX, engine_or_skip, one_pin, remove_all
-from tests.integration.test_docker_engines import Engine, _clear
-from tests.integration.user import ROOT, User
+from tests.executors.test_docker_engines import Engine, _clear
+from tests.support.checkout import ROOT
+from tests.support.docker_bench import PREFIX, engine_or_skip, one_pin, remove_all
+from tests.support.user import User
 
 pytestmark = pytest.mark.skipif(not ALL, reason="make chaos runs this: images take a minute")
 

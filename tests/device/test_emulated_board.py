@@ -14,8 +14,8 @@ from kiln.emulator.faults import Faults, Noise, random_faults
 from kiln.emulator.firmware import Camera
 from kiln.emulator.flash import MODELS_ADDRESS
 from tests.device.conftest import MakeBoard, OpenLine
-from tests.device.eyes import GREY_JPEG, FixedEye
 from tests.device.host import packet, preamble
+from tests.support.eyes import GREY_JPEG, FixedEye
 
 MODEL = b"\x1c\0\0\0TFL3"
 BAUD = 921_600

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import random
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -16,8 +15,8 @@ from kiln.emulator.board import EmulatedBoard
 from kiln.emulator.faults import Faults, Noise, random_faults
 from kiln.errors import BoardError, FlashFailed
 from kiln.plan.targets import load_target
+from tests.support.checkout import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 TARGET = load_target(ROOT / "targets", "grove-v2")
 ADDRESS = TARGET.flash.model_address
 #: No user has to find a button, and nothing has to be erased.

@@ -15,10 +15,10 @@ import pytest
 
 from kiln.emulator.board import EmulatedBoard
 from kiln.emulator.faults import Faults
-from tests import build_documents
-from tests.device.eyes import FixedEye
+from tests.support import build_documents
+from tests.support.checkout import ROOT
+from tests.support.eyes import FixedEye
 
-ROOT = Path(__file__).resolve().parents[2]
 ADDRESS = 0x400000
 
 

@@ -18,9 +18,9 @@ import pytest
 from kiln.emulator.board import EmulatedBoard
 from kiln.emulator.firmware import Camera
 from kiln.emulator.postprocess import Candidate, Sight
-from tests.cameras import picture
+from tests.support.cameras import picture
+from tests.support.checkout import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 MODEL = b"\0\0\0\0TFL3 a model"
 MODEL_ADDRESS = 0x400000
 _PATIENCE_S = 20.0

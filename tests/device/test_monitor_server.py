@@ -23,7 +23,7 @@ from kiln.monitor.hub import Hub
 from kiln.monitor.recording import Recorder
 from kiln.monitor.server import MonitorServer
 from kiln.monitor.session import Thresholds
-from tests.cameras import PEOPLE, ScriptedCamera, person, picture, seen
+from tests.support.cameras import PEOPLE, ScriptedCamera, person, picture, seen
 
 _PATIENCE_S = 10.0
 

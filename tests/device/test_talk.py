@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -24,8 +23,8 @@ from kiln.emulator.firmware import Camera
 from kiln.emulator.postprocess import Candidate, Sight
 from kiln.errors import BoardError, BoardGone, RequestError
 from kiln.paths import Paths
+from tests.support.checkout import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PLACE = Paths(root=ROOT, home=ROOT / ".kiln", results=ROOT / "build")
 ADDRESS = 0x400000
 MODEL = b"\x1c\0\0\0TFL3" + bytes(range(256)) * 8

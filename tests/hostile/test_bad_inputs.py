@@ -21,8 +21,9 @@ import pytest
 from tests.hostile.crafted import SOUND, data_set, rings, write
 from tests.hostile.files import ARCHIVES, FAULTS, LABELS, PICTURES, TFLITE, WEIGHTS
 from tests.hostile.rows import ROWS, Row
-from tests.integration.conftest import ROOT, RunStep
-from tests.integration.user import User
+from tests.support.checkout import ROOT
+from tests.support.fixtures import RunStep
+from tests.support.user import User
 
 #: Of its own memory; what is mapped from files does not count.
 MEMORY_BYTES = 1 << 30

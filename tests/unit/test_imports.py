@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.checkout import ROOT
 
 #: From the top down: a package imports only from rows below its own. docs/architecture.md says what
 #: belongs in which.

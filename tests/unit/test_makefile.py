@@ -14,8 +14,7 @@ import click
 import pytest
 
 from kiln.cli import board, main
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.checkout import ROOT
 
 #: Stands where the driver's Python would: prints what it was given.
 _RECORDER = f"""#!{sys.executable}

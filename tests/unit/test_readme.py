@@ -8,8 +8,8 @@ from pathlib import Path
 from kiln.cli.main import kiln
 from kiln.plan.request import Flags, load_request
 from kiln.plan.targets import load_target, target_names
+from tests.support.checkout import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

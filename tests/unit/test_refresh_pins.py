@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from scripts.refresh_pins import PinsRefused, changes, copy_sources, locks, pins, with_digest
+from tests.support.checkout import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 _HASH = f"--hash=sha256:{'0' * 64}"
 _DRIVERS = ("kiln.lock", "dev.lock")
 _OLD, _NEW = (f"sha256:{letter * 64}" for letter in "ab")

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.checkout import ROOT
+
 CASES = tomllib.loads((ROOT / "tests/cases/refusals.toml").read_text(encoding="utf-8"))["case"]
 
 

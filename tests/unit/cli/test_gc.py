@@ -25,9 +25,9 @@ from kiln.plan.targets import load_target
 from kiln.store.store import Entry, Recipe, Store
 from kiln.store.usage import Ledger, exclusive_lock, shared_lock
 from kiln.system.files import size_of
+from tests.support.checkout import ROOT
 from tests.unit.pipeline.test_build import Record, ScriptedExecutor
 
-ROOT = Path(__file__).resolve().parents[3]
 DAY_S = 86400.0
 NOW = 100 * DAY_S
 WEEK = Rules(unused_s=7 * DAY_S)

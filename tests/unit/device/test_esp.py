@@ -13,8 +13,8 @@ from kiln.device.esp import Esptool
 from kiln.device.flash import FlashPlan
 from kiln.errors import FlashFailed, PortMissing
 from kiln.plan.targets import load_target
+from tests.support.checkout import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 FAKES = ROOT / "tests" / "fakes"
 ADDRESS = 0x400000
 MODEL = b"\x1c\0\0\0TFL3" + bytes(range(256)) * 40

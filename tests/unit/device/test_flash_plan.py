@@ -15,9 +15,9 @@ from kiln.device.flash import FlashPlan, check_range, plan_file, plan_flash, rec
 from kiln.device.ports import Port, find_port
 from kiln.errors import BoardError, KilnError, ModelError, NotAccepted, RequestError
 from kiln.plan.targets import Target, load_target, target_names
-from tests import build_documents
+from tests.support import build_documents
+from tests.support.checkout import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 MODEL = b"\x1c\0\0\0TFL3" + bytes(range(256)) * 20
 KIB = 1024
 

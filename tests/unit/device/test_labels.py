@@ -6,7 +6,6 @@ import ast
 import base64
 import json
 import uuid
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,9 +22,9 @@ from kiln.device.labels import (
 )
 from kiln.device.sscma import MAX_REQUEST_BYTES
 from kiln.errors import RequestError
-from tests import build_documents
+from tests.support import build_documents
+from tests.support.checkout import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 SHA = "fc593c100c853d1d0841ae8ee7d692a88d55368e822e6c85752425f590deea26"
 PERSON = Description(
     name="yolov8n-pose-demo-192",

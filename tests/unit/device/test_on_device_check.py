@@ -18,8 +18,8 @@ from kiln.device.sscma import Board
 from kiln.pipeline.build import write_report
 from kiln.report.board_record import FILE, Proof, proof_of, write_proof
 from kiln.report.render import render
-from tests import build_documents
-from tests.scripted_link import Answer, ScriptedLink, frame
+from tests.support import build_documents
+from tests.support.scripted_link import Answer, ScriptedLink, frame
 
 DOCUMENT = build_documents.pose()
 SHA = "b" * 64

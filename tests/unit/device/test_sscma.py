@@ -15,7 +15,7 @@ from kiln.device.at_errors import Ended, NotUnderstood, Refused, Silent, Unknown
 from kiln.device.detections import read_detections
 from kiln.device.sscma import MAX_EVENTS, Board, Box, Identity, ModelSlot, Point, Pose
 from kiln.errors import BoardError, BoardGone
-from tests.scripted_link import Answer, ScriptedLink, frame
+from tests.support.scripted_link import Answer, ScriptedLink, frame
 
 JPEG = b"\xff\xd8 a picture \xff\xd9"
 SLOT = {"id": 1, "type": 0, "address": 0x400000, "size": 0}

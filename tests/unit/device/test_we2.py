@@ -6,7 +6,6 @@ import binascii
 import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -14,8 +13,8 @@ from kiln.device.we2 import BootLoader, packets_of, preamble
 from kiln.device.xmodem_line import Timing
 from kiln.errors import BoardError, BoardGone, FlashFailed
 from kiln.plan.targets import load_target
+from tests.support.checkout import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 ADDRESS = 0x400000
 ACK, NAK, CAN, EOT = b"\x06", b"\x15", b"\x18", b"\x04"
 QUESTION = b"\r\nDo you want to end file transmission and reboot system? (y)\r\n"

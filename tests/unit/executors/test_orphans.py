@@ -14,7 +14,7 @@ import pytest
 from kiln.executors import local, orphans
 from kiln.executors.orphans import is_dead, this_driver
 from kiln.system import workers
-from tests.integration.conftest import Recorder
+from tests.support.fixtures import Recorder
 
 
 def test_a_driver_is_dead_once_it_has_ended() -> None:

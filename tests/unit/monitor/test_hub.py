@@ -13,7 +13,7 @@ from kiln.errors import BoardError, BoardGone, PortMissing
 from kiln.monitor import hub as hub_module
 from kiln.monitor.hub import Hub, Seen
 from kiln.monitor.session import Thresholds
-from tests.cameras import PEOPLE, PORT, SHAPES, ScriptedCamera, seen
+from tests.support.cameras import PEOPLE, PORT, SHAPES, ScriptedCamera, seen
 
 _PATIENCE_S = 10.0
 

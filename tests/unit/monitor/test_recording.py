@@ -16,7 +16,7 @@ from kiln.monitor.dataset import DataSetWriter, flip_index, label_lines
 from kiln.monitor.hub import Seen
 from kiln.monitor.recording import Recorder, unused
 from kiln.pipeline.dataset import load_dataset
-from tests.cameras import PEOPLE, SHAPES, person, picture, seen
+from tests.support.cameras import PEOPLE, SHAPES, person, picture, seen
 
 COCO_FLIPPED = [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]
 

@@ -22,8 +22,7 @@ from kiln.plan.step import Step
 from kiln.plan.targets import load_target
 from kiln.store.store import Entry
 from kiln.system import process
-
-ROOT = Path(__file__).resolve().parents[3]
+from tests.support.checkout import ROOT
 
 OUTPUTS: Mapping[str, Sequence[str]] = {
     "demo": ["data/data.yaml", "data/images/train/a.png"],

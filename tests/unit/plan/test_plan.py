@@ -17,8 +17,8 @@ from kiln.plan.request import (
 )
 from kiln.plan.step import FromHost, FromStep, Step
 from kiln.plan.targets import load_target, target_names
+from tests.support.checkout import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 TARGETS = ROOT / "targets"
 
 

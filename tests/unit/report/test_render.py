@@ -10,16 +10,15 @@ from collections import Counter
 from html.parser import HTMLParser
 from importlib import resources
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kiln.report.render import POLICY, render
 from kiln.report.words import count, duration, frames, kib, milliseconds, points, settings
-from tests import build_documents
+from tests.support import build_documents
+from tests.support.checkout import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 HOSTILE = "</style></script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
 
 

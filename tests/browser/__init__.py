@@ -1,0 +1,1 @@
+"""The report and the monitor in a real browser."""

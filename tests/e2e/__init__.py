@@ -1,0 +1,1 @@
+"""The command line from the outside, as a user types it."""

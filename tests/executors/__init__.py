@@ -1,0 +1,1 @@
+"""Both executors, with real environments and a real engine."""

@@ -1,0 +1,1 @@
+"""Each step for real, in its own environment."""

@@ -1,0 +1,138 @@
+"""The step `compile`, on the quantised demo models and on models that Vela does not like."""
+
+from __future__ import annotations
+
+import configparser
+import csv
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kiln.executors.environments import EnvironmentName
+from kiln.plan.targets import load_target
+from kiln.store.tree import hash_file
+from tests.support.checkout import ROOT
+from tests.support.fixtures import IMGSZ, RunStep
+from tests.support.tiny import make_tiny
+
+
+@pytest.fixture
+def params() -> dict[str, Any]:
+    """What grove-v2 asks of Vela."""
+    return load_target(ROOT / "targets", "grove-v2").compilation(IMGSZ)
+
+
+@pytest.mark.parametrize("task", ["pose", "detect"])
+def test_the_whole_network_runs_on_the_npu(
+    task: str, request: pytest.FixtureRequest, run_step: RunStep, params: dict[str, Any]
+) -> None:
+    int8: Path = request.getfixturevalue(f"{task}_int8")
+    trial = run_step("compile", params, {"int8.tflite": int8 / "int8.tflite"}).expect_success()
+    result = trial.result
+    assert result is not None
+    assert (trial.warnings, result["operators"]["cpu"], result["cpu_operators"]) == ([], {}, [])
+    assert result["operators"]["npu"]["MAX_POOL_2D"] == 3
+    assert result["operators"]["npu"]["CONV_2D"] > 60
+    assert result["estimator"] == f"Vela {result['versions']['ethos-u-vela']}"
+    with (trial.out / "summary.csv").open(newline="") as stream:
+        (summary,) = csv.DictReader(stream)
+    assert result["sram_kib"] == float(summary["sram_memory_used"])
+    assert result["flash_kib"] == float(summary["off_chip_flash_memory_used"])
+    assert result["inference_ms"] == pytest.approx(result["cycles"] / 400e6 * 1000)
+    assert 0 < result["sram_kib"] < 100
+    assert (trial.out / "vela.tflite").read_bytes()[4:8] == b"TFL3"
+    assert result["performance_model"] == "Vela 3-4"
+    layers = json.loads((trial.out / "layers.json").read_text())
+    assert Counter(layer["operator"] for layer in layers) == result["operators"]["npu"]
+    assert {layer["place"] for layer in layers} == {"npu"}
+    assert sum(layer["cycles"] for layer in layers) == result["cycles"]
+    assert 0.9 < max(layer["sram_kib"] for layer in layers) / result["sram_kib"] <= 1
+
+
+def test_same_bytes_whatever_the_order_of_the_settings(
+    pose_int8: Path, run_step: RunStep, params: dict[str, Any]
+) -> None:
+    turned = {name: dict(reversed(keys.items())) for name, keys in reversed(params["ini"].items())}
+    inputs = {"int8.tflite": pose_int8 / "int8.tflite"}
+    first, second = (
+        run_step("compile", {**params, "ini": ini}, inputs).expect_success().out
+        for ini in (params["ini"], turned)
+    )
+    for name in ("vela.tflite", "vela.ini", "summary.csv", "layers.json"):
+        assert hash_file(first / name) == hash_file(second / name), name
+    told = configparser.ConfigParser()
+    told.optionxform = str  # type: ignore[assignment,method-assign]
+    told.read(first / "vela.ini")
+    assert {name: dict(told[name]) for name in told.sections()} == params["ini"]
+
+
+def test_a_layer_on_the_cpu_is_named(
+    run_step: RunStep,
+    env_python: Callable[[EnvironmentName], Path],
+    params: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    inputs = make_tiny(env_python("export"), "raw", tmp_path)
+    made = run_step(
+        "quantize", {"granularity": "per-tensor", "order": None}, inputs
+    ).expect_success()
+    trial = run_step("compile", params, {"int8.tflite": made.out / "int8.tflite"}).expect_success()
+    assert trial.result is not None
+    assert trial.result["operators"]["cpu"] == {"TRANSPOSE": 1}
+    assert trial.result["operators"]["npu"] == {"CONV_2D": 1, "MUL": 1, "RESHAPE": 1}
+    (layer,) = trial.result["cpu_operators"]
+    (warning,) = trial.warnings
+    assert layer.startswith("TRANSPOSE ")
+    assert layer in warning["message"]
+    assert "permutation is: [0 3 1 2]" in warning["hint"]
+    layers = json.loads((trial.out / "layers.json").read_text())
+    places = [(each["operator"], each["place"], each["cycles"] is None) for each in layers]
+    assert places == [
+        ("CONV_2D", "npu", False),
+        ("TRANSPOSE", "cpu", True),
+        ("RESHAPE", "npu", False),
+        ("MUL", "npu", False),
+    ]
+
+    unquantised = {"int8.tflite": made.out / "float32.tflite"}
+    refused = run_step("compile", params, unquantised).failure
+    assert refused is not None
+    assert refused["kind"] == "model"
+    assert "the NPU can run none of it" in refused["message"]
+    assert "quantization parameters" in refused["message"]
+
+
+def test_vela_plans_with_what_the_firmware_has(
+    pose_int8: Path, run_step: RunStep, params: dict[str, Any]
+) -> None:
+    """Weights get buffers in SRAM only where there is room for them."""
+    inputs = {"int8.tflite": pose_int8 / "int8.tflite"}
+    roomy, tight = (
+        run_step("compile", {**params, "arena_kib": kib}, inputs).expect_success().result
+        for kib in (1108, 16)
+    )
+    assert roomy is not None
+    assert tight is not None
+    assert tight["sram_kib"] < roomy["sram_kib"]
+
+
+def test_what_vela_refuses(
+    pose_int8: Path, run_step: RunStep, params: dict[str, Any], tmp_path: Path
+) -> None:
+    whole = pose_int8 / "int8.tflite"
+    cut = tmp_path / "int8.tflite"
+    cut.write_bytes(whole.read_bytes()[:50_000])
+    cases: list[tuple[Path, dict[str, Any], str, str]] = [
+        (cut, {}, "model", "Invalid TFLite file"),
+        (whole, {"memory_mode": "Nowhere"}, "request", "Memory_Mode.Nowhere not found"),
+        (whole, {"arguments": ["--fast"]}, "request", "unrecognized arguments: --fast"),
+    ]
+    for model, changes, kind, words in cases:
+        failure = run_step("compile", {**params, **changes}, {"int8.tflite": model}).failure
+        assert failure is not None
+        assert (failure["kind"], words in failure["message"]) == (kind, True), failure
+        assert failure["hint"]

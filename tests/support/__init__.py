@@ -1,0 +1,1 @@
+"""What tests share: real steps, real users, fakes and builders of documents."""
