@@ -27,16 +27,16 @@ STEPS: Mapping[str, tuple[EnvironmentName, str]] = {
     "check": ("train", "check"),
     "import": ("train", "import_weights"),
     "train": ("train", "train"),
-    "pictures": ("train", "pictures"),
+    "pictures": ("train", "images"),
     "onnx": ("train", "onnx"),
     "quantize": ("export", "quantize"),
     "compile": ("vela", "compile"),
     "reference": ("export", "reference"),
-    "verify": ("vela", "verify"),
+    "verify": ("vela", "check_firmware"),
     "evaluate": ("export", "evaluate"),
     "layers": ("export", "layers"),
-    "answers": ("vela", "answers"),
-    "sights": ("export", "sights"),
+    "answers": ("vela", "tflm_outputs"),
+    "sights": ("export", "emulator_frames"),
 }
 IMGSZ = 64
 #: A training that is over in seconds; its task is the test's.
