@@ -160,7 +160,7 @@ def test_a_step_sees_these_variables_and_no_others(
     assert seen.items() >= STEP_VARIABLES.items()
     assert set(seen) - set(STEP_VARIABLES) == {
         *("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "HOME", "TMPDIR", "HOSTNAME"),
-        *("KILN_WALLED", "PATH", "PYTHONPATH"),
+        *("KILN_SANDBOXED", "PATH", "PYTHONPATH"),
     }
 
 

@@ -1,4 +1,4 @@
-"""The steps `answers` and `sights`: what a board with a built model would see."""
+"""The steps `tflm_outputs` and `emulator_frames`: what a board with a built model would give."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from kiln.emulator.recorded_model import BuiltEye, read_eye
 from tests.support.fixtures import RunStep
 
 PARAMS = {"frame": 240, "score": 0.0, "candidates": 50}
-PICTURES = 3
+IMAGES = 3
 KEYPOINTS = 17
 
 
-def _eye(run_step: RunStep, int8: Path, pictures: Path, **params: Any) -> tuple[BuiltEye, Path]:
-    """The eye of a model, and the answers that it is made of."""
-    inputs = {"model.tflite": int8 / "int8.tflite", "evaluation": pictures / "evaluation"}
-    answers = run_step("answers", {"pictures": PICTURES}, inputs).expect_success().out
+def _recorded(run_step: RunStep, int8: Path, images: Path, **params: Any) -> tuple[BuiltEye, Path]:
+    """The recorded model, and the outputs from which it is made."""
+    inputs = {"model.tflite": int8 / "int8.tflite", "evaluation": images / "evaluation"}
+    answers = run_step("tflm_outputs", {"pictures": IMAGES}, inputs).expect_success().out
     inputs["answers.npz"] = answers / "answers.npz"
-    sights = run_step("sights", {**PARAMS, **params}, inputs).expect_success().out
+    sights = run_step("emulator_frames", {**PARAMS, **params}, inputs).expect_success().out
     model = inputs["model.tflite"].read_bytes()
     sha256 = hashlib.sha256(model).hexdigest()
     return read_eye(sights / "sights.json", sha256=sha256, size=len(model)), inputs["answers.npz"]
 
 
 def test_a_pose_model_sees_people_with_all_their_keypoints(
-    run_step: RunStep, pose_int8: Path, pose_pictures: Path
+    run_step: RunStep, pose_int8: Path, pose_images: Path
 ) -> None:
-    eye, answers = _eye(run_step, pose_int8, pose_pictures)
+    eye, answers = _recorded(run_step, pose_int8, pose_images)
     assert eye.pose
     assert eye.resolution == (240, 240)
-    assert len(eye.sights) == PICTURES
-    assert eye.look(PICTURES) is eye.look(0)
+    assert len(eye.sights) == IMAGES
+    assert eye.look(IMAGES) is eye.look(0)
     for sight in eye.sights:
         assert sight.jpeg.startswith(b"\xff\xd8")
         assert len(sight.candidates) == 50
@@ -49,41 +49,39 @@ def test_a_pose_model_sees_people_with_all_their_keypoints(
 
 
 def test_what_is_seen_is_what_tensorflows_reference_kernels_see(
-    run_step: RunStep, pose_int8: Path, pose_pictures: Path
+    run_step: RunStep, pose_int8: Path, pose_images: Path
 ) -> None:
-    _eye_of_it, answers = _eye(run_step, pose_int8, pose_pictures)
-    model, evaluation = pose_int8 / "int8.tflite", pose_pictures / "evaluation"
+    _eye_of_it, answers = _recorded(run_step, pose_int8, pose_images)
+    model, evaluation = pose_int8 / "int8.tflite", pose_images / "evaluation"
     inputs = {"model.tflite": model, "evaluation": evaluation}
     reference = run_step("reference", {}, inputs).expect_success().out / "reference.npz"
     with np.load(reference) as expected, np.load(answers) as given:
         for name in expected.files:
             if name != "images":
-                steps = np.abs(expected[name].astype(int) - given[name][:2].astype(int))
-                assert steps.max() <= 1
-                assert np.count_nonzero(steps) <= 0.01 * steps.size
+                errors = np.abs(expected[name].astype(int) - given[name][:2].astype(int))
+                assert errors.max() <= 1
+                assert np.count_nonzero(errors) <= 0.01 * errors.size
 
 
 def test_a_detection_model_sees_boxes_of_its_classes(
-    run_step: RunStep, detect_int8: Path, detect_pictures: Path
+    run_step: RunStep, detect_int8: Path, detect_images: Path
 ) -> None:
-    eye, _answers = _eye(run_step, detect_int8, detect_pictures)
+    eye, _answers = _recorded(run_step, detect_int8, detect_images)
     assert not eye.pose
     assert {each.points for sight in eye.sights for each in sight.candidates} == {()}
     boxes = report(eye.look(0), score=0, iou=100, pose=False)["boxes"]
     assert {box[5] for box in boxes} <= set(range(5))
 
 
-def test_the_least_score_is_kept_to(
-    run_step: RunStep, pose_int8: Path, pose_pictures: Path
-) -> None:
-    eye, _answers = _eye(run_step, pose_int8, pose_pictures, score=0.999)
-    assert [sight.candidates for sight in eye.sights] == [()] * PICTURES
+def test_the_least_score_is_kept_to(run_step: RunStep, pose_int8: Path, pose_images: Path) -> None:
+    eye, _answers = _recorded(run_step, pose_int8, pose_images, score=0.999)
+    assert [sight.candidates for sight in eye.sights] == [()] * IMAGES
 
 
 def test_the_eye_recognises_its_own_model_and_no_other(
-    run_step: RunStep, pose_int8: Path, pose_pictures: Path
+    run_step: RunStep, pose_int8: Path, pose_images: Path
 ) -> None:
-    eye, _answers = _eye(run_step, pose_int8, pose_pictures)
+    eye, _answers = _recorded(run_step, pose_int8, pose_images)
     model = (pose_int8 / "int8.tflite").read_bytes()
     flash = Flash()
     flash.memory[MODELS_ADDRESS : MODELS_ADDRESS + len(model)] = model
@@ -93,12 +91,12 @@ def test_the_eye_recognises_its_own_model_and_no_other(
     assert not eye.recognises(memory)
 
 
-def test_pictures_of_another_size_are_refused(
+def test_images_of_another_size_are_refused(
     run_step: RunStep, pose_int8: Path, tmp_path: Path
 ) -> None:
     np.save(tmp_path / "images.npy", np.zeros((2, 32, 32, 3), np.uint8))
     inputs = {"model.tflite": pose_int8 / "int8.tflite", "evaluation": tmp_path}
-    failure = run_step("answers", {"pictures": PICTURES}, inputs).failure
+    failure = run_step("tflm_outputs", {"pictures": IMAGES}, inputs).failure
     assert failure is not None
     assert failure["kind"] == "model"
     assert "[32, 32, 3]" in failure["message"]

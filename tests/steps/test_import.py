@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from stages.results.import_weights import ImportResult
 from tests.support.checkout import ROOT
 from tests.support.fixtures import IMGSZ, RunStep, Trial
 
@@ -150,7 +151,7 @@ def checkpoints(
 def take(run_step: RunStep) -> Import:
     def take(path: Path, *, task: str = "pose", trust: bool = False) -> Trial:
         name = "weights.safetensors" if path.suffix == ".safetensors" else "weights.pt"
-        return run_step("import", {"task": task, "trust": trust}, {name: path})
+        return run_step("import_weights", {"task": task, "trust": trust}, {name: path})
 
     return take
 
@@ -161,19 +162,18 @@ def imported(take: Import, checkpoints: Path) -> Trial:
 
 
 def test_a_checkpoint_of_ultralytics_is_taken_without_running_its_code(imported: Trial) -> None:
-    assert imported.result is not None
-    assert imported.result["versions"].keys() == {"ultralytics", "torch"}
-    parameters = imported.result["parameters"]
+    assert imported.result.versions.keys() == {"ultralytics", "torch"}
+    parameters = imported.result.parameters
     assert 3_000_000 < parameters < 3_500_000
-    assert imported.result == {
-        "task": "pose",
-        "nc": 1,
-        "names": ["person"],
-        "kpt_shape": [17, 3],
-        "model": "yolov8n-pose",
-        "parameters": parameters,
-        "versions": imported.result["versions"],
-    }
+    assert imported.result == ImportResult(
+        task="pose",
+        nc=1,
+        names=("person",),
+        kpt_shape=(17, 3),
+        model="yolov8n-pose",
+        parameters=parameters,
+        versions=imported.result.versions,
+    )
     assert not imported.warnings
 
 
@@ -270,7 +270,7 @@ def test_a_container_is_trust_enough(
         [env_python("train"), "-m", "stages.train.import_weights", tmp_path],
         check=True,
         capture_output=True,
-        env={"PYTHONPATH": str(ROOT), "KILN_WALLED": "1", "TMPDIR": str(tmp_path)},
+        env={"PYTHONPATH": str(ROOT), "KILN_SANDBOXED": "1", "TMPDIR": str(tmp_path)},
     )
     (checkpoints / "ran").unlink()
 

@@ -17,26 +17,44 @@ from kiln.executors.environments import ENVIRONMENT_NAMES, EnvironmentName, load
 from kiln.executors.local import LocalExecutor
 from kiln.executors.protocol import StepRun
 from kiln.store.tree import File, Tree, hash_file, tree_of
+from stages.contract import Record, from_json
+from stages.results.check import CheckResult
+from stages.results.check_firmware import CheckFirmwareResult
+from stages.results.compile import CompileResult
+from stages.results.demo import DemoResult
+from stages.results.difference import DifferenceResult
+from stages.results.emulator_frames import EmulatorFramesResult
+from stages.results.evaluate import EvaluateResult
+from stages.results.fetch import FetchResult
+from stages.results.images import ImagesResult
+from stages.results.import_weights import ImportResult
+from stages.results.layers import LayersResult
+from stages.results.onnx import OnnxResult
+from stages.results.quantize import QuantizeResult
+from stages.results.reference import ReferenceResult
+from stages.results.tflm_outputs import TflmOutputsResult
+from stages.results.train import TrainResult
 from tests.support.checkout import HOME, ROOT
 from tests.support.user import User
 
-#: Step: its environment and module.
-STEPS: Mapping[str, tuple[EnvironmentName, str]] = {
-    "demo": ("train", "demo"),
-    "fetch": ("train", "fetch"),
-    "check": ("train", "check"),
-    "import": ("train", "import_weights"),
-    "train": ("train", "train"),
-    "pictures": ("train", "images"),
-    "onnx": ("train", "onnx"),
-    "quantize": ("export", "quantize"),
-    "compile": ("vela", "compile"),
-    "reference": ("export", "reference"),
-    "verify": ("vela", "check_firmware"),
-    "evaluate": ("export", "evaluate"),
-    "layers": ("export", "layers"),
-    "answers": ("vela", "tflm_outputs"),
-    "sights": ("export", "emulator_frames"),
+#: By the module of a step, its environment and the class of its result.
+STEPS: Mapping[str, tuple[EnvironmentName, type[Record]]] = {
+    "demo": ("train", DemoResult),
+    "fetch": ("train", FetchResult),
+    "check": ("train", CheckResult),
+    "import_weights": ("train", ImportResult),
+    "train": ("train", TrainResult),
+    "images": ("train", ImagesResult),
+    "onnx": ("train", OnnxResult),
+    "quantize": ("export", QuantizeResult),
+    "compile": ("vela", CompileResult),
+    "reference": ("export", ReferenceResult),
+    "check_firmware": ("vela", CheckFirmwareResult),
+    "evaluate": ("export", EvaluateResult),
+    "layers": ("export", LayersResult),
+    "difference": ("export", DifferenceResult),
+    "tflm_outputs": ("vela", TflmOutputsResult),
+    "emulator_frames": ("export", EmulatorFramesResult),
 }
 IMGSZ = 64
 #: A training that is over in seconds; its task is the test's.
@@ -56,14 +74,17 @@ TINY: Mapping[str, Any] = {
 class Trial:
     """How a step ended: exit code, all events, its result or failure, warnings, out/ and log."""
 
+    record: type[Record]
     code: int
     events: list[dict[str, Any]]
     out: Path
     log: list[str]
 
     @property
-    def result(self) -> dict[str, Any] | None:
-        return next((e["result"] for e in self.events if e["event"] == "finished"), None)
+    def result(self) -> Any:
+        """The step's own record of its result."""
+        finished = next(e for e in self.events if e["event"] == "finished")
+        return from_json(self.record, finished["result"])
 
     @property
     def failure(self) -> dict[str, Any] | None:
@@ -169,7 +190,7 @@ def run_step(
     """Run one step on files or folders of this host."""
 
     def run(step: str, params: Mapping[str, Any], inputs: Mapping[str, Path]) -> Trial:
-        environment, module = STEPS[step]
+        environment, record = STEPS[step]
         env_python(environment)
         out = tmp_path_factory.mktemp(step)
         recorder = Recorder()
@@ -177,7 +198,7 @@ def run_step(
             StepRun(
                 key=f"test-{uuid.uuid4().hex}",
                 step=step,
-                module=f"stages.{environment}.{module}",
+                module=f"stages.{environment}.{step}",
                 environment=load_environment(ROOT, environment),
                 params=params,
                 inputs={name: tree(path) for name, path in inputs.items()},
@@ -186,7 +207,9 @@ def run_step(
             ),
             recorder,
         )
-        return Trial(code=ended.code, events=recorder.events, out=out, log=recorder.lines)
+        return Trial(
+            record=record, code=ended.code, events=recorder.events, out=out, log=recorder.lines
+        )
 
     return run
 
@@ -222,23 +245,23 @@ def detect_onnx(run_step: RunStep, detect_weights: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pose_pictures(run_step: RunStep, pose_data: Path) -> Path:
-    return _pictures(run_step, pose_data)
+def pose_images(run_step: RunStep, pose_data: Path) -> Path:
+    return _images(run_step, pose_data)
 
 
 @pytest.fixture(scope="session")
-def detect_pictures(run_step: RunStep, detect_data: Path) -> Path:
-    return _pictures(run_step, detect_data)
+def detect_images(run_step: RunStep, detect_data: Path) -> Path:
+    return _images(run_step, detect_data)
 
 
 @pytest.fixture(scope="session")
-def pose_int8(run_step: RunStep, pose_onnx: Path, pose_pictures: Path) -> Path:
-    return _int8(run_step, pose_onnx, pose_pictures)
+def pose_int8(run_step: RunStep, pose_onnx: Path, pose_images: Path) -> Path:
+    return _int8(run_step, pose_onnx, pose_images)
 
 
 @pytest.fixture(scope="session")
-def detect_int8(run_step: RunStep, detect_onnx: Path, detect_pictures: Path) -> Path:
-    return _int8(run_step, detect_onnx, detect_pictures)
+def detect_int8(run_step: RunStep, detect_onnx: Path, detect_images: Path) -> Path:
+    return _int8(run_step, detect_onnx, detect_images)
 
 
 def _data(run_step: RunStep, task: str) -> Path:
@@ -260,16 +283,16 @@ def _onnx(run_step: RunStep, weights: Path) -> Path:
     return run_step("onnx", {"imgsz": IMGSZ}, inputs).expect_success().out
 
 
-def _pictures(run_step: RunStep, data: Path) -> Path:
+def _images(run_step: RunStep, data: Path) -> Path:
     params = {"imgsz": IMGSZ, "calibration": 4, "evaluation": 4, "letterbox": False}
     inputs = {"data": data / "data", "dataset.json": data / "dataset.json"}
-    return run_step("pictures", params, inputs).expect_success().out
+    return run_step("images", params, inputs).expect_success().out
 
 
-def _int8(run_step: RunStep, exported: Path, pictures: Path) -> Path:
+def _int8(run_step: RunStep, exported: Path, images: Path) -> Path:
     inputs = {
         "model.onnx": exported / "model.onnx",
-        "calibration.npy": pictures / "calibration.npy",
+        "calibration.npy": images / "calibration.npy",
     }
     params = {"granularity": "per-tensor", "order": None}
     return run_step("quantize", params, inputs).expect_success().out
