@@ -1,6 +1,8 @@
-"""Draws what a command prints as a picture of a terminal: FILE.svg COMMAND [ARGUMENT ...]
+"""Draws what a command prints as an image of a terminal: FILE.svg COMMAND [ARGUMENT ...]
 
-Maintainers make README's picture with it, from a real build.
+Maintainers make the image in docs/ with it, from a real build.
+
+    .kiln/dev/bin/python -m scripts.terminal_screenshot docs/build.svg make model TARGET=grove-v2
 """
 
 from __future__ import annotations
@@ -19,19 +21,19 @@ from rich.text import Text
 COLUMNS = 100
 #: Cursor on and off, and to the beginning of the line above.
 _CURSOR = re.compile(r"\x1b\[\?25[lh]")
-#: rich's pictures fetch a font from the net; any monospaced one will do.
+#: rich's SVG fetches a font from the net; any monospaced one will do.
 _FONT = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 _ERASE, _UP = "\x1b[2K", "\x1b[1A"
 
 
 def main() -> None:
-    """Run the command in a terminal of its own and write the picture."""
-    picture, *command = sys.argv[1:]
+    """Run the command in a terminal of its own and write the image."""
+    image, *command = sys.argv[1:]
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), highlight=False)
     console.print(f"[bold]$ {' '.join(command)}[/]")
     console.print(Text.from_ansi(terminal_output(command)))
     svg = console.export_svg(title="kiln")
-    Path(picture).write_text(_FONT.sub("", svg), encoding="utf-8")
+    Path(image).write_text(_FONT.sub("", svg), encoding="utf-8")
 
 
 def terminal_output(command: list[str]) -> str:
