@@ -13,7 +13,7 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-WIDTH, HEIGHT = 1120, 1500
+WIDTH, HEIGHT = 1120, 1180
 
 
 def main() -> None:
