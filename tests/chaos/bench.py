@@ -36,7 +36,7 @@ CALLS = (
 )
 _MODULE = "from stages.contract import main\nfrom stages.{}.standin import run\n\nmain(run)\n"
 _MODULES = (
-    *(f"train/{name}" for name in ("demo", "check", "train", "pictures", "onnx")),
+    *(f"train/{name}" for name in ("demo", "check", "train", "images", "onnx")),
     *("export/quantize", "export/evaluate", "vela/compile", "vela/verify"),
 )
 _LIMIT_S = 120.0

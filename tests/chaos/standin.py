@@ -27,11 +27,11 @@ GIVES: Mapping[str, tuple[str, ...]] = {
     "demo": ("data/data.yaml", "data/images/a.png", "data/images/b.png"),
     "check": ("dataset.json",),
     "train": ("weights.safetensors", "curves.csv"),
-    "pictures": ("calibration.npy", "evaluation/truth.json"),
+    "images": ("calibration.npy", "evaluation/truth.json"),
     "onnx": ("model.onnx",),
     "quantize": ("float32.tflite", "int8.tflite"),
     "compile": ("vela.tflite", "layers.json"),
-    "verify": ("log.txt",),
+    "check-firmware": ("log.txt",),
     "evaluate": ("evidence.json",),
 }
 #: What the driver itself reads of them.
@@ -52,7 +52,7 @@ RESULTS: Mapping[str, Mapping[str, Any]] = {
         "performance_model": "none",
         "operators": {"npu": {"CONV_2D": 3}, "cpu": {}},
     },
-    "verify": {
+    "check-firmware": {
         "accepted": True,
         "checks": [{**_CHECK, "ok": True, "help": ""}],
         "arena": {"used_kib": 294.0, "limit_kib": 1110, "source": "a stand-in"},
