@@ -1,4 +1,4 @@
-"""What a build needs of this host, and what to do where it is missing."""
+"""``kiln doctor``: what a build needs of this host, and what to do if it is missing."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ import dataclasses
 import os
 import platform
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+from rich.markup import escape
+
+from kiln.cli.session import Session
 from kiln.errors import KilnError
 from kiln.executors.environments import ENVIRONMENT_NAMES, load_environment
 from kiln.paths import Paths
@@ -37,6 +42,25 @@ class Finding:
     well: bool
     found: str
     advice: str = ""
+
+
+@click.command()
+@click.option("--deep", is_flag=True, help="Read all that the store holds, not a sample.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def doctor(deep: bool, as_json: bool) -> None:
+    """Check the host: engine, Python, GPU, disk, network, store; say what to do."""
+    session = Session.start()
+    findings = examine_host(session.paths, deep=deep)
+    if as_json:
+        session.terminal.json([dataclasses.asdict(finding) for finding in findings])
+    else:
+        for finding in findings:
+            sign = "✓" if finding.well else "✕"
+            session.terminal.mark(sign, f"{finding.name}: {finding.found}", out=True)
+            if finding.advice:
+                session.terminal.print(f"  {escape(finding.advice)}")
+    if not all(finding.well for finding in findings):
+        sys.exit(1)
 
 
 def examine_host(paths: Paths, *, deep: bool = False) -> list[Finding]:

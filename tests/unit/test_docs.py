@@ -367,6 +367,31 @@ def test_the_rooms_are_those_that_imports_are_held_to() -> None:
     assert told == {number: set(row) for number, row in enumerate(TIERS, start=1)}
 
 
+def test_licences_are_those_of_the_drivers_packages() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = {re.split("[<>=~ ]", each)[0].lower() for each in project["dependencies"]}
+    lock = (ROOT / "kiln.lock").read_text(encoding="utf-8")
+    locked = set(re.findall(r"^([\w-]+)==", lock, re.MULTILINE))
+    rows = _rows("licences.md", "in the driver")
+    told = {name.strip().lower() for row in rows for name in row[0].split(",")}
+    assert asked <= told <= locked
+
+
+def test_the_steps_are_those_of_the_catalogue() -> None:
+    source = (ROOT / "kiln" / "plan" / "steps.py").read_text(encoding="utf-8")
+    found = re.findall(r'name=f?"([^"]+)",\n\s+title=.*\n\s+environment="(\w+)"', source)
+    assert len(found) == source.count("return Step(")
+    known = dict(found)
+    environment = known.pop("fetch-{kind}")
+    known |= {"fetch-data": environment, "fetch-weights": environment}
+    told = {
+        name: each
+        for names, each, _what in _rows("architecture.md", "step")
+        for name in re.findall(r"`([\w-]+)`", names)
+    }
+    assert told == known
+
+
 def test_the_newcomers_walk_has_at_most_ten_files() -> None:
     _before, walk = TEXT["architecture.md"].split("## A newcomer's walk\n")
     walk = walk.split("\n## ")[0]
