@@ -37,6 +37,7 @@ _PINNED = re.compile(r"uses: [\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
 #: Of this repository.
 _FILE = re.compile(r"\b(?:docker|docs|kiln|scripts|stages|targets|tests)/[\w./-]+\.[a-z]+\b")
 _MODULE = re.compile(r"\b(?:scripts|stages\.(?:export|train|vela))\.\w+")
+_CODE = (".py", ".sh")
 _SHOWN = re.compile(r"`((?:kiln|make) [^`]+)`")
 
 
@@ -288,6 +289,18 @@ def test_exit_codes_are_those_of_the_classes() -> None:
         and "exit_code" in vars(kind)
     }
     assert told == known
+
+
+def test_messages_are_those_of_the_code() -> None:
+    folders = (ROOT / "kiln", ROOT / "stages", ROOT / "scripts")
+    files = [path for folder in folders for path in folder.rglob("*") if path.suffix in _CODE]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in files)
+    quoted = [row[0] for row in _rows("troubleshooting.md", "what you see")]
+    quoted = [text.strip("`") for text in quoted if text.startswith("`")]
+    assert len(quoted) > 10
+    # An ellipsis stands for what differs from time to time.
+    parts = [part.strip() for text in quoted for part in text.split("…")]
+    assert [part for part in parts if part not in code] == []
 
 
 def _fields(cls: Any, prefix: str = "") -> Iterator[tuple[str, object]]:
