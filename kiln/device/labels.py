@@ -152,7 +152,7 @@ def _document(description: Description) -> dict[str, Any]:
         "classes": description.classes,
         "model_type": "TFLite",
         "algorithm": _ALGORITHMS.get(description.task, ""),
-        "description": "StepOutcome by Kiln",
+        "description": "Made by Kiln",
         "checksum": f"SHA-256: {digest}",
         "size": str(description.size),
         "author": "Kiln",

@@ -17,6 +17,7 @@ from kiln.paths import Paths
 from kiln.pipeline.step_log import StepListener, failure_of
 from kiln.plan.request import LimitSettings
 from kiln.plan.step import FromHost, Step
+from kiln.plan.steps import read_result
 from kiln.store.sources import sources_digest
 from kiln.store.store import Entry, Miss, Recipe, Store
 from kiln.store.tree import Tree, digest_of
@@ -101,6 +102,11 @@ class StepOutcome:
     recipe: Recipe
     entry: Entry
     reused: bool
+
+    @functools.cached_property
+    def result(self) -> Any:
+        """What the step gave: its own record of ``stages.results``."""
+        return read_result(self.step.name, self.entry.result, "entry.json")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from kiln.errors import KilnError, os_errors
 from kiln.plan.schema import read_record
@@ -75,8 +73,8 @@ def write_proof(folder: Path, proof: Proof) -> Path:
     return path
 
 
-def proof_of(folder: Path, document: Mapping[str, Any]) -> Proof | None:
-    """What a board did with this very build's model; None if it has not been measured.
+def proof_of(folder: Path, sha256: str) -> Proof | None:
+    """What a board did with the model of this digest; None if it has not been measured.
 
     A record of an earlier model, or one that cannot be read, is none: a board is measured again
     by flashing it again.
@@ -86,5 +84,4 @@ def proof_of(folder: Path, document: Mapping[str, Any]) -> Proof | None:
         proof = read_record(Proof, table, FILE)
     except (OSError, ValueError, RecursionError, KilnError):
         return None
-    deployed = document.get("files", {}).get(document.get("deployed"))
-    return proof if deployed and deployed[0] == proof.sha256 else None
+    return proof if sha256 == proof.sha256 else None
