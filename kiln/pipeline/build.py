@@ -24,7 +24,7 @@ from kiln.pipeline.collect import (
 from kiln.pipeline.runner import Observer, Runner, StepForecast, StepOutcome
 from kiln.plan.plan import Plan, needs_host_data
 from kiln.plan.request import BuildRequest
-from kiln.report.board_record import proof_of
+from kiln.report.board_record import read_board_record
 from kiln.report.result import (
     BuildResult,
     Verdict,
@@ -170,7 +170,7 @@ def write_report(folder: Path, document: Mapping[str, Any]) -> Path:
 
     page = folder / "report.html"
     with os_errors("cannot write the report"):
-        _write(page, render(document, proof_of(folder, document)))
+        _write(page, render(document, read_board_record(folder, document)))
     return page
 
 

@@ -1,8 +1,8 @@
 """One build as one page: build.json in, self-contained HTML out.
 
 The page asks for nothing and runs no script. It shows what build.json says; all it adds is order
-and wording, so it can be made again at any time from build.json alone, byte for byte; what was
-measured on a board is the one thing that it can show besides.
+and wording, so it can be made again at any time from build.json alone, byte for byte; the
+record of an on-device check is the one thing that it can show besides.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any
 import jinja2
 
 from kiln.report import charts, page, words
-from kiln.report.board_record import Proof
+from kiln.report.board_record import BoardRecord
 from kiln.report.images import FONT, pictures
 
 #: What the page may load: pictures that lie in the page itself. It has no scripts to allow.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def render(document: Mapping[str, Any], proof: Proof | None = None) -> str:
+def render(document: Mapping[str, Any], record: BoardRecord | None = None) -> str:
     """The report of a build, from the content of its build.json (format 2).
 
-    With ``proof`` it also says what a board was found to do with the model.
+    With ``record`` it also says what a board was found to do with the model.
     What a document lacks, since the step that makes it was not run, the page says in words.
     """
     build = page.completed(document)
@@ -33,7 +33,7 @@ def render(document: Mapping[str, Any], proof: Proof | None = None) -> str:
         .get_template("page.html")
         .render(
             build=build,
-            proof=proof,
+            record=record,
             policy=POLICY,
             scores=page.scores(build),
             accuracy=page.accuracy(build),
