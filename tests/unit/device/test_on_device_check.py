@@ -161,6 +161,14 @@ def test_it_is_kept_beside_the_build_and_read_back(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
 
 
+def test_a_record_without_an_estimate_is_read_back_too(tmp_path: Path) -> None:
+    """No tool estimates the time of a board without an NPU."""
+    found = dataclasses.replace(_check(FakeBoard()), estimated_ms=None)
+    write_board_record(tmp_path, found)
+    assert read_board_record(tmp_path, DOCUMENT) == found
+    assert "measured on board" in write_report(tmp_path, DOCUMENT).read_text(encoding="utf-8")
+
+
 def test_of_another_model_or_damaged_it_is_none(tmp_path: Path) -> None:
     assert read_board_record(tmp_path, DOCUMENT) is None
     other = dataclasses.replace(_check(FakeBoard()), sha256="0" * 64)
