@@ -228,6 +228,16 @@ def test_boot_noise_is_waited_out(board: EmulatedBoard, client: Board) -> None:
     assert client.identity().id
 
 
+def test_a_board_that_has_just_started_is_asked_as_any_other(
+    board: EmulatedBoard, client: Board
+) -> None:
+    """What it says by itself when it starts, a reply with code 0, is nobody's answer."""
+    board.reset()
+    board.wait_until(lambda emulated: emulated.boot_count == 2)
+    assert client.start(1, with_images=False).algorithm == 5
+    assert client.strays == 1
+
+
 def test_unplugging_in_the_middle_is_a_sentence(board: EmulatedBoard, client: Board) -> None:
     frames = client.invoke(-1, with_images=True)
     next(frames)
