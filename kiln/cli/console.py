@@ -11,10 +11,9 @@ from typing import Any
 from rich.console import Console, RenderableType
 from rich.markup import escape
 
-from kiln.cli.progress import StepBars, TransferBar
+from kiln.cli.progress import StepBars
 from kiln.errors import KilnError, RequestError
 from kiln.plan.step import Step
-from kiln.report.board_record import Proof
 from kiln.report.result import METRICS
 from kiln.store.store import Entry
 
@@ -38,6 +37,11 @@ class Terminal:
         self._started: dict[str, float] = {}
         self._last_line: dict[str, float] = {}
         self._warned: set[str] = set()
+
+    @property
+    def progress_console(self) -> Console:
+        """Where a command draws how far it is."""
+        return self._err
 
     # Results
 
@@ -66,20 +70,6 @@ class Terminal:
             )
         return self._err.input(f"{what}: ", password=True)
 
-    def proved(self, proof: Proof) -> None:
-        """What a board does with a model: every check, and the time beside the estimate."""
-        for check in proof.checks:
-            expected = "" if check.ok else f", expected {check.expected}"
-            mark = "✓" if check.ok else "✕"
-            self.mark(mark, f"{check.title}: {check.figure}{expected}", out=True)
-        estimate = "" if proof.estimated_ms is None else f", {proof.estimated_ms:.1f} estimated"
-        self._out.print(
-            f"speed     {proof.inference_ms:g} ms measured on board{estimate}; "
-            f"{proof.preprocess_ms:g} ms before it and {proof.postprocess_ms:g} ms after it"
-        )
-        for warning in proof.warnings:
-            self.warn(warning, "")
-
     # Errors
 
     def error(self, error: KilnError) -> None:
@@ -94,10 +84,6 @@ class Terminal:
 
     def say(self, message: str, /) -> None:
         self.mark("▸", message)
-
-    def transfer(self) -> TransferBar:
-        """What shows how far a transfer to a board is."""
-        return TransferBar(self._err, _SECONDS_A_LINE)
 
     def done(self, message: str) -> None:
         """What was asked for is done."""

@@ -155,7 +155,7 @@ def _refuse_protected(device: Device, name: str, address: int, end: int) -> None
             )
 
 
-def burn(
+def write_we2(
     link: Link,
     plan: FlashPlan,
     progress: Callable[[int, int], None],

@@ -25,7 +25,7 @@ from kiln.pipeline.collect import (
 from kiln.pipeline.runner import Observer, Runner, StepForecast, StepOutcome
 from kiln.plan.plan import Plan, needs_host_data
 from kiln.plan.request import BuildRequest
-from kiln.report.board_record import proof_of
+from kiln.report.board_record import read_board_record
 from kiln.report.result import (
     BUILD_FILE,
     Board,
@@ -178,7 +178,7 @@ def write_report(folder: Path, result: BuildResult) -> Path:
 
     page = folder / "report.html"
     with os_errors("cannot write the report"):
-        _write(page, render(result, proof_of(folder, result.deployed_file.sha256)))
+        _write(page, render(result, read_board_record(folder, result.deployed_file.sha256)))
     return page
 
 

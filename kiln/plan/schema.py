@@ -85,7 +85,7 @@ def _read(hint: Any, value: object, where: str) -> Any:
         return _read_choice(arguments, value, where)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
-            return None
+            return None  # of JSON: TOML has no null
         inner = next(argument for argument in arguments if argument is not type(None))
         return _read(inner, value, where)
     if origin is tuple:

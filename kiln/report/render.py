@@ -1,8 +1,8 @@
 """One build as one page: a build's result in, self-contained HTML out.
 
 The page asks for nothing and runs no script. It shows what build.json says; all it adds is order
-and wording, so it can be made again at any time from build.json alone, byte for byte; what was
-measured on a board is the one thing that it can show besides.
+and wording, so it can be made again at any time from build.json alone, byte for byte; the
+record of an on-device check is the one thing that it can show besides.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import functools
 import jinja2
 
 from kiln.report import charts, page, words
-from kiln.report.board_record import Proof
+from kiln.report.board_record import BoardRecord
 from kiln.report.images import FONT, annotated_images
 from kiln.report.result import BuildResult
 
@@ -21,8 +21,8 @@ from kiln.report.result import BuildResult
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def render(build: BuildResult, proof: Proof | None = None) -> str:
-    """The report of a build; with ``proof`` it also says what a board was found to do with it."""
+def render(build: BuildResult, record: BoardRecord | None = None) -> str:
+    """The report of a build; with ``record`` it also says what a board did with it."""
     evidence, numbers = build.evidence, build.numbers
     html = (
         _environment()
@@ -30,7 +30,7 @@ def render(build: BuildResult, proof: Proof | None = None) -> str:
         .render(
             build=build,
             request=dataclasses.asdict(build.request),
-            proof=proof,
+            record=record,
             policy=POLICY,
             scores=page.scores(numbers.accuracy),
             accuracy=page.accuracy_table(numbers.accuracy),
