@@ -124,7 +124,7 @@ def _inspect(
 
     with shared_lock(paths.home, terminal.say):
         asked = dataclasses.replace(request, data=None)
-        found = Inspector(asked, target, paths, choose).inspect(file, terminal)
+        found = Inspector(asked, target, paths, choose).inspect(file, terminal.progress())
     check_verdict(found.verdict, target)
 
 

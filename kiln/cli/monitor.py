@@ -119,7 +119,7 @@ def _emulated_board(request: WatchRequest, paths: Paths, terminal: Terminal) -> 
         folder = request.build or _demo_build(asked, target, paths, choose, terminal)
         document = load_build(folder)
         runner = Runner(paths, asked.limits, choose)
-        eye = prepare_eye(document, folder, target, runner, terminal)
+        eye = prepare_eye(document, folder, target, runner, terminal.progress())
     model = (folder / document["deployed"]).read_bytes()
     address = target.flash.model_address
     with EmulatedBoard(eye) as board:
@@ -145,7 +145,7 @@ def _demo_build(
     folder = paths.result_of(target.name, plan.name)
     if not (folder / "build.json").is_file():
         terminal.say("the demo needs a model, which is made first: this takes some minutes")
-        Build(plan, paths, choose).run(terminal)
+        Build(plan, paths, choose).run(terminal.progress())
     return folder
 
 

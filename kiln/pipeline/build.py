@@ -21,7 +21,8 @@ from kiln.pipeline.collect import (
     request_document,
     step_result,
 )
-from kiln.pipeline.runner import Observer, Runner, StepForecast, StepOutcome
+from kiln.pipeline.events import Observer
+from kiln.pipeline.runner import Runner, StepForecast, StepOutcome
 from kiln.plan.plan import Plan, needs_host_data
 from kiln.plan.request import BuildRequest
 from kiln.report.board_record import proof_of
@@ -59,7 +60,7 @@ class Build:
     def run(self, observer: Observer) -> BuildResult:
         """Run what is missing and lay out the result folder; raises KilnError."""
         brought = hash_inputs(self.plan.request, self.paths, self._runner)
-        made = self._runner.run(self.plan.steps, brought, observer, self._judge)
+        made = self._runner.run(self.plan.steps, brought, observer, check=self._judge)
         with self._runner.store.trusting():
             return self._lay_out(made)
 

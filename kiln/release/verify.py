@@ -18,7 +18,8 @@ from kiln.errors import BundleError, RequestError, os_errors
 from kiln.executors.protocol import Executor
 from kiln.paths import Paths
 from kiln.pipeline.build import hash_file_input, hash_inputs
-from kiln.pipeline.runner import Observer, Runner, StepOutcome
+from kiln.pipeline.events import Observer
+from kiln.pipeline.runner import Runner, StepOutcome
 from kiln.plan import steps
 from kiln.plan.request import BuildRequest
 from kiln.plan.step import FromHost, FromStep, Step
@@ -161,7 +162,7 @@ class Verifier:
         """
         self._refuse_strangers()
         steps, brought, taken = self._prepare()
-        made = self._runner.run(steps, brought, observer, lambda _made: None)
+        made = self._runner.run(steps, brought, observer)
         recorded = self._release.recorded
         changed = [name for name, each in made.items() if _outputs(each) != recorded[name].outputs]
         files = [
@@ -266,7 +267,7 @@ class Verifier:
         step = steps.difference(left.name, suffix)
         own = dataclasses.replace(self._paths, home=self._home)
         runner = Runner(own, self._request.limits, lambda: self._choose_executor(own.root))
-        found = runner.run([step], brought, observer, lambda _made: None)["difference"].entry.result
+        found = runner.run([step], brought, observer)["difference"].entry.result
         place = f"from byte {found['offset']:,} on"
         if found["sizes"][0] != found["sizes"][1]:
             place += f", {found['sizes'][1]:,} bytes instead of {found['sizes'][0]:,}"
