@@ -32,7 +32,7 @@ def build(context: click.Context, /, as_json: bool, config: Path | None, **flags
     session = Session.start(verbose=context.obj["verbose"])
     results: list[BuildResult] = []
     for each in planned_builds(requests_of(config, flags), session):
-        result = each.run(session.terminal)
+        result = each.run(session.terminal.progress())
         results.append(result)
         if not as_json:
             _show_result(result, shown_path(each.folder), session.terminal)

@@ -49,7 +49,7 @@ def inspect_file(file: Path, request: BuildRequest, session: Session) -> Inspect
     target = load_target(session.paths.root / "targets", request.target)
     inspector = Inspector(request, target, session.paths, session.executor(request))
     with session.working():
-        return inspector.inspect(file, session.terminal)
+        return inspector.inspect(file, session.terminal.progress())
 
 
 def _show(found: Inspection, terminal: Terminal) -> None:

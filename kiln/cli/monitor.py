@@ -146,7 +146,7 @@ def _emulated_board(request: MonitorRequest, session: Session) -> Iterator[Attac
         folder = request.build or _demo_build(build, target, session)
         document = load_build(folder)
         runner = Runner(session.paths, build.limits, session.executor(build))
-        eye = prepare_eye(document, folder, target, runner, session.terminal)
+        eye = prepare_eye(document, folder, target, runner, session.terminal.progress())
     model = (folder / document["deployed"]).read_bytes()
     address = target.flash.model_address
     with EmulatedBoard(eye) as board:
@@ -166,7 +166,7 @@ def _demo_build(request: BuildRequest, target: Target, session: Session) -> Path
     folder = session.paths.result_of(target.name, plan.name)
     if not (folder / "build.json").is_file():
         session.terminal.say("the demo needs a model, which is made first: this takes some minutes")
-        Build(plan, session.paths, session.executor(request)).run(session.terminal)
+        Build(plan, session.paths, session.executor(request)).run(session.terminal.progress())
     return folder
 
 

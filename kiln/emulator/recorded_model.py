@@ -17,7 +17,8 @@ from typing import Any
 from kiln.emulator.postprocess import Candidate, Sight
 from kiln.errors import ModelError
 from kiln.pipeline.build import hash_file_input
-from kiln.pipeline.runner import Observer, Runner
+from kiln.pipeline.events import Observer
+from kiln.pipeline.runner import Runner
 from kiln.plan import steps
 from kiln.plan.plan import data_steps
 from kiln.plan.request import BuildRequest
@@ -65,7 +66,7 @@ def prepare_eye(
     brought = {"model": hash_file_input((folder / name).absolute(), runner)}
     data, needed = data_steps(request)
     needed += [steps.images(request, target, data, document["imgsz"]), *eye_steps()]
-    made = runner.run(needed, brought, observer, lambda _made: None)
+    made = runner.run(needed, brought, observer)
     sights = made["emulator-frames"].entry.files["sights.json"].path
     sha256, size = document["files"][document["deployed"]]
     return read_eye(sights, sha256=sha256, size=size)

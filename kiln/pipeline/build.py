@@ -22,7 +22,8 @@ from kiln.pipeline.collect import (
     step_result,
     warnings_of,
 )
-from kiln.pipeline.runner import Observer, Runner, StepForecast, StepOutcome
+from kiln.pipeline.events import Message, Observer
+from kiln.pipeline.runner import Runner, StepForecast, StepOutcome
 from kiln.plan.plan import Plan, needs_host_data
 from kiln.plan.request import BuildRequest
 from kiln.report.board_record import read_board_record
@@ -44,7 +45,7 @@ from stages.results.networks import Network
 
 
 class Build:
-    """One plan at one default_paths. ``choose_executor`` is called only if something must run."""
+    """One plan in one home. ``choose_executor`` is called only if something must run."""
 
     def __init__(self, plan: Plan, paths: Paths, choose_executor: Callable[[], Executor]) -> None:
         self.plan = plan
@@ -65,9 +66,9 @@ class Build:
     def run(self, observer: Observer) -> BuildResult:
         """Run what is missing and lay out the result folder; raises KilnError."""
         brought = hash_inputs(self.plan.request, self.paths, self._runner)
-        outcomes = self._runner.run(self.plan.steps, brought, observer, self._judge)
+        outcomes = self._runner.run(self.plan.steps, brought, observer, check=self._judge)
         if all(outcome.reused for outcome in outcomes.values()):
-            observer.say("nothing to do: every step is already made from these inputs")
+            observer(Message(text="nothing to do: every step is already made from these inputs"))
         with self._runner.store.trusting():
             return self._lay_out(outcomes)
 

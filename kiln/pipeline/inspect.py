@@ -11,7 +11,8 @@ from kiln.executors.protocol import Executor
 from kiln.paths import Paths
 from kiln.pipeline.build import hash_file_input, hash_inputs
 from kiln.pipeline.collect import warnings_of
-from kiln.pipeline.runner import Observer, Runner, StepOutcome
+from kiln.pipeline.events import Observer
+from kiln.pipeline.runner import Runner, StepOutcome
 from kiln.plan import steps
 from kiln.plan.plan import data_steps
 from kiln.plan.request import BuildRequest
@@ -133,7 +134,7 @@ class Inspector:
         return self._run(needed, observer)["evaluate"]
 
     def _run(self, needed: Sequence[Step], observer: Observer) -> dict[str, StepOutcome]:
-        return self._runner.run(needed, self._brought, observer, lambda _made: None)
+        return self._runner.run(needed, self._brought, observer)
 
 
 def _size(file: Path) -> int | None:

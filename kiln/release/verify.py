@@ -16,7 +16,8 @@ from kiln.errors import BundleError, RequestError, os_errors
 from kiln.executors.protocol import Executor
 from kiln.paths import Paths
 from kiln.pipeline.build import hash_file_input, hash_inputs
-from kiln.pipeline.runner import Observer, Runner, StepOutcome
+from kiln.pipeline.events import Observer
+from kiln.pipeline.runner import Runner, StepOutcome
 from kiln.plan import steps
 from kiln.plan.request import BuildRequest
 from kiln.plan.step import FromHost, FromStep, Step
@@ -156,7 +157,7 @@ class Verifier:
         """
         self._refuse_strangers()
         steps, brought, taken = self._prepare()
-        made = self._runner.run(steps, brought, observer, lambda _made: None)
+        made = self._runner.run(steps, brought, observer)
         recorded = {step.name: step for step in self._release.build.steps}
         changed = [name for name, each in made.items() if _outputs(each) != recorded[name].outputs]
         files = [
@@ -261,7 +262,7 @@ class Verifier:
         step = steps.difference(left.name, suffix)
         own = dataclasses.replace(self._paths, home=self._home)
         runner = Runner(own, self._request.limits, lambda: self._choose_executor(own.root))
-        outcomes = runner.run([step], brought, observer, lambda _made: None)
+        outcomes = runner.run([step], brought, observer)
         found: DifferenceResult = outcomes["difference"].result
         start = f"from byte {found.offset:,} on"
         if found.sizes[0] != found.sizes[1]:

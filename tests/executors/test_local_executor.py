@@ -21,7 +21,7 @@ import pytest
 from kiln.errors import DiskFull, EnvironmentBroken, StepTimeout
 from kiln.executors import local
 from kiln.executors.environments import Environment, EnvironmentName, load_environment
-from kiln.executors.local import LocalExecutor
+from kiln.executors.local.executor import LocalExecutor
 from kiln.executors.protocol import Executor, StepRun
 from kiln.executors.virtualenvs import VirtualEnvironments
 from tests.support.checkout import HOME, ROOT
@@ -459,7 +459,7 @@ if started:
 import os, pathlib, signal, sys
 from kiln.executors.environments import load_environment
 from kiln.executors.protocol import StepRun
-from kiln.executors.local import LocalExecutor
+from kiln.executors.local.executor import LocalExecutor
 home, root, checkout, out = map(pathlib.Path, sys.argv[1:5])
 key, module = sys.argv[5:]
 class Killed:

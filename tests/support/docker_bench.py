@@ -94,9 +94,8 @@ class Bench:
 
     def result(self, body: str, **settings: Any) -> Any:
         recorder = Recorder()
-        ended = self.executor().run(self.step(body, **settings), recorder)
-        assert ended.code == 0, [*recorder.events, *recorder.lines]
-        return recorder.events[-1]["result"]["value"]
+        with self.executor().run(self.step(body, **settings), recorder):
+            return recorder.result
 
     def containers(self, key: str) -> list[Container]:
         label = f"org.kiln.job={key}"
