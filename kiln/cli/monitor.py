@@ -144,16 +144,16 @@ def _emulated_board(request: MonitorRequest, session: Session) -> Iterator[Attac
     build = BuildRequest(target=target.name, executor=request.executor or "auto")
     with session.working():
         folder = request.build or _demo_build(build, target, session)
-        document = load_build(folder)
+        built = load_build(folder)
         runner = Runner(session.paths, build.limits, session.executor(build))
-        eye = prepare_eye(document, folder, target, runner, session.terminal.progress())
-    model = (folder / document["deployed"]).read_bytes()
+        eye = prepare_eye(built, folder, target, runner, session.terminal.progress())
+    model = (folder / built.deployed).read_bytes()
     address = target.flash.model_address
     with EmulatedBoard(eye) as board:
         board.flash[address : address + len(model)] = model
         board.reset()
         attached = Attached(port=Port(path=board.port), target=target)
-        _write_labels(attached, describe(document))
+        _write_labels(attached, describe(built))
         yield attached
 
 

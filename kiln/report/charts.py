@@ -15,6 +15,7 @@ from itertools import chain
 
 from kiln.report.page import MODELS, Panel
 from stages.results.compile import Layer
+from stages.results.evaluate import Kind
 from stages.results.layers import LayerSnr
 
 WIDTH, HEIGHT = 340, 210
@@ -89,11 +90,14 @@ def curves(panel: Panel) -> Chart:
     return dataclasses.replace(chart, keys=[(name, ends.get(name, "")) for name in lines])
 
 
-def precision_recall(curves: Mapping[str, Mapping[str, Sequence[Sequence[float]]]]) -> list[Chart]:
+def precision_recall(
+    curves: Mapping[Kind, Mapping[str, Sequence[Sequence[float]]]],
+) -> list[Chart]:
     """Precision over recall, a chart for boxes and one for poses, a line for each model."""
     ticks = [0, 0.25, 0.5, 0.75, 1]
     charts = []
-    for kind, title in (("pose", "Poses"), ("box", "Boxes")):
+    kinds: tuple[tuple[Kind, str], ...] = (("pose", "Poses"), ("box", "Boxes"))
+    for kind, title in kinds:
         measured = curves.get(kind, {})
         lines = {name: [(x, y) for x, y in measured[name]] for name in MODELS if name in measured}
         if lines:
