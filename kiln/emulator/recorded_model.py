@@ -18,10 +18,10 @@ from kiln.emulator.postprocess import Candidate, Sight
 from kiln.errors import ModelError
 from kiln.pipeline.build import hash_file_input
 from kiln.pipeline.runner import Observer, Runner
-from kiln.plan.plan import data_steps_of
+from kiln.plan import steps
+from kiln.plan.plan import data_steps
 from kiln.plan.request import BuildRequest
-from kiln.plan.step import FromHost, FromStep, Step
-from kiln.plan.steps import pictures_step
+from kiln.plan.step import FromHost, Step
 from kiln.plan.targets import Target
 
 _INT8_ENDING = "_full_integer_quant.tflite"
@@ -32,7 +32,6 @@ _LEAST_SCORE = 0.05
 _MOST_CANDIDATES = 200
 
 _MODEL = FromHost(source="model")
-_EVALUATION = FromStep(step="pictures", path="evaluation")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,40 +63,20 @@ def prepare_eye(
     if name is None:
         raise ModelError(f"{folder} has no int8 model", hint="build it again")
     brought = {"model": hash_file_input((folder / name).absolute(), runner)}
-    data, steps = data_steps_of(request)
-    steps += [pictures_step(request, target, data, document["imgsz"]), *eye_steps()]
-    made = runner.run(steps, brought, observer, lambda _made: None)
-    sights = made["sights"].entry.files["sights.json"].path
+    data, needed = data_steps(request)
+    needed += [steps.images(request, target, data, document["imgsz"]), *eye_steps()]
+    made = runner.run(needed, brought, observer, lambda _made: None)
+    sights = made["emulator-frames"].entry.files["sights.json"].path
     sha256, size = document["files"][document["deployed"]]
     return read_eye(sights, sha256=sha256, size=size)
 
 
 def eye_steps() -> list[Step]:
-    """The steps from pictures and a model (``model`` of this host) to sights.json."""
+    """The steps from images and a model (``model`` of this host) to sights.json."""
     return [
-        Step(
-            name="answers",
-            title="run the model in TensorFlow Lite Micro",
-            environment="vela",
-            module="stages.vela.tflm_outputs",
-            params={"pictures": _PICTURES},
-            inputs={"model.tflite": _MODEL, "evaluation": _EVALUATION},
-        ),
-        Step(
-            name="sights",
-            title="decode what it sees",
-            environment="export",
-            module="stages.export.emulator_frames",
-            params={
-                "frame": _FRAME,
-                "score": _LEAST_SCORE,
-                "candidates": _MOST_CANDIDATES,
-            },
-            inputs={
-                "model.tflite": _MODEL,
-                "answers.npz": FromStep(step="answers", path="answers.npz"),
-                "evaluation": _EVALUATION,
-            },
+        steps.tflm_outputs(_MODEL, images=_PICTURES),
+        steps.emulator_frames(
+            _MODEL, frame=_FRAME, score=_LEAST_SCORE, candidates=_MOST_CANDIDATES
         ),
     ]
 

@@ -16,7 +16,7 @@ from kiln.executors.environments import Environment
 from kiln.executors.protocol import Executor
 from kiln.paths import Paths
 from kiln.pipeline.collect import (
-    evidence_of,
+    collect_evidence,
     mismatched_data,
     request_document,
     step_result,
@@ -75,7 +75,7 @@ class Build:
         count = made.entry.result.get("nc")
         if isinstance(count, int):
             self.plan.target.check_classes(self.plan.request.task, count)
-        if made.step.name == "verify":
+        if made.step.name == "check-firmware":
             verdict = Verdict.of(made.entry.result, forced=False)
             if not verdict.accepted:
                 raise NotAccepted(self.plan.target.firmware.name, verdict.refusals)
@@ -99,9 +99,9 @@ class Build:
             steps=tuple(steps.values()),
             files={name: (file.sha256, file.size) for name, file in files.items()},
             deployed=plan.deployed,
-            verdict=Verdict.of(steps["verify"].result, forced=plan.request.force),
+            verdict=Verdict.of(steps["check-firmware"].result, forced=plan.request.force),
             numbers=numbers_of(steps),
-            evidence=evidence_of(steps, {name: file.path for name, file in shown.items()}),
+            evidence=collect_evidence(steps, {name: file.path for name, file in shown.items()}),
             warnings=(*warnings, *mismatched_data(plan, steps)),
         )
         index = self._runner.store.index_folder / f"result-{_file_name(self.folder)}.json"

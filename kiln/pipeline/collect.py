@@ -33,7 +33,7 @@ def step_result(made: StepOutcome) -> StepResult:
     )
 
 
-def evidence_of(steps: Mapping[str, StepResult], files: Mapping[str, Path]) -> dict[str, Any]:
+def collect_evidence(steps: Mapping[str, StepResult], files: Mapping[str, Path]) -> dict[str, Any]:
     """What the report shows beyond figures. ``files``: by the names of ``plan.evidence``."""
     return {
         **_read_json(files["accuracy"]),

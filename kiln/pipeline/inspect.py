@@ -12,10 +12,10 @@ from kiln.executors.protocol import Executor
 from kiln.paths import Paths
 from kiln.pipeline.build import hash_file_input, hash_inputs
 from kiln.pipeline.runner import Observer, Runner, StepOutcome
-from kiln.plan.plan import data_steps_of
+from kiln.plan import steps
+from kiln.plan.plan import data_steps
 from kiln.plan.request import BuildRequest
 from kiln.plan.step import FromHost, Step
-from kiln.plan.steps import REFERENCE, evaluate_step, pictures_step, reference_step, verify_step
 from kiln.plan.targets import Target
 from kiln.report.result import Usage, Verdict, flash_of, sram_of
 from kiln.store.tree import Tree
@@ -27,7 +27,7 @@ _MAX_BYTES = 512 << 20
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What was found. ``model`` and ``interpreter`` are those of the step `verify`;
+    """What was found. ``model`` and ``interpreter`` are those of the step `check-firmware`;
     ``accuracy`` is the result of `evaluate`, or None without a data set.
     """
 
@@ -61,7 +61,7 @@ class Inspector:
         self._brought: dict[str, Tree] = {}
 
     def inspect(self, file: Path, observer: Observer) -> Inspection:
-        """Verify, and with a data set evaluate; raises KilnError."""
+        """Check the file, and with a data set evaluate; raises KilnError."""
         size = _size(file)
         if size is None:
             raise ModelError(f"{file} is not there", hint="pass a .tflite file")
@@ -71,10 +71,10 @@ class Inspector:
                 hint="pass the .tflite file of a model for a microcontroller",
             )
         self._brought = {"model": hash_file_input(file.absolute(), self._runner)}
-        verified = self._verify(observer)
-        found = verified.entry.result
+        checked = self._check(observer)
+        found = checked.entry.result
         evaluated = self._evaluate(found["model"], observer) if self._request.data else None
-        done = [verified, *([evaluated] if evaluated else [])]
+        done = [checked, *([evaluated] if evaluated else [])]
         return Inspection(
             file=file.name,
             sha256=self._brought["model"].files[""].sha256,
@@ -89,25 +89,24 @@ class Inspector:
             warnings=tuple(warning for made in done for warning in made.entry.warnings),
         )
 
-    def _verify(self, observer: Observer) -> StepOutcome:
+    def _check(self, observer: Observer) -> StepOutcome:
         """Look at the file first: it says itself what task and image size it is for."""
         tasks = self._target.tasks
         task = self._request.task if self._request.task in tasks else next(iter(tasks))
-        verify = verify_step(self._target, task, None, _MODEL)
-        first = dataclasses.replace(verify, title="read the file")
-        looked = self._run([first], observer)["verify"]
+        check = steps.check_firmware(self._target, task, None, _MODEL, reference=False)
+        first = dataclasses.replace(check, title="read the file")
+        looked = self._run([first], observer)["check-firmware"]
         model = looked.entry.result["model"]
         if model["task"] in tasks:
             task = model["task"]
-        steps = [verify_step(self._target, task, model["imgsz"], _MODEL)]
-        if self._target.vela is None and model["kind"] == "int8":
-            steps = [
-                reference_step({"model.tflite": _MODEL}),
-                verify_step(self._target, task, model["imgsz"], _MODEL, REFERENCE),
-            ]
-        if steps == [verify]:
+        on_host = self._target.vela is None and model["kind"] == "int8"
+        final = [
+            *([steps.reference(_MODEL, evaluation=False)] if on_host else []),
+            steps.check_firmware(self._target, task, model["imgsz"], _MODEL, reference=on_host),
+        ]
+        if final == [check]:
             return looked
-        return self._run(steps, observer)["verify"]
+        return self._run(final, observer)["check-firmware"]
 
     def _evaluate(self, model: Mapping[str, Any], observer: Observer) -> StepOutcome:
         """Measure on the user's data set; raises ModelError for what no host can run."""
@@ -123,16 +122,16 @@ class Inspector:
             )
         request = dataclasses.replace(self._request, task=model["task"])
         self._brought |= hash_inputs(request, self._paths, self._runner)
-        data, steps = data_steps_of(request)
+        data, needed = data_steps(request)
         name = "int8.tflite" if model["kind"] == "int8" else "float32.tflite"
-        steps += [
-            pictures_step(request, self._target, data, model["imgsz"]),
-            evaluate_step({name: _MODEL}),
+        needed += [
+            steps.images(request, self._target, data, model["imgsz"]),
+            steps.evaluate({name: _MODEL}),
         ]
-        return self._run(steps, observer)["evaluate"]
+        return self._run(needed, observer)["evaluate"]
 
-    def _run(self, steps: Sequence[Step], observer: Observer) -> dict[str, StepOutcome]:
-        return self._runner.run(steps, self._brought, observer, lambda _made: None)
+    def _run(self, needed: Sequence[Step], observer: Observer) -> dict[str, StepOutcome]:
+        return self._runner.run(needed, self._brought, observer, lambda _made: None)
 
 
 def _size(file: Path) -> int | None:

@@ -19,10 +19,11 @@ from kiln.executors.protocol import Executor
 from kiln.paths import Paths
 from kiln.pipeline.build import hash_file_input, hash_inputs
 from kiln.pipeline.runner import Observer, Runner, StepOutcome
+from kiln.plan import steps
 from kiln.plan.request import BuildRequest
 from kiln.plan.step import FromHost, FromStep, Step
 from kiln.release.archive import SIGNATURE, SUMS, check_sums, read_archive
-from kiln.release.provenance import Recipe, recipe_of
+from kiln.release.provenance import BuildDefinition, read_definition
 from kiln.release.write import PROVENANCE, PUBLIC_KEY, SOURCE, figures, run_by
 from kiln.store.tree import Tree, hash_file
 
@@ -50,7 +51,7 @@ class Release:
     digest: str
     files: Mapping[str, str]
     name: str
-    recipe: Recipe
+    definition: BuildDefinition
     recorded: Mapping[str, Recorded]
     signer: str | None
     known: bool
@@ -62,7 +63,7 @@ class Release:
     @property
     def weights_file(self) -> str:
         """The name of the released weights."""
-        return next(name for name in self.recipe.files if name.endswith(".safetensors"))
+        return next(name for name in self.definition.files if name.endswith(".safetensors"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,17 +109,17 @@ def open_release(bundle: Path, paths: Paths, public_key: Path | None) -> Release
     for name in (PROVENANCE, "build.json"):
         if name not in files:
             raise BundleError(f"{name} is missing from the release")
-    recipe = recipe_of(_text(release / PROVENANCE))
-    missing = [name for name in recipe.files if name not in files]
+    definition = read_definition(_text(release / PROVENANCE))
+    missing = [name for name in definition.files if name not in files]
     if missing:
         raise BundleError(f"{missing[0]} is missing from the release")
-    name, recorded = _read_build(_text(release / "build.json"), recipe)
+    name, recorded = _read_build(_text(release / "build.json"), definition)
     return Release(
         folder=release,
         digest=digest,
         files=files,
         name=name,
-        recipe=recipe,
+        definition=definition,
         recorded=recorded,
         signer=signer,
         known=known,
@@ -154,7 +155,7 @@ class Verifier:
         )
 
     def verify(self, observer: Observer) -> Verification:
-        """Run every step of the recipe and compare what it gives; raises KilnError.
+        """Run every step of the definition and compare what it gives; raises KilnError.
 
         What is not the same again is kept, in ``rebuilt``.
         """
@@ -164,7 +165,8 @@ class Verifier:
         recorded = self._release.recorded
         changed = [name for name, each in made.items() if _outputs(each) != recorded[name].outputs]
         files = [
-            self._judge(name, made, changed, taken, observer) for name in self._release.recipe.files
+            self._judge(name, made, changed, taken, observer)
+            for name in self._release.definition.files
         ]
         verification = Verification(
             name=self._release.name,
@@ -205,30 +207,31 @@ class Verifier:
 
         Raises RequestError where the user must bring something, or has brought another thing.
         """
-        recipe = self._release.recipe
+        definition = self._release.definition
         brought = hash_inputs(self._request, self._paths, self._runner)
-        for name, digest in recipe.inputs.items():
+        for name, digest in definition.inputs.items():
             if name in brought and brought[name].digest != digest:
                 raise RequestError(
                     f"{name.upper()} is not what this release was made from: "
                     f"{brought[name].digest[:12]}… instead of {digest[:12]}…",
-                    hint=f"it was made from {recipe.request.get(name)}",
+                    hint=f"it was made from {definition.request.get(name)}",
                 )
-        if "data" in recipe.inputs and "data" not in brought:
+        if "data" in definition.inputs and "data" not in brought:
             raise RequestError(
                 f"this release was made from a data set that is not in it, "
-                f"{recipe.request.get('data')} with the digest {recipe.inputs['data'][:12]}…",
+                f"{definition.request.get('data')} with the digest "
+                f"{definition.inputs['data'][:12]}…",
                 hint="pass DATA=",
             )
-        source = recipe.files[self._release.weights_file]
-        reason = recipe.fixed.get(source.step)
-        if "weights" in recipe.inputs and "weights" not in brought:
-            reason = f"WEIGHTS={recipe.request.get('weights')} was not given"
+        source = definition.files[self._release.weights_file]
+        reason = definition.fixed.get(source.step)
+        if "weights" in definition.inputs and "weights" not in brought:
+            reason = f"WEIGHTS={definition.request.get('weights')} was not given"
         if reason is None:
-            return list(recipe.steps), brought, {}
+            return list(definition.steps), brought, {}
         path = self._release.folder / self._release.weights_file
         brought[_RELEASED.source] = hash_file_input(path, self._runner)
-        return _from_weights(recipe.steps, source), brought, {source.step: reason}
+        return _from_weights(definition.steps, source), brought, {source.step: reason}
 
     def _judge(
         self,
@@ -238,13 +241,13 @@ class Verifier:
         taken: Mapping[str, str],
         observer: Observer,
     ) -> FileComparison:
-        source = self._release.recipe.files[name]
+        source = self._release.definition.files[name]
         if source.step in taken:
             return FileComparison(name=name, same=True, taken=taken[source.step])
         file = made[source.step].entry.files[source.path]
         if file.sha256 == self._release.files[name]:
             return FileComparison(name=name, same=True)
-        origins = _origins(source.step, self._release.recipe.steps)
+        origins = _origins(source.step, self._release.definition.steps)
         # Where every step gave what build.json says, the file was changed behind its back.
         first = next((step for step in made if step in origins & set(changed)), source.step)
         how = self._difference(self._release.folder / name, file.path, observer)
@@ -260,14 +263,7 @@ class Verifier:
             side: hash_file_input(path, self._runner)
             for side, path in (("left", left), ("right", right))
         }
-        step = Step(
-            name="difference",
-            title=f"compare {left.name}",
-            environment="export",
-            module="stages.export.difference",
-            params={"suffix": suffix},
-            inputs={f"{side}.{suffix}": FromHost(source=side) for side in brought},
-        )
+        step = steps.difference(left.name, suffix)
         own = dataclasses.replace(self._paths, home=self._home)
         runner = Runner(own, self._request.limits, lambda: self._choose_executor(own.root))
         found = runner.run([step], brought, observer, lambda _made: None)["difference"].entry.result
@@ -280,7 +276,7 @@ class Verifier:
         return f"{place}: {found['where']}; {more}"
 
 
-def _read_build(text: str, recipe: Recipe) -> tuple[str, dict[str, Recorded]]:
+def _read_build(text: str, definition: BuildDefinition) -> tuple[str, dict[str, Recorded]]:
     """The build's name, and what it says of every step; raises BundleError."""
     try:
         document = json.loads(text)
@@ -288,7 +284,7 @@ def _read_build(text: str, recipe: Recipe) -> tuple[str, dict[str, Recorded]]:
             step["name"]: Recorded(outputs=dict(step["outputs"]), figures=dict(step["result"]))
             for step in document["steps"]
         }
-        lost = [step.name for step in recipe.steps if step.name not in recorded]
+        lost = [step.name for step in definition.steps if step.name not in recorded]
         if lost:
             raise ValueError(f"it says nothing of the step {lost[0]}")
         return str(document["name"]), recorded

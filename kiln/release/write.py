@@ -19,7 +19,7 @@ from kiln.executors.environments import Environment
 from kiln.plan.plan import Plan
 from kiln.plan.step import FromHost
 from kiln.release.archive import SIGNATURE, SUMS, Content, write_archive
-from kiln.release.provenance import Materials, Recipe, statement_of
+from kiln.release.provenance import BuildDefinition, Materials, statement_of
 from kiln.release.sbom import sbom_of
 from kiln.report.render import render
 from kiln.report.result import BuildResult, StepResult
@@ -66,7 +66,7 @@ def write_release(
     document = portable(result.document())
     with os_errors("cannot read what a release is made of"):
         source = source_files(root)
-        recipe = _recipe(plan, result)
+        definition = _definition(plan, result)
         files: dict[str, Content] = {
             **models,
             **{f"{SOURCE}/{name}": file.path for name, file in source.files.items()},
@@ -74,7 +74,7 @@ def write_release(
             "build.json": _json(document),
             "report.html": render(document).encode("utf-8"),
             "kiln.toml": _request_toml(document["request"]),
-            PROVENANCE: _json(_statement(recipe, result, source, environments)),
+            PROVENANCE: _json(_statement(definition, result, source, environments)),
         }
         if key is not None:
             files |= _signer(key)
@@ -144,9 +144,9 @@ def _check_models(models: Mapping[str, Path], result: BuildResult) -> None:
             )
 
 
-def _recipe(plan: Plan, result: BuildResult) -> Recipe:
+def _definition(plan: Plan, result: BuildResult) -> BuildDefinition:
     steps = {step.name: step for step in result.steps}
-    return Recipe(
+    return BuildDefinition(
         steps=plan.steps,
         files=plan.files,
         inputs=_brought(plan, steps),
@@ -170,7 +170,10 @@ def _brought(plan: Plan, steps: Mapping[str, StepResult]) -> dict[str, str]:
 
 
 def _statement(
-    recipe: Recipe, result: BuildResult, source: Tree, environments: Sequence[Environment]
+    definition: BuildDefinition,
+    result: BuildResult,
+    source: Tree,
+    environments: Sequence[Environment],
 ) -> dict[str, Any]:
     definitions = [each for env in environments for each in (env.dockerfile, env.lock)]
     names = [f"docker/{path.name}" for path in definitions] + [f"targets/{result.target}.toml"]
@@ -181,7 +184,7 @@ def _statement(
         outputs={step.name: digest_of(dict(step.outputs)) for step in result.steps},
     )
     subjects = {name: sha256 for name, (sha256, _size) in result.files.items()}
-    return statement_of(recipe, subjects, materials, version=__version__)
+    return statement_of(definition, subjects, materials, version=__version__)
 
 
 def _fetched(result: BuildResult, environments: Sequence[Environment]) -> dict[str, str]:

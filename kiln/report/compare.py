@@ -117,11 +117,11 @@ def _differences(left: Document, right: Document) -> Iterator[Row]:
 
 
 def _recipe(document: Document, steps: Collection[str]) -> dict[str, Any]:
-    """What was decided for some of the steps. What `verify` asks for is the target's."""
+    """What was decided for some of the steps. What `check-firmware` asks for is the target's."""
     recipe: dict[str, Any] = {"kiln": document["kiln"], "target": document["target"]}
     for step in document["steps"]:
         name, versions = step["name"], step["result"].get("versions", {})
-        if name not in steps or name == "verify":
+        if name not in steps or name == "check-firmware":
             continue
         recipe |= {f"{name}: {key}": value for key, value in step["params"].items()}
         recipe |= {f"{name}: version of {key}": value for key, value in versions.items()}

@@ -58,7 +58,7 @@ def pictures(evidence: Mapping[str, Any]) -> list[Picture]:
             image=picture["image"],
             note=picture["note"],
             truth=marks(picture, "truth"),
-            found={model: marks(picture, model) for model in MODELS if model in picture},
+            found={model: marks(picture, model) for model in MODELS if picture[model] is not None},
         )
         for picture in evidence["pictures"]
     ]

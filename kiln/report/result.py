@@ -44,7 +44,7 @@ class StepResult:
 class Verdict:
     """Whether the firmware takes the model; ``forced`` says that the user wants it all the same.
 
-    ``checks`` are those of the step `verify`: name, title, ok, figure, limit, help.
+    ``checks`` are those of the step `check-firmware`: name, title, ok, figure, limit, help.
     """
 
     accepted: bool
@@ -53,7 +53,7 @@ class Verdict:
 
     @staticmethod
     def of(result: Mapping[str, Any], *, forced: bool) -> Verdict:
-        """What the step `verify` found."""
+        """What the step `check-firmware` found."""
         return Verdict(
             accepted=bool(result["accepted"]),
             forced=forced and not result["accepted"],
@@ -170,7 +170,7 @@ def sram_of(verified: Mapping[str, Any]) -> Usage:
 def numbers_of(steps: Mapping[str, StepResult]) -> Numbers:
     """Collect the figures of a build from what its steps said."""
     compiled = steps["compile"].result if "compile" in steps else {}
-    verified = steps["verify"].result
+    verified = steps["check-firmware"].result
     return Numbers(
         flash=flash_of(verified),
         sram=sram_of(verified),

@@ -27,16 +27,16 @@ STEPS: Mapping[str, tuple[EnvironmentName, str]] = {
     "check": ("train", "check"),
     "import": ("train", "import_weights"),
     "train": ("train", "train"),
-    "pictures": ("train", "pictures"),
+    "images": ("train", "images"),
     "onnx": ("train", "onnx"),
     "quantize": ("export", "quantize"),
     "compile": ("vela", "compile"),
     "reference": ("export", "reference"),
-    "verify": ("vela", "verify"),
+    "check-firmware": ("vela", "check_firmware"),
     "evaluate": ("export", "evaluate"),
     "layers": ("export", "layers"),
-    "answers": ("vela", "answers"),
-    "sights": ("export", "sights"),
+    "tflm-outputs": ("vela", "tflm_outputs"),
+    "emulator-frames": ("export", "emulator_frames"),
 }
 IMGSZ = 64
 #: A training that is over in seconds; its task is the test's.
@@ -263,7 +263,7 @@ def _onnx(run_step: RunStep, weights: Path) -> Path:
 def _pictures(run_step: RunStep, data: Path) -> Path:
     params = {"imgsz": IMGSZ, "calibration": 4, "evaluation": 4, "letterbox": False}
     inputs = {"data": data / "data", "dataset.json": data / "dataset.json"}
-    return run_step("pictures", params, inputs).expect_success().out
+    return run_step("images", params, inputs).expect_success().out
 
 
 def _int8(run_step: RunStep, exported: Path, pictures: Path) -> Path:

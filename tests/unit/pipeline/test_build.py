@@ -29,12 +29,12 @@ OUTPUTS: Mapping[str, Sequence[str]] = {
     "check": ["dataset.json"],
     "train": ["weights.safetensors", "curves.csv"],
     "import": ["weights.safetensors"],
-    "pictures": ["calibration.npy", "evaluation/truth.json"],
+    "images": ["calibration.npy", "evaluation/truth.json"],
     "onnx": ["model.onnx"],
     "quantize": ["float32.tflite", "int8.tflite"],
     "compile": ["vela.tflite", "layers.json"],
     "reference": ["reference.npz"],
-    "verify": ["log.txt"],
+    "check-firmware": ["log.txt"],
     "evaluate": ["evidence.json"],
     "layers": ["layers.json"],
 }
@@ -70,7 +70,7 @@ RESULTS: Mapping[str, Mapping[str, Any]] = {
         "performance_model": "Vela 3-4",
         "operators": {"npu": {"CONV_2D": 3}, "cpu": {}},
     },
-    "verify": VERIFIED,
+    "check-firmware": VERIFIED,
     "evaluate": {
         "images": 4,
         "artifacts": {"float32": {"pose/map50": 0.79}, "int8": {"pose/map50": 0.78}},
@@ -164,8 +164,8 @@ def _build(
     return Build(plan, paths, lambda: executor)
 
 
-MADE = ["demo", "check", "train", "pictures", "onnx", "quantize", "compile"]
-ALL_STEPS = [*MADE, "verify", "evaluate"]
+MADE = ["demo", "check", "train", "images", "onnx", "quantize", "compile"]
+ALL_STEPS = [*MADE, "check-firmware", "evaluate"]
 
 
 def _gives(step: str, result: Mapping[str, Any]) -> Callable[[StepRun, Listener], StepExit]:
@@ -242,7 +242,7 @@ def test_a_model_that_the_firmware_refuses_fails_the_build_before_its_accuracy_i
     paths: Paths,
 ) -> None:
     executor = ScriptedExecutor()
-    executor.fail["verify"] = _gives("verify", REFUSED)
+    executor.fail["check-firmware"] = _gives("check-firmware", REFUSED)
     with pytest.raises(NotAccepted) as error:
         _build(paths, executor, name="dog").run(Record())
     assert error.value.message.splitlines() == [
@@ -271,7 +271,7 @@ def test_another_target_reuses_all_it_can(paths: Paths) -> None:
     _build(paths, ScriptedExecutor()).run(Record())
     executor = ScriptedExecutor()
     result = _build(paths, executor, target="xiao-esp32s3").run(Record())
-    assert executor.ran == ["reference", "verify"]
+    assert executor.ran == ["reference", "check-firmware"]
     assert result.numbers.estimated_ms is None
 
 
@@ -280,7 +280,7 @@ def test_a_changed_setting_runs_its_step_and_what_follows(paths: Paths) -> None:
     executor, record = ScriptedExecutor(), Record()
     quantize = QuantizeSettings(granularity="per-channel")
     _build(paths, executor, quantize=quantize).run(record)
-    assert executor.ran == ["quantize", "compile", "verify", "evaluate"]
+    assert executor.ran == ["quantize", "compile", "check-firmware", "evaluate"]
     assert executor.prepared == ["export", "vela"]
     assert record.why["quantize"] == 'granularity changed from "mixed" to "per-channel"'
 
@@ -311,7 +311,7 @@ def test_steps_that_do_not_wait_for_each_other_run_at_the_same_time(paths: Paths
         met.wait()
         return _gives(run.step, RESULTS.get(run.step, {}))(run, listener)
 
-    executor.fail = {"train": meet, "pictures": meet}
+    executor.fail = {"train": meet, "images": meet}
     result = _build(paths, executor, limits=LimitSettings(steps=2)).run(Record())
     assert [step.name for step in result.steps] == ALL_STEPS, "whatever was done first"
 
@@ -339,8 +339,8 @@ def test_the_first_failure_ends_what_runs_beside_it(paths: Paths) -> None:
         assert started.wait(60)
         return StepExit(code=1)
 
-    executor.fail = {"train": long, "pictures": fails}
-    with pytest.raises(StepCrashed, match="pictures ended with code 1"):
+    executor.fail = {"train": long, "images": fails}
+    with pytest.raises(StepCrashed, match="images ended with code 1"):
         _build(paths, executor, limits=LimitSettings(steps=2)).run(Record())
     assert ended.is_set()
     assert list((paths.store / "tmp").iterdir()) == []
@@ -353,7 +353,7 @@ def test_a_failure_keeps_what_was_finished(paths: Paths) -> None:
         _build(paths, executor).run(Record())
     again = ScriptedExecutor()
     _build(paths, again).run(Record())
-    assert again.ran == ["quantize", "compile", "verify", "evaluate"]
+    assert again.ran == ["quantize", "compile", "check-firmware", "evaluate"]
 
 
 def test_half_written_outputs_of_a_failed_step_are_never_taken(paths: Paths) -> None:
