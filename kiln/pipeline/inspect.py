@@ -93,23 +93,19 @@ class Inspector:
         )
 
     def _check(self, observer: Observer) -> StepOutcome:
-        """Look at the file first: it says itself what task and image size it is for."""
+        """Hold the file against the firmware, for the task and image size that it is made for."""
+        described = self._run([steps.describe(_MODEL)], observer)["describe"]
+        model: ModelDescription = described.result.model
         tasks = self._target.tasks
-        task = self._request.task if self._request.task in tasks else next(iter(tasks))
-        check = steps.check_firmware(self._target, task, None, _MODEL, reference=False)
-        first = dataclasses.replace(check, title="read the file")
-        looked = self._run([first], observer)["check-firmware"]
-        model: ModelDescription = looked.result.model
-        if model.task is not None and model.task in tasks:
-            task = model.task
+        wanted = (model.task, self._request.task, next(iter(tasks)))
+        task = next(task for task in wanted if task is not None and task in tasks)
+        # Without an NPU the host can compute what the board would.
         on_host = self._target.vela is None and model.kind == "int8"
-        final = [
+        needed = [
             *([steps.reference(_MODEL, evaluation=False)] if on_host else []),
             steps.check_firmware(self._target, task, model.imgsz, _MODEL, reference=on_host),
         ]
-        if final == [check]:
-            return looked
-        return self._run(final, observer)["check-firmware"]
+        return self._run(needed, observer)["check-firmware"]
 
     def _evaluate(self, model: ModelDescription, observer: Observer) -> StepOutcome:
         """Measure on the user's data set; raises ModelError for what no host can run."""

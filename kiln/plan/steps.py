@@ -19,6 +19,7 @@ from stages.results.check import CheckResult
 from stages.results.check_firmware import CheckFirmwareResult
 from stages.results.compile import CompileResult
 from stages.results.demo import DemoResult
+from stages.results.describe import DescribeResult
 from stages.results.difference import DifferenceResult
 from stages.results.emulator_frames import EmulatorFramesResult
 from stages.results.evaluate import EvaluateResult
@@ -54,6 +55,7 @@ RESULTS: Mapping[str, type[Any]] = {
     "quantize": QuantizeResult,
     "compile": CompileResult,
     "reference": ReferenceResult,
+    "describe": DescribeResult,
     "check-firmware": CheckFirmwareResult,
     "evaluate": EvaluateResult,
     "layers": LayersResult,
@@ -268,6 +270,18 @@ def reference(model: Input, *, evaluation: bool) -> Step:
         module="stages.export.reference",
         params={},
         inputs={"model.tflite": model, **({"evaluation": _EVALUATION} if evaluation else {})},
+    )
+
+
+def describe(model: Input) -> Step:
+    """Say what a TFLite file is."""
+    return Step(
+        name="describe",
+        title="read the file",
+        environment="vela",
+        module="stages.vela.describe",
+        params={},
+        inputs={"model.tflite": model},
     )
 
 
