@@ -136,7 +136,7 @@ def _emulated_board(request: MonitorRequest, session: Session) -> Iterator[Attac
     """A board that sees the images of the demo data set, with the model of a build on it."""
     # A real board needs none of it.
     from kiln.emulator.board import EmulatedBoard
-    from kiln.emulator.recorded_model import prepare_eye
+    from kiln.emulator.recorded_model import record_model
     from kiln.pipeline.runner import Runner
     from kiln.report.result import load_build
 
@@ -146,10 +146,10 @@ def _emulated_board(request: MonitorRequest, session: Session) -> Iterator[Attac
         folder = request.build or _demo_build(build, target, session)
         built = load_build(folder)
         runner = Runner(session.paths, build.limits, session.executor(build))
-        eye = prepare_eye(built, folder, target, runner, session.terminal.progress())
+        recorded = record_model(built, folder, target, runner, session.terminal.progress())
     model = (folder / built.deployed).read_bytes()
     address = target.flash.model_address
-    with EmulatedBoard(eye) as board:
+    with EmulatedBoard(recorded) as board:
         board.flash[address : address + len(model)] = model
         board.reset()
         attached = Attached(port=Port(path=board.port), target=target)

@@ -20,7 +20,7 @@ from kiln.device.sscma import Board
 from kiln.emulator.board import EmulatedBoard
 from kiln.emulator.faults import Faults, Noise
 from kiln.emulator.firmware import Camera
-from kiln.emulator.postprocess import Candidate, Sight
+from kiln.emulator.postprocess import Candidate, RecordedFrame
 from kiln.errors import BoardError, BoardGone, RequestError
 from tests.support.checkout import ROOT
 
@@ -44,13 +44,13 @@ class StillEye:
     pose = True
     resolution = (240, 240)
 
-    def recognises(self, memory: memoryview) -> bool:
+    def matches(self, memory: memoryview) -> bool:
         return bytes(memory[: len(MODEL)]) == MODEL
 
-    def look(self, frame: int) -> Sight:
+    def infer(self, frame: int) -> RecordedFrame:
         del frame
         points = tuple((100.0 + n, 60.0 + n, 0.9) for n in range(17))
-        return Sight(
+        return RecordedFrame(
             JPEG,
             (
                 Candidate(corners=(80, 40, 140, 200), score=0.87, points=points),
@@ -212,7 +212,7 @@ def test_noise_on_the_line_is_survived(
     monkeypatch.setattr("kiln.device.sscma._QUIET_S", 0.2)
     frames = client.invoke(60, with_images=False)
     seen = [next(frames)]
-    noise = Noise(drop=0.0002, double=0.0002, corrupt=0.0002)
+    noise = Noise(drop=0.0002, duplicate=0.0002, corrupt=0.0002)
     board.set_faults(Faults(seed=seed, to_host=noise))
     seen += list(frames)
     assert len(seen) >= 30
