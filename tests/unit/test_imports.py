@@ -26,7 +26,7 @@ TIERS = (
 )
 #: What the driver may load only when a step is to run or there is something to show.
 HEAVY = (
-    *("docker", "yaml", "rich", "requests", "uv", "numpy", "jinja2", "pygal"),
+    *("docker", "yaml", "rich", "requests", "uv", "numpy", "jinja2"),
     *("cryptography", "cyclonedx", "google", "tomli_w"),
     *("serial", "xmodem", "starlette", "uvicorn", "websockets"),
 )
