@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from rich.console import Console, RenderableType
 from rich.markup import escape
 
-from kiln.cli.progress import SECONDS_A_LINE, BuildProgress, TransferBar
+from kiln.cli.progress import BuildProgress
 from kiln.errors import KilnError, RequestError
-from kiln.report.board_record import Proof
 
 _STYLES: Mapping[str, str] = {"✓": "green", "✕": "red", "=": "dim", "!": "yellow", "▸": "bold"}
 
@@ -27,6 +26,11 @@ class Terminal:
             stderr=True, highlight=False, width=None if sys.stderr.isatty() else 1000
         )
         self._warned: set[str] = set()
+
+    @property
+    def progress_console(self) -> Console:
+        """Where a command draws how far it is."""
+        return self._err
 
     # Results
 
@@ -55,20 +59,6 @@ class Terminal:
             )
         return self._err.input(f"{what}: ", password=True)
 
-    def proved(self, proof: Proof) -> None:
-        """What a board does with a model: every check, and the time beside the estimate."""
-        for check in proof.checks:
-            expected = "" if check.ok else f", expected {check.expected}"
-            mark = "✓" if check.ok else "✕"
-            self.mark(mark, f"{check.title}: {check.figure}{expected}", out=True)
-        estimate = "" if proof.estimated_ms is None else f", {proof.estimated_ms:.1f} estimated"
-        self._out.print(
-            f"speed     {proof.inference_ms:g} ms measured on board{estimate}; "
-            f"{proof.preprocess_ms:g} ms before it and {proof.postprocess_ms:g} ms after it"
-        )
-        for warning in proof.warnings:
-            self.warn(warning, "")
-
     # Errors
 
     def error(self, error: KilnError) -> None:
@@ -82,10 +72,6 @@ class Terminal:
 
     def say(self, message: str, /) -> None:
         self.mark("▸", message)
-
-    def transfer(self) -> TransferBar:
-        """What shows how far a transfer to a board is."""
-        return TransferBar(self._err, SECONDS_A_LINE)
 
     def progress(self) -> BuildProgress:
         """What shows a build live."""

@@ -47,7 +47,7 @@ def release(key: Path | None, config: Path | None, **flags: Any) -> None:
         # The digest under which another host's release can be compared with this one.
         terminal.print(f"sha256    {hash_file(path)}")
         for warning in result.warnings:
-            terminal.warn(warning["message"], warning["hint"])
+            terminal.warn(warning.message, warning.hint)
 
 
 @click.command()

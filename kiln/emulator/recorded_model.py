@@ -24,6 +24,7 @@ from kiln.plan.plan import data_steps
 from kiln.plan.request import BuildRequest
 from kiln.plan.step import FromHost, Step
 from kiln.plan.targets import Target
+from kiln.report.result import BuildResult
 
 _INT8_ENDING = "_full_integer_quant.tflite"
 #: yolov8n takes half a second a picture in the interpreter's plain loops.
@@ -53,23 +54,23 @@ class BuiltEye:
 
 
 def prepare_eye(
-    document: Mapping[str, Any], folder: Path, target: Target, runner: Runner, observer: Observer
+    build: BuildResult, folder: Path, target: Target, runner: Runner, observer: Observer
 ) -> BuiltEye:
-    """Run a build's model, whose build.json is ``document``, on the demo pictures.
+    """Run the model of a build, which lies in ``folder``, on the demo images.
 
     What has been run before is found in the store. Raises KilnError.
     """
-    request = BuildRequest(target=target.name, task=document["task"])
-    name = next((name for name in document["files"] if name.endswith(_INT8_ENDING)), None)
+    request = BuildRequest(target=target.name, task=build.task)
+    name = next((name for name in build.files if name.endswith(_INT8_ENDING)), None)
     if name is None:
         raise ModelError(f"{folder} has no int8 model", hint="build it again")
     brought = {"model": hash_file_input((folder / name).absolute(), runner)}
     data, needed = data_steps(request)
-    needed += [steps.images(request, target, data, document["imgsz"]), *eye_steps()]
+    needed += [steps.images(request, target, data, build.imgsz), *eye_steps()]
     made = runner.run(needed, brought, observer)
     sights = made["emulator-frames"].entry.files["sights.json"].path
-    sha256, size = document["files"][document["deployed"]]
-    return read_eye(sights, sha256=sha256, size=size)
+    flashed = build.deployed_file
+    return read_eye(sights, sha256=flashed.sha256, size=flashed.bytes)
 
 
 def eye_steps() -> list[Step]:

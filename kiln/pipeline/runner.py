@@ -28,6 +28,7 @@ from kiln.pipeline.events import (
 from kiln.pipeline.step_log import StepLog, failure_of
 from kiln.plan.request import LimitSettings
 from kiln.plan.step import FromHost, Step
+from kiln.plan.steps import read_result
 from kiln.store.sources import sources_digest
 from kiln.store.store import Entry, Miss, Recipe, Store
 from kiln.store.tree import Tree, digest_of
@@ -59,6 +60,11 @@ class StepOutcome:
     entry: Entry
     reused: bool
 
+    @functools.cached_property
+    def result(self) -> Any:
+        """What the step gave: its own record of ``stages.results``."""
+        return read_result(self.step.name, self.entry.result, "entry.json")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Job:
@@ -71,7 +77,7 @@ class _Job:
 
 
 class Runner:
-    """Runs steps at one default_paths. ``choose_executor`` is called only if something must run."""
+    """Runs steps in one home. ``choose_executor`` is called only if something must run."""
 
     def __init__(
         self, paths: Paths, limits: LimitSettings, choose_executor: Callable[[], Executor]

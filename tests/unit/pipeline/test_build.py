@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import sys
 import threading
@@ -23,6 +24,12 @@ from kiln.plan.plan import make_plan
 from kiln.plan.request import BuildRequest, EvaluationSettings, LimitSettings, QuantizeSettings
 from kiln.plan.targets import load_target
 from kiln.system import process
+from stages.results.check_firmware import CheckFirmwareResult
+from stages.results.fetch import FetchResult
+from stages.results.import_weights import ImportResult
+from stages.results.layers import LayersResult
+from stages.results.reference import ReferenceResult
+from tests.chaos import standin
 from tests.support.checkout import ROOT
 
 OUTPUTS: Mapping[str, Sequence[str]] = {
@@ -44,42 +51,34 @@ CONTENTS: Mapping[str, str] = {
     "curves.csv": "epoch,box/map50\n1,0.25\n2,nan\n",
     "compile layers.json": "[]",
     "layers layers.json": '{"layers": [{"name": "conv", "operator": "CONV_2D", "snr_db": 30.0}]}',
-    "evidence.json": '{"pictures": [], "precision_recall": {}, "names": [], "skeleton": []}',
+    "evidence.json": '{"images": [], "precision_recall": {}, "names": [], "skeleton": []}',
 }
-CHECK = {"name": "arena", "title": "tensor arena", "figure": "294 KiB", "limit": "1110 KiB"}
-VERIFIED: Mapping[str, Any] = {
-    "accepted": True,
-    "checks": [{**CHECK, "ok": True, "help": ""}],
-    "arena": {"used_kib": 294.0, "limit_kib": 1110, "source": "Vela and TensorFlow Lite Micro"},
-    "flash": {"used_kib": 2245.0, "limit_kib": 10240},
+#: What each step says of what it made.
+RESULTS: Mapping[str, Any] = {
+    **standin.RESULTS,
+    "fetch-data": FetchResult(url="https://host/data.zip", sha256="a" * 64, bytes=9, versions={}),
+    "import": ImportResult(
+        task="pose",
+        nc=1,
+        names=("person",),
+        kpt_shape=(17, 3),
+        model="yolov8n-pose",
+        parameters=9,
+        versions={},
+    ),
+    "reference": ReferenceResult(images=2, pictures="evaluation", outputs=7, versions={}),
+    "layers": LayersResult(compared=1, worst=("conv",), images=4, versions={}),
 }
-REFUSED: Mapping[str, Any] = {
-    **VERIFIED,
-    "accepted": False,
-    "checks": [{**CHECK, "figure": "1171 KiB", "ok": False, "help": "a smaller IMGSZ"}],
-}
-RESULTS: Mapping[str, Mapping[str, Any]] = {
-    "check": {"nc": 1},
-    "train": {"metrics": {"pose/map50": 0.8}},
-    "quantize": {"operators": {"CONV_2D": 3}},
-    "compile": {
-        "sram_kib": 292.9,
-        "flash_kib": 2245.0,
-        "cycles": 27_000_000,
-        "inference_ms": 67.8,
-        "estimator": "Vela 4.5.0",
-        "performance_model": "Vela 3-4",
-        "operators": {"npu": {"CONV_2D": 3}, "cpu": {}},
-    },
-    "check-firmware": VERIFIED,
-    "evaluate": {
-        "images": 4,
-        "artifacts": {"float32": {"pose/map50": 0.79}, "int8": {"pose/map50": 0.78}},
-        "drop": {"pose/map50": 1.0},
-        "outputs": [],
-        "classes": [],
-    },
-}
+_CHECKED: CheckFirmwareResult = RESULTS["check-firmware"]
+REFUSED = dataclasses.replace(
+    _CHECKED,
+    accepted=False,
+    checks=(
+        dataclasses.replace(
+            _CHECKED.checks[0], figure="1171 KiB", ok=False, help="a smaller IMGSZ"
+        ),
+    ),
+)
 
 
 Script = Callable[[StepRun, StepObserver], StepExit]
@@ -116,12 +115,13 @@ class ScriptedExecutor:
             content = CONTENTS.get(f"{run.step} {name}") or CONTENTS.get(name)
             path.write_text(content or f"{run.step} {name} {taken}", encoding="utf-8")
         observe(LogLine(text="working"))
-        return _finish(observe, RESULTS.get(run.step, {}))
+        return _finish(observe, RESULTS[run.step])
 
 
-def _finish(observe: StepObserver, result: Mapping[str, Any], **facts: Any) -> StepExit:
+def _finish(observe: StepObserver, result: Any, **facts: Any) -> StepExit:
     """A good end, told as steps and executors tell it."""
-    observe(Finished(seconds=1, peak_memory_mib=100, result=result))
+    table = json.loads(json.dumps(dataclasses.asdict(result)))
+    observe(Finished(seconds=1, peak_memory_mib=100, result=table))
     return StepExit(code=0, facts=facts)
 
 
@@ -167,7 +167,7 @@ MADE = ["demo", "check", "train", "images", "onnx", "quantize", "compile"]
 ALL_STEPS = [*MADE, "check-firmware", "evaluate"]
 
 
-def _gives(step: str, result: Mapping[str, Any]) -> Script:
+def _gives(step: str, result: Any) -> Script:
     """A run that leaves a step's usual files and says another result."""
 
     def run(run: StepRun, observe: StepObserver) -> StepExit:
@@ -187,8 +187,7 @@ def test_the_second_build_runs_nothing_and_gives_the_same_files(paths: Paths) ->
     second = _build(paths, second_executor).run(record)
     assert second_executor.ran == second_executor.prepared == []
     assert record.reused == ALL_STEPS
-    assert second.did_nothing
-    assert not first.did_nothing
+    assert any("nothing to do" in text for text in record.said)
     assert second.document() == first.document()
 
 
@@ -261,8 +260,8 @@ def test_layers_are_shown_where_they_were_asked_for(paths: Paths) -> None:
     executor = ScriptedExecutor()
     asked = _build(paths, executor, evaluation=EvaluationSettings(layers=True)).run(Record())
     assert executor.ran == ["layers"]
-    assert plain.evidence["layers"] == []
-    assert [layer["name"] for layer in asked.evidence["layers"]] == ["conv"]
+    assert plain.evidence.layers == ()
+    assert [layer.name for layer in asked.evidence.layers] == ["conv"]
 
 
 def test_another_target_reuses_all_it_can(paths: Paths) -> None:
@@ -307,7 +306,7 @@ def test_steps_that_do_not_wait_for_each_other_run_at_the_same_time(paths: Paths
 
     def meet(run: StepRun, observe: StepObserver) -> StepExit:
         met.wait()
-        return _gives(run.step, RESULTS.get(run.step, {}))(run, observe)
+        return _gives(run.step, RESULTS[run.step])(run, observe)
 
     executor.scripts = {"train": meet, "images": meet}
     result = _build(paths, executor, limits=LimitSettings(steps=2)).run(Record())
@@ -399,7 +398,7 @@ def test_a_result_file_that_was_changed_is_laid_out_again(paths: Paths) -> None:
     model = paths.results / "grove-v2/dog/dog.onnx"
     model.write_text("mine")
     _build(paths, ScriptedExecutor(), name="dog").run(Record())
-    assert model.stat().st_size == result.files["dog.onnx"][1]
+    assert model.stat().st_size == result.files["dog.onnx"].bytes
 
 
 def test_explain_says_why_and_changes_nothing(paths: Paths) -> None:
@@ -450,7 +449,7 @@ def test_two_classes_for_pose_stop_before_training(paths: Paths) -> None:
 
     def two(run: StepRun, observe: StepObserver) -> StepExit:
         (run.out / "dataset.json").write_text("{}")
-        return _finish(observe, {"nc": 2})
+        return _finish(observe, dataclasses.replace(RESULTS["check"], nc=2))
 
     executor.scripts["check"] = two
     with pytest.raises(KilnError, match="2 classes for pose"):
@@ -465,11 +464,11 @@ def test_a_gpu_that_the_engine_did_not_give_is_a_warning(paths: Paths) -> None:
         for name in OUTPUTS["train"]:
             (run.out / name).write_text(CONTENTS.get(name, "trained"))
         observe(Device(kind="cpu", name="CPU"))
-        return _finish(observe, {}, gpu_requested=True)
+        return _finish(observe, RESULTS["train"], gpu_requested=True)
 
     executor.scripts["train"] = on_cpu
     result = _build(paths, executor).run(Record())
-    assert any("asked for a GPU" in warning["message"] for warning in result.warnings)
+    assert any("asked for a GPU" in warning.message for warning in result.warnings)
 
 
 def test_own_weights_of_other_classes_than_the_data_set_s(paths: Paths, tmp_path: Path) -> None:
@@ -479,17 +478,17 @@ def test_own_weights_of_other_classes_than_the_data_set_s(paths: Paths, tmp_path
 
     def of_three_classes(run: StepRun, observe: StepObserver) -> StepExit:
         (run.out / "weights.safetensors").write_text("imported")
-        return _finish(observe, {"nc": 3})
+        return _finish(observe, dataclasses.replace(RESULTS["import"], nc=3))
 
     def fetched(run: StepRun, observe: StepObserver) -> StepExit:
         (run.out / "data").mkdir()
         (run.out / "data" / "data.yaml").write_text("names")
-        return _finish(observe, {})
+        return _finish(observe, RESULTS["fetch-data"])
 
     executor.scripts = {"import": of_three_classes, "fetch-data": fetched}
     request = {"weights": str(weights), "data": "coco8.yaml", "task": "detect"}
     result = _build(paths, executor, **request).run(Record())
-    assert [warning["message"] for warning in result.warnings] == [
+    assert [warning.message for warning in result.warnings] == [
         "the weights and the data set do not match: classes 3 against 1"
     ]
 
@@ -501,7 +500,7 @@ def test_a_data_set_of_poses_is_no_mismatch_for_detection_weights(
     weights.write_bytes(b"weights")
     executor = ScriptedExecutor()
 
-    def gives(path: str, result: Mapping[str, Any]) -> Script:
+    def gives(path: str, result: Any) -> Script:
         def run(run: StepRun, observe: StepObserver) -> StepExit:
             (run.out / path).parent.mkdir(exist_ok=True)
             (run.out / path).write_text("given")
@@ -510,9 +509,11 @@ def test_a_data_set_of_poses_is_no_mismatch_for_detection_weights(
         return run
 
     executor.scripts = {
-        "fetch-data": gives("data/data.yaml", {}),
-        "check": gives("dataset.json", {"nc": 1, "kpt_shape": [17, 3]}),
-        "import": gives("weights.safetensors", {"nc": 1, "kpt_shape": None}),
+        "fetch-data": gives("data/data.yaml", RESULTS["fetch-data"]),
+        "check": gives("dataset.json", RESULTS["check"]),
+        "import": gives(
+            "weights.safetensors", dataclasses.replace(RESULTS["import"], kpt_shape=None)
+        ),
     }
     request = {"weights": str(weights), "data": "coco8-pose.yaml", "task": "detect"}
     assert not _build(paths, executor, **request).run(Record()).warnings
