@@ -20,22 +20,11 @@ from typing import Any
 
 from kiln.errors import BoardError
 from kiln.report.result import BuildResult
+from stages import coco
 from stages.results.onnx import OnnxResult
 
 #: Of the 4095 bytes of a request; the rest holds `AT+`, a tag, `@INFO=""` and the end.
 MAX_INFO_CHARACTERS = 4064
-
-#: COCO's keypoints, and which of them are joined: what a data set of 17 is taken to have.
-COCO_KEYPOINTS = (
-    *("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder"),
-    *("left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip"),
-    *("left_knee", "right_knee", "left_ankle", "right_ankle"),
-)
-COCO_SKELETON = (
-    *((15, 13), (13, 11), (16, 14), (14, 12), (11, 12)),
-    *((5, 11), (6, 12), (5, 6), (5, 7), (6, 8), (7, 9), (8, 10)),
-    *((1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)),
-)
 
 _CATEGORIES = {"pose": "Pose Detection", "detect": "Object Detection"}
 _ALGORITHMS = {"pose": "YOLOv8 Pose", "detect": "YOLOv8"}
@@ -82,15 +71,15 @@ def describe(build: BuildResult) -> Description:
     exported = build.step("onnx")
     network: OnnxResult | None = exported.result if exported else None
     count = network.kpt_shape[0] if network and network.kpt_shape else 0
-    is_coco = count == len(COCO_KEYPOINTS)
+    is_coco = count == len(coco.KEYPOINTS)
     return Description(
         name=build.name,
         sha256=build.deployed_file.sha256,
         size=build.deployed_file.bytes,
         task=build.task,
         classes=network.names if network else (),
-        keypoints=COCO_KEYPOINTS if is_coco else tuple(f"point {n}" for n in range(count)),
-        skeleton=COCO_SKELETON if is_coco else (),
+        keypoints=coco.KEYPOINTS if is_coco else tuple(f"point {n}" for n in range(count)),
+        skeleton=coco.skeleton(count),
     )
 
 
