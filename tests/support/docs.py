@@ -35,6 +35,7 @@ class Shown:
 
 
 def blocks_of(page: str, language: str) -> list[str]:
+    """What stands in a page's fenced blocks of one language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", TEXT[page], re.DOTALL | re.MULTILINE)
 
 
@@ -67,13 +68,13 @@ def _workflow_scripts(page: str) -> list[str]:
 
 
 def shown_commands() -> list[Shown]:
+    """Every command of kiln and make, in blocks, in workflows and in the text."""
     found = []
     for page in TEXT:
         for script in [*blocks_of(page, "sh"), *_workflow_scripts(page)]:
             found += [Shown(page=page, words=(*each,), whole=True) for each in commands_of(script)]
         for text in _SHOWN.findall(prose_of(page)):
-            words = (*text.split(),)
-            found.append(Shown(page=page, words=words, whole=False))
+            found.append(Shown(page=page, words=(*text.split(),), whole=False))
     return [each for each in found if each.words[0] in ("kiln", "make")]
 
 

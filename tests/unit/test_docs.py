@@ -276,10 +276,8 @@ def test_every_flag_and_make_variable_of_a_build_is_listed_beside_its_setting() 
 def test_every_command_is_listed_with_its_own_options() -> None:
     rows = {row[0].strip("`"): row for row in table_rows("configuration.md", "command")}
     assert rows.keys() == LEAVES.keys()
-    settings = {
-        option for row in table_rows("configuration.md", "`kiln.toml`") for option in row[1:2]
-    }
-    shared = {each.strip("`") for each in settings} | {"--config"}
+    settings = table_rows("configuration.md", "`kiln.toml`")
+    shared = {row[1].strip("`") for row in settings} | {"--config"}
     for name, command in LEAVES.items():
         for option in _options(command):
             names = {*option.opts, *option.secondary_opts}
