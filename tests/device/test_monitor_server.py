@@ -308,7 +308,7 @@ def test_skipped_frames_are_counted_for_the_slow_one(monitor: Monitor) -> None:
             monitor.session.events.put(
                 detections(image=jpeg(number) + bytes(100_000) + b"\xff\xd9")
             )
-        # The line to this test holds some frames, the mailbox a few more.
+        # The line to this test holds some frames, its queue a few more.
         _until(monitor.session.events.empty)
         state = _state(live, lambda state: state["events"] == 400 and state["skipped"])
         shown = 400 - state["skipped"]
