@@ -1,6 +1,6 @@
 """Takes a screenshot of the monitor's page: FILE.png [WIDTH HEIGHT [dark]]
 
-Maintainers make README's image with it, from the emulated board with the demo's model.
+Maintainers make the image in docs/ with it, from the emulated board with the demo's model.
 """
 
 from __future__ import annotations

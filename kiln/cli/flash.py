@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ from kiln.plan.plan import make_plan
 from kiln.plan.request import BuildRequest
 from kiln.plan.targets import Target, load_target
 from kiln.report.board_record import BoardRecord, write_board_record
-from kiln.report.result import load_build, reading
+from kiln.report.result import BUILD_FILE, BuildResult, load_build
 
 #: A board with a USB port of its own vanishes from the bus while it restarts.
 _RETURN_S = 10.0
@@ -94,9 +93,9 @@ def flash(
 def flash_board(request: FlashRequest, session: Session) -> None:
     """Write a model to a board; every refusal comes before its port is opened."""
     terminal = session.terminal
-    plan, document = _plan(request, session)
+    plan, build = _plan(request, session)
     checks = request.check and plan.target.device.protocol == "sscma"
-    labels = describe(document) if checks and document is not None else None
+    labels = describe(build) if checks and build is not None else None
     port = find_port(plan.target, request.port, attached_ports())
     started = time.monotonic()
     terminal.say(f"{plan.file} to {plan.target.title} at {port}")
@@ -107,8 +106,8 @@ def flash_board(request: FlashRequest, session: Session) -> None:
         f"{plan.address:#x} of {plan.target.title} at {port.path} "
         f"in {time.monotonic() - started:.1f} s"
     )
-    if labels is not None and document is not None:
-        _check(plan, labels, document, port, terminal)
+    if labels is not None and build is not None:
+        _check(plan, labels, build, port, terminal)
     elif checks:
         terminal.say("not checked on the board: a bare file has no labels and no estimate")
 
@@ -128,11 +127,11 @@ def show_record(record: BoardRecord, terminal: Terminal) -> None:
         terminal.warn(warning)
 
 
-def _plan(request: FlashRequest, session: Session) -> tuple[FlashPlan, Mapping[str, Any] | None]:
-    """What is written where, and the build.json that it stands in, if it does."""
+def _plan(request: FlashRequest, session: Session) -> tuple[FlashPlan, BuildResult | None]:
+    """What is written where, and the build that it is from, if it is from one."""
     source = request.source
     targets = session.paths.root / "targets"
-    if source is not None and source.is_file() and source.name != "build.json":
+    if source is not None and source.is_file() and source.name != BUILD_FILE:
         target = load_target(targets, request.build.target)
         plan = plan_file(source, target, request.address)
         if not request.build.force:
@@ -141,18 +140,17 @@ def _plan(request: FlashRequest, session: Session) -> tuple[FlashPlan, Mapping[s
     if source is None:
         target = load_target(targets, request.build.target)
         source = session.paths.result_of(target.name, make_plan(request.build, target).name)
-        if not (source / "build.json").is_file():
+        if not (source / BUILD_FILE).is_file():
             raise RequestError(
                 f"there is no model for {target.name} yet: {source} is not there",
                 hint=f"make it first, with the same settings: make model TARGET={target.name}",
             )
-    document = load_build(source)
+    build = load_build(source)
     folder = source if source.is_dir() else source.parent
-    with reading("the flash"):
-        named = request.source is None or request.target_given
-        target = load_target(targets, request.build.target if named else document["target"])
-        force = request.build.force
-        return plan_flash(document, folder, target, request.address, force=force), document
+    named = request.source is None or request.target_given
+    target = load_target(targets, request.build.target if named else build.target)
+    plan = plan_flash(build, folder, target, request.address, force=request.build.force)
+    return plan, build
 
 
 def _inspect(file: Path, request: BuildRequest, target: Target, session: Session) -> None:
@@ -198,7 +196,7 @@ def _write_esp(plan: FlashPlan, port: Port, bar: TransferBar, session: Session) 
 def _check(
     plan: FlashPlan,
     labels: Description,
-    document: Mapping[str, Any],
+    build: BuildResult,
     port: Port,
     terminal: Terminal,
 ) -> None:
@@ -213,14 +211,14 @@ def _check(
             AtClient(link),
             labels,
             address=plan.address,
-            estimated_ms=document["numbers"]["estimated_ms"],
+            estimated_ms=build.numbers.estimated_ms,
         )
     finally:
         link.close()
     show_record(record, terminal)
     if plan.build is not None:
         write_board_record(plan.build, record)
-        write_report(plan.build, document)
+        write_report(plan.build, build)
     if not record.ok:
         raise BoardError(
             "the board does not run this model as expected: " + "; ".join(record.failures),

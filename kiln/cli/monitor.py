@@ -144,16 +144,16 @@ def _emulated_board(request: MonitorRequest, session: Session) -> Iterator[Attac
     build = BuildRequest(target=target.name, executor=request.executor or "auto")
     with session.working():
         folder = request.build or _demo_build(build, target, session)
-        document = load_build(folder)
+        built = load_build(folder)
         runner = Runner(session.paths, build.limits, session.executor(build))
-        model = record_model(document, folder, target, runner, session.terminal)
-    model = (folder / document["deployed"]).read_bytes()
+        recorded = record_model(built, folder, target, runner, session.terminal.progress())
+    model = (folder / built.deployed).read_bytes()
     address = target.flash.model_address
-    with EmulatedBoard(model) as board:
+    with EmulatedBoard(recorded) as board:
         board.flash[address : address + len(model)] = model
         board.reset()
         attached = AttachedBoard(port=Port(path=board.port), target=target)
-        _write_labels(attached, describe(document))
+        _write_labels(attached, describe(built))
         yield attached
 
 
@@ -166,7 +166,7 @@ def _demo_build(request: BuildRequest, target: Target, session: Session) -> Path
     folder = session.paths.result_of(target.name, plan.name)
     if not (folder / "build.json").is_file():
         session.terminal.say("the demo needs a model, which is made first: this takes some minutes")
-        Build(plan, session.paths, session.executor(request)).run(session.terminal)
+        Build(plan, session.paths, session.executor(request)).run(session.terminal.progress())
     return folder
 
 

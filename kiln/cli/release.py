@@ -34,7 +34,7 @@ def release(key: Path | None, config: Path | None, **flags: Any) -> None:
     terminal = session.terminal
     signing_key = None if key is None else read_private_key(key, terminal.ask_secret)
     for build in planned_builds(requests_of(config, flags), session):
-        result = build.run(terminal)
+        result = build.run(terminal.progress())
         path = write_release(
             build.plan,
             result,
@@ -47,7 +47,7 @@ def release(key: Path | None, config: Path | None, **flags: Any) -> None:
         # The digest under which another host's release can be compared with this one.
         terminal.print(f"sha256    {hash_file(path)}")
         for warning in result.warnings:
-            terminal.warn(warning["message"], warning["hint"])
+            terminal.warn(warning.message, warning.hint)
 
 
 @click.command()
@@ -60,7 +60,7 @@ def release(key: Path | None, config: Path | None, **flags: Any) -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Accept no other signature than one by this key.",
 )
-@option("--trust-bundle/--no-trust-bundle", help="Run its code, whoever made it.")
+@option("--trust-bundle/--no-trust-bundle", help="Run its code without knowing who made it.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
 def verify(
     bundle: Path,
@@ -71,7 +71,8 @@ def verify(
 ) -> None:
     """Check a release's signature and sums, build it again, and compare every file.
 
-    Ends with 15 if it is damaged or by somebody else, with 16 if a file is not the same again.
+    Ends with 15 if it is damaged or not signed by the given key, with 16 if a file comes out
+    differently.
     """
     session = Session.start()
     request = load_request(Flags(**flags), None, Path.cwd())
@@ -85,7 +86,7 @@ def verify(
             lambda root: session.executor(request, root=root)(),
             trusted=bool(trust_bundle),
         )
-        found = verifier.verify(session.terminal)
+        found = verifier.verify(session.terminal.progress())
     if as_json:
         session.terminal.json(dataclasses.asdict(found))
     else:

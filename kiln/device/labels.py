@@ -18,22 +18,13 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kiln.errors import BoardError, RequestError
+from kiln.errors import BoardError
+from kiln.report.result import BuildResult
+from stages import coco
+from stages.results.onnx import OnnxResult
 
 #: Of the 4095 bytes of a request; the rest holds `AT+`, a tag, `@INFO=""` and the end.
 MAX_INFO_CHARACTERS = 4064
-
-#: COCO's keypoints, and which of them are joined: what a data set of 17 is taken to have.
-COCO_KEYPOINTS = (
-    *("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder"),
-    *("left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip"),
-    *("left_knee", "right_knee", "left_ankle", "right_ankle"),
-)
-COCO_SKELETON = (
-    *((15, 13), (13, 11), (16, 14), (14, 12), (11, 12)),
-    *((5, 11), (6, 12), (5, 6), (5, 7), (6, 8), (7, 9), (8, 10)),
-    *((1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)),
-)
 
 _CATEGORIES = {"pose": "Pose Detection", "detect": "Object Detection"}
 _ALGORITHMS = {"pose": "YOLOv8 Pose", "detect": "YOLOv8"}
@@ -75,27 +66,21 @@ class DescriptionTooLong(BoardError):
         )
 
 
-def describe(document: Mapping[str, Any]) -> Description:
-    """The description of a build's deployed model, from its build.json; raises RequestError."""
-    try:
-        sha256, size = document["files"][document["deployed"]]
-        made = next(step["result"] for step in document["steps"] if step["name"] == "onnx")
-        count = made["kpt_shape"][0] if made["kpt_shape"] else 0
-        is_coco = count == len(COCO_KEYPOINTS)
-        return Description(
-            name=str(document["name"]),
-            sha256=str(sha256),
-            size=int(size),
-            task=str(document["task"]),
-            classes=tuple(str(name) for name in made["names"]),
-            keypoints=COCO_KEYPOINTS if is_coco else tuple(f"point {n}" for n in range(count)),
-            skeleton=COCO_SKELETON if is_coco else (),
-        )
-    except (LookupError, TypeError, ValueError, StopIteration) as error:
-        raise RequestError(
-            f"build.json does not describe its model ({type(error).__name__}: {error})",
-            hint="the build command writes it again",
-        ) from error
+def describe(build: BuildResult) -> Description:
+    """What a build says of the model that goes onto the board."""
+    exported = build.step("onnx")
+    network: OnnxResult | None = exported.result if exported else None
+    count = network.kpt_shape[0] if network and network.kpt_shape else 0
+    is_coco = count == len(coco.KEYPOINTS)
+    return Description(
+        name=build.name,
+        sha256=build.deployed_file.sha256,
+        size=build.deployed_file.bytes,
+        task=build.task,
+        classes=network.names if network else (),
+        keypoints=coco.KEYPOINTS if is_coco else tuple(f"point {n}" for n in range(count)),
+        skeleton=coco.skeleton(count),
+    )
 
 
 def to_info(description: Description) -> str:
@@ -151,7 +136,7 @@ def _document(description: Description) -> dict[str, Any]:
         "classes": description.classes,
         "model_type": "TFLite",
         "algorithm": _ALGORITHMS.get(description.task, ""),
-        "description": "StepOutcome by Kiln",
+        "description": "Made by Kiln",
         "checksum": f"SHA-256: {digest}",
         "size": str(description.size),
         "author": "Kiln",

@@ -10,20 +10,20 @@ import base64
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from kiln.emulator.postprocess import Candidate, RecordedFrame
 from kiln.errors import ModelError
 from kiln.pipeline.build import hash_file_input
-from kiln.pipeline.runner import Observer, Runner
+from kiln.pipeline.events import Observer
+from kiln.pipeline.runner import Runner
 from kiln.plan import steps
 from kiln.plan.plan import data_steps
 from kiln.plan.request import BuildRequest
 from kiln.plan.schema import read_record
 from kiln.plan.step import FromHost, Step
 from kiln.plan.targets import Target
+from kiln.report.result import BuildResult
 from stages.results.emulator_frames import Frame, Frames
 
 _INT8_ENDING = "_full_integer_quant.tflite"
@@ -54,23 +54,23 @@ class RecordedModel:
 
 
 def record_model(
-    document: Mapping[str, Any], folder: Path, target: Target, runner: Runner, observer: Observer
+    build: BuildResult, folder: Path, target: Target, runner: Runner, observer: Observer
 ) -> RecordedModel:
-    """Run a build's model, whose build.json is ``document``, on the demo's images.
+    """Run the model of a build, which lies in ``folder``, on the demo's images.
 
     What has been run before comes from the store. Raises KilnError.
     """
-    request = BuildRequest(target=target.name, task=document["task"])
-    name = next((name for name in document["files"] if name.endswith(_INT8_ENDING)), None)
+    request = BuildRequest(target=target.name, task=build.task)
+    name = next((name for name in build.files if name.endswith(_INT8_ENDING)), None)
     if name is None:
         raise ModelError(f"{folder} has no int8 model", hint="build it again")
     brought = {"model": hash_file_input((folder / name).absolute(), runner)}
     data, needed = data_steps(request)
-    needed += [steps.images(request, target, data, document["imgsz"]), *recording_steps()]
-    made = runner.run(needed, brought, observer, lambda _made: None)
+    needed += [steps.images(request, target, data, build.imgsz), *recording_steps()]
+    made = runner.run(needed, brought, observer)
     frames = made["emulator-frames"].entry.files["sights.json"].path
-    sha256, size = document["files"][document["deployed"]]
-    return read_recorded_model(frames, sha256=sha256, size=size)
+    flashed = build.deployed_file
+    return read_recorded_model(frames, sha256=flashed.sha256, size=flashed.bytes)
 
 
 def recording_steps() -> list[Step]:

@@ -1,6 +1,7 @@
 """The catalogue of steps: every step that Kiln can run, as data, by one function each.
 
-Modules of ``stages`` say what a step takes and gives; here stands who asks for what.
+The modules of ``stages`` say what a step takes and gives; here stands with which inputs and
+parameters each is run.
 """
 
 from __future__ import annotations
@@ -10,9 +11,28 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from kiln.errors import UnknownName
 from kiln.plan.request import BuildRequest, GpuChoice, Task
+from kiln.plan.schema import read_record
 from kiln.plan.step import FromHost, FromStep, Input, Step
 from kiln.plan.targets import Target
+from stages.results.check import CheckResult
+from stages.results.check_firmware import CheckFirmwareResult
+from stages.results.compile import CompileResult
+from stages.results.demo import DemoResult
+from stages.results.describe import DescribeResult
+from stages.results.difference import DifferenceResult
+from stages.results.emulator_frames import EmulatorFramesResult
+from stages.results.evaluate import EvaluateResult
+from stages.results.fetch import FetchResult
+from stages.results.images import ImagesResult
+from stages.results.import_weights import ImportResult
+from stages.results.layers import LayersResult
+from stages.results.onnx import OnnxResult
+from stages.results.quantize import QuantizeResult
+from stages.results.reference import ReferenceResult
+from stages.results.tflm_outputs import TflmOutputsResult
+from stages.results.train import TrainResult
 
 _DATASET = FromStep(step="check", path="dataset.json")
 _EVALUATION = FromStep(step="images", path="evaluation")
@@ -22,6 +42,28 @@ _FLOAT32 = FromStep(step="quantize", path="float32.tflite")
 INT8 = FromStep(step="quantize", path="int8.tflite")
 COMPILED = FromStep(step="compile", path="vela.tflite")
 REFERENCE = FromStep(step="reference", path="reference.npz")
+
+#: What each step gives, by its name.
+RESULTS: Mapping[str, type[Any]] = {
+    "demo": DemoResult,
+    "fetch-data": FetchResult,
+    "fetch-weights": FetchResult,
+    "check": CheckResult,
+    "import": ImportResult,
+    "train": TrainResult,
+    "images": ImagesResult,
+    "onnx": OnnxResult,
+    "quantize": QuantizeResult,
+    "compile": CompileResult,
+    "reference": ReferenceResult,
+    "describe": DescribeResult,
+    "check-firmware": CheckFirmwareResult,
+    "evaluate": EvaluateResult,
+    "layers": LayersResult,
+    "difference": DifferenceResult,
+    "tflm-outputs": TflmOutputsResult,
+    "emulator-frames": EmulatorFramesResult,
+}
 
 #: The files of a build that the user gets, by the end of their name, in the order in which they
 #: are made.
@@ -70,6 +112,13 @@ DEMO = DemoSettings(
 
 DEFAULT_EPOCHS = 100
 DEFAULT_BATCH = 16
+
+
+def read_result(step: str, table: object, where: str) -> Any:
+    """The record of what a step gave; raises RequestError if it is none of that step."""
+    if step not in RESULTS:
+        raise UnknownName("step", step, RESULTS, where=where)
+    return read_record(RESULTS[step], table, f"{where}: {step}")
 
 
 def demo(task: Task) -> Step:
@@ -222,6 +271,18 @@ def reference(model: Input, *, evaluation: bool) -> Step:
         module="stages.export.reference",
         params={},
         inputs={"model.tflite": model, **({"evaluation": _EVALUATION} if evaluation else {})},
+    )
+
+
+def describe(model: Input) -> Step:
+    """Say what a TFLite file is."""
+    return Step(
+        name="describe",
+        title="read the file",
+        environment="vela",
+        module="stages.vela.describe",
+        params={},
+        inputs={"model.tflite": model},
     )
 
 

@@ -1,43 +1,37 @@
 """Builds a release again, from its archive alone, and says of every file whether it is the same.
 
 A release is a program: its folder ``source/`` holds the code of its steps and what its
-environments are made of. That code is run only if it is this checkout's own, if the release is
-signed by a key that the user has named, or if he says that he trusts it.
+environments are made of. That code is run only if it is this Kiln's own, if the release is
+signed by a key that the user has named, or if they say that they trust it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from kiln.errors import BundleError, RequestError, os_errors
 from kiln.executors.protocol import Executor
 from kiln.paths import Paths
 from kiln.pipeline.build import hash_file_input, hash_inputs
-from kiln.pipeline.runner import Observer, Runner, StepOutcome
+from kiln.pipeline.events import Observer
+from kiln.pipeline.runner import Runner, StepOutcome
 from kiln.plan import steps
 from kiln.plan.request import BuildRequest
 from kiln.plan.step import FromHost, FromStep, Step
 from kiln.release.archive import SIGNATURE, SUMS, check_sums, read_archive
 from kiln.release.provenance import BuildDefinition, read_definition
-from kiln.release.write import PROVENANCE, PUBLIC_KEY, SOURCE, figures, run_by
+from kiln.release.write import PROVENANCE, PUBLIC_KEY, SOURCE, run_by
+from kiln.report.result import BUILD_FILE, BuildResult, load_build
 from kiln.store.tree import Tree, hash_file
+from stages.results.difference import DifferenceResult
+from stages.results.host import without_host
 
 _WEIGHTS = "weights.safetensors"
-#: The released weights, where a build starts from them.
+#: The released weights, if a build starts from them.
 _RELEASED = FromHost(source="released weights")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Recorded:
-    """What build.json says of a step: digests of what it gave by name, and its figures."""
-
-    outputs: Mapping[str, str]
-    figures: Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,15 +44,18 @@ class Release:
     folder: Path
     digest: str
     files: Mapping[str, str]
-    name: str
     definition: BuildDefinition
-    recorded: Mapping[str, Recorded]
+    build: BuildResult
     signer: str | None
     known: bool
 
     @property
     def source(self) -> Path:
         return self.folder / SOURCE
+
+    @property
+    def name(self) -> str:
+        return self.build.name
 
     @property
     def weights_file(self) -> str:
@@ -106,21 +103,20 @@ def open_release(bundle: Path, paths: Paths, public_key: Path | None) -> Release
     release = folder / "release"
     files = check_sums(release)
     signer, known = _check_signature(release, public_key)
-    for name in (PROVENANCE, "build.json"):
+    for name in (PROVENANCE, BUILD_FILE):
         if name not in files:
             raise BundleError(f"{name} is missing from the release")
     definition = read_definition(_text(release / PROVENANCE))
     missing = [name for name in definition.files if name not in files]
     if missing:
         raise BundleError(f"{missing[0]} is missing from the release")
-    name, recorded = _read_build(_text(release / "build.json"), definition)
+    build = _read_build(release, definition)
     return Release(
         folder=release,
         digest=digest,
         files=files,
-        name=name,
         definition=definition,
-        recorded=recorded,
+        build=build,
         signer=signer,
         known=known,
     )
@@ -145,7 +141,7 @@ class Verifier:
         self._request = request
         self._paths = paths
         self._choose_executor = choose_executor
-        # A store of its own: what the release's maker has in his would prove nothing. It stays
+        # A store of its own: what the release's maker has in theirs would prove nothing. It stays
         # until the end, so that a verification that was broken off goes on.
         self._home = release.folder.parent
         self._runner = Runner(
@@ -161,8 +157,8 @@ class Verifier:
         """
         self._refuse_strangers()
         steps, brought, taken = self._prepare()
-        made = self._runner.run(steps, brought, observer, lambda _made: None)
-        recorded = self._release.recorded
+        made = self._runner.run(steps, brought, observer)
+        recorded = {step.name: step for step in self._release.build.steps}
         changed = [name for name, each in made.items() if _outputs(each) != recorded[name].outputs]
         files = [
             self._judge(name, made, changed, taken, observer)
@@ -177,7 +173,7 @@ class Verifier:
             figures=tuple(
                 each.step.title
                 for name, each in made.items()
-                if figures(each.entry.result) != recorded[name].figures
+                if without_host(each.result) != recorded[name].result
             ),
         )
         if verification.reproduced:
@@ -190,22 +186,22 @@ class Verifier:
         return self._home / "rebuilt"
 
     def _refuse_strangers(self) -> None:
-        """Raises RequestError for code that nobody has vouched for."""
+        """Raises RequestError for code that the user has not said to trust."""
         if self._trusted:
             return
         with os_errors("cannot read the release"):
             own, theirs = (run_by(each) for each in (self._paths.root, self._release.source))
         if own != theirs:
             raise RequestError(
-                "building this release again runs its own code, which is not that of this checkout",
-                hint="pass the PUBLIC_KEY= of whom you trust, check out the version of Kiln that "
-                "made it, or say TRUST_BUNDLE=1",
+                "building this release again runs its own code, which is not that of this Kiln",
+                hint="pass the PUBLIC_KEY= of whom you trust, use the version of Kiln that made "
+                "it, or say TRUST_BUNDLE=1",
             )
 
     def _prepare(self) -> tuple[list[Step], dict[str, Tree], dict[str, str]]:
         """Steps to run, what they are given, and why which step is not among them.
 
-        Raises RequestError where the user must bring something, or has brought another thing.
+        Raises RequestError if the user must bring something, or has brought something else.
         """
         definition = self._release.definition
         brought = hash_inputs(self._request, self._paths, self._runner)
@@ -257,7 +253,7 @@ class Verifier:
         return FileComparison(name=name, same=False, step=first, how=how)
 
     def _difference(self, left: Path, right: Path, observer: Observer) -> str:
-        """In words; made by a step of this checkout's own, which can read such files."""
+        """In words; made by a step of this Kiln's own, which can read such files."""
         suffix = left.suffix.removeprefix(".")
         brought = {
             side: hash_file_input(path, self._runner)
@@ -266,30 +262,32 @@ class Verifier:
         step = steps.difference(left.name, suffix)
         own = dataclasses.replace(self._paths, home=self._home)
         runner = Runner(own, self._request.limits, lambda: self._choose_executor(own.root))
-        found = runner.run([step], brought, observer, lambda _made: None)["difference"].entry.result
-        place = f"from byte {found['offset']:,} on"
-        if found["sizes"][0] != found["sizes"][1]:
-            place += f", {found['sizes'][1]:,} bytes instead of {found['sizes'][0]:,}"
-        if not found["where"]:
-            return place
-        more = f"{found['differing']} of {found['tensors']} tensors differ"
-        return f"{place}: {found['where']}; {more}"
+        outcomes = runner.run([step], brought, observer)
+        found: DifferenceResult = outcomes["difference"].result
+        start = f"from byte {found.offset:,} on"
+        if found.sizes[0] != found.sizes[1]:
+            start += f", {found.sizes[1]:,} bytes instead of {found.sizes[0]:,}"
+        if not found.where:
+            return start
+        more = f"{found.differing} of {found.tensors} tensors differ"
+        return f"{start}: {found.where}; {more}"
 
 
-def _read_build(text: str, definition: BuildDefinition) -> tuple[str, dict[str, Recorded]]:
-    """The build's name, and what it says of every step; raises BundleError."""
+def _read_build(release: Path, definition: BuildDefinition) -> BuildResult:
+    """What the release says of its build, of every step of it; raises BundleError."""
     try:
-        document = json.loads(text)
-        recorded = {
-            step["name"]: Recorded(outputs=dict(step["outputs"]), figures=dict(step["result"]))
-            for step in document["steps"]
-        }
-        lost = [step.name for step in definition.steps if step.name not in recorded]
-        if lost:
-            raise ValueError(f"it says nothing of the step {lost[0]}")
-        return str(document["name"]), recorded
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise BundleError(f"the release's build.json cannot be used: {error}") from error
+        build = load_build(release)
+    except RequestError as error:
+        raise BundleError(
+            f"the release's build.json cannot be used: {error.message}",
+            hint="it was made by another version of Kiln: use the one in its folder source/",
+        ) from error
+    lost = [step.name for step in definition.steps if build.step(step.name) is None]
+    if lost:
+        raise BundleError(
+            f"the release's build.json cannot be used: it says nothing of the step {lost[0]}"
+        )
+    return build
 
 
 def _outputs(made: StepOutcome) -> dict[str, str]:
@@ -349,7 +347,7 @@ def _check_signature(folder: Path, public_key: Path | None) -> tuple[str | None,
         raise BundleError(
             f"the release is signed by {fingerprint(carried)}, and {public_key} is "
             f"{fingerprint(wanted)}",
-            hint="it comes from somebody else than you think",
+            hint="it is not from whom you expected",
         )
     return fingerprint(carried), True
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from kiln.errors import KilnError, os_errors
 from kiln.plan.schema import read_record
@@ -76,8 +74,8 @@ def write_board_record(folder: Path, record: BoardRecord) -> Path:
     return path
 
 
-def read_board_record(folder: Path, document: Mapping[str, Any]) -> BoardRecord | None:
-    """What a board did with this very build's model; None if it was not checked on one.
+def read_board_record(folder: Path, sha256: str) -> BoardRecord | None:
+    """What a board did with the model of this digest; None if it was not checked on one.
 
     A record of an earlier model, or one that cannot be read, counts as none: flashing again makes a
     new one.
@@ -87,5 +85,4 @@ def read_board_record(folder: Path, document: Mapping[str, Any]) -> BoardRecord 
         record = read_record(BoardRecord, table, FILE)
     except (OSError, ValueError, RecursionError, KilnError):
         return None
-    deployed = document.get("files", {}).get(document.get("deployed"))
-    return record if deployed and deployed[0] == record.sha256 else None
+    return record if sha256 == record.sha256 else None

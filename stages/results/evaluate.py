@@ -6,8 +6,17 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from stages.results.host import OF_HOST
+
 #: Whether an average precision is over boxes or over keypoints.
 Kind = Literal["box", "pose"]
+#: Figures of accuracy, and what people call them.
+METRICS: Mapping[str, str] = {
+    "box/map50": "box mAP50",
+    "box/map50_95": "box mAP50-95",
+    "pose/map50": "pose mAP50",
+    "pose/map50_95": "pose mAP50-95",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +52,7 @@ class EvaluateResult:
     drop: Mapping[str, float]
     classes: tuple[ClassAccuracy, ...]
     outputs: tuple[OutputSnr, ...]
-    seconds: Mapping[str, float]
+    seconds: Mapping[str, float] | None = dataclasses.field(metadata=OF_HOST)
     score_threshold: float
     iou_threshold: float
     versions: Mapping[str, str]
@@ -74,7 +83,7 @@ class Evidence:
     ``precision_recall``: by kind and model, points [recall, precision] at an IoU or OKS of 0.5.
     """
 
-    pictures: tuple[ReportImage, ...]
+    images: tuple[ReportImage, ...]
     precision_recall: Mapping[Kind, Mapping[str, tuple[tuple[float, ...], ...]]]
     names: tuple[str, ...]
     skeleton: tuple[tuple[int, ...], ...]

@@ -54,7 +54,7 @@ GIVES: Mapping[str, tuple[str, ...]] = {
 CONTENTS: Mapping[str, bytes] = {
     "curves.csv": b"epoch,box/map50\n1,0.25\n2,0.5\n",
     "layers.json": b"[]",
-    "evidence.json": b'{"pictures": [], "precision_recall": {}, "names": [], "skeleton": []}',
+    "evidence.json": b'{"images": [], "precision_recall": {}, "names": [], "skeleton": []}',
 }
 _CHECK = Check(
     name="arena", title="tensor arena", figure="294 KiB", limit="1110 KiB", help="", ok=True

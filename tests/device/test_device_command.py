@@ -13,7 +13,7 @@ import pytest
 
 from kiln.cli.device import device
 from kiln.device.at_errors import CommandRefused
-from kiln.device.labels import COCO_KEYPOINTS, COCO_SKELETON, Description, from_info, to_info
+from kiln.device.labels import Description, from_info, to_info
 from kiln.device.link import Link, open_link
 from kiln.device.on_device_check import FRAMES, check_on_device
 from kiln.device.sscma import AtClient
@@ -22,6 +22,7 @@ from kiln.emulator.faults import Faults, Noise
 from kiln.emulator.firmware import Camera
 from kiln.emulator.postprocess import Candidate, RecordedFrame
 from kiln.errors import BoardError, BoardGone, RequestError
+from stages import coco
 from tests.support.checkout import ROOT
 
 ADDRESS = 0x400000
@@ -33,8 +34,8 @@ PERSON = Description(
     size=len(MODEL),
     task="pose",
     classes=("person",),
-    keypoints=COCO_KEYPOINTS,
-    skeleton=COCO_SKELETON,
+    keypoints=coco.KEYPOINTS,
+    skeleton=coco.SKELETON,
 )
 
 

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 
 from kiln.device.at_errors import CommandRefused
 from kiln.device.detections import Box, Detections, Point, Pose
-from kiln.device.labels import COCO_KEYPOINTS, COCO_SKELETON, Description
+from kiln.device.labels import Description
 from kiln.errors import BoardGone
 from kiln.monitor.session import DeviceInfo, Thresholds
+from stages import coco
 
 PORT = "/dev/ttyACM0"
 PEOPLE = Description(
-    name="people", classes=("person",), keypoints=COCO_KEYPOINTS, skeleton=COCO_SKELETON
+    name="people", classes=("person",), keypoints=coco.KEYPOINTS, skeleton=coco.SKELETON
 )
 SHAPES = Description(name="shapes", classes=("disc", "square"))
 
@@ -82,7 +83,7 @@ def person(x: float, y: float, *, score: float = 80, hidden: tuple[int, ...] = (
     """A person 20 wide and 40 high, whose keypoints lie in a row through the middle."""
     points = tuple(
         Point(x - 8 + number, y, 10 if number in hidden else 90, number)
-        for number in range(len(COCO_KEYPOINTS))
+        for number in range(len(coco.KEYPOINTS))
     )
     return Pose(Box(x, y, 20, 40, score, 0), points)
 

@@ -27,7 +27,7 @@ from kiln.report.render import render
 from tests.support import build_documents
 from tests.support.scripted_link import Answer, ScriptedLink, frame
 
-DOCUMENT = build_documents.pose()
+BUILD = build_documents.built(build_documents.pose())
 SHA = "b" * 64
 MODEL = Description(name="model", sha256=SHA, size=3137360, task="pose", classes=("person",))
 ADDRESS = 0x400000
@@ -159,7 +159,7 @@ def test_a_board_that_never_starts_or_will_not_invoke_is_an_error(
 def test_it_is_kept_beside_the_build_and_read_back(tmp_path: Path) -> None:
     found = _check(FakeBoard())
     assert write_board_record(tmp_path, found) == tmp_path / "board.json"
-    assert read_board_record(tmp_path, DOCUMENT) == found
+    assert read_board_record(tmp_path, BUILD.deployed_file.sha256) == found
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
 
 
@@ -167,28 +167,28 @@ def test_a_record_without_an_estimate_is_read_back_too(tmp_path: Path) -> None:
     """No tool estimates the time of a board without an NPU."""
     found = dataclasses.replace(_check(FakeBoard()), estimated_ms=None)
     write_board_record(tmp_path, found)
-    assert read_board_record(tmp_path, DOCUMENT) == found
-    assert "measured on board" in write_report(tmp_path, DOCUMENT).read_text(encoding="utf-8")
+    assert read_board_record(tmp_path, BUILD.deployed_file.sha256) == found
+    assert "measured on board" in write_report(tmp_path, BUILD).read_text(encoding="utf-8")
 
 
 def test_of_another_model_or_damaged_it_is_none(tmp_path: Path) -> None:
-    assert read_board_record(tmp_path, DOCUMENT) is None
+    assert read_board_record(tmp_path, BUILD.deployed_file.sha256) is None
     other = dataclasses.replace(_check(FakeBoard()), sha256="0" * 64)
     write_board_record(tmp_path, other)
-    assert read_board_record(tmp_path, DOCUMENT) is None
+    assert read_board_record(tmp_path, BUILD.deployed_file.sha256) is None
     for text in ("", "[]", "{}", json.dumps({**dataclasses.asdict(other), "frames": "ten"})):
         (tmp_path / FILE).write_text(text, encoding="utf-8")
-        assert read_board_record(tmp_path, DOCUMENT) is None
+        assert read_board_record(tmp_path, BUILD.deployed_file.sha256) is None
 
 
 def test_the_report_says_it_beside_the_estimate_and_without_it_is_what_it_was(
     tmp_path: Path,
 ) -> None:
-    plain = render(DOCUMENT)
-    assert write_report(tmp_path, DOCUMENT).read_text(encoding="utf-8") == plain
+    plain = render(BUILD)
+    assert write_report(tmp_path, BUILD).read_text(encoding="utf-8") == plain
     assert "measured on board" not in plain
     write_board_record(tmp_path, _check(FakeBoard()))
-    page = write_report(tmp_path, DOCUMENT).read_text(encoding="utf-8")
+    page = write_report(tmp_path, BUILD).read_text(encoding="utf-8")
     assert "<b>36</b> <i>ms</i> <em>measured on board</em>" in page
     assert "Grove Vision AI V2 7 with firmware 2024.8.16" in page
     assert "Not as it should be" not in page
@@ -201,7 +201,7 @@ def test_the_report_says_what_is_not_as_it_should_be_and_lets_no_board_write_htm
     link = FakeBoard(slot={"address": 0x500000})
     link.answers["NAME?"] = "<script>alert(1)</script>"
     write_board_record(tmp_path, _check(link))
-    page = write_report(tmp_path, DOCUMENT).read_text(encoding="utf-8")
+    page = write_report(tmp_path, BUILD).read_text(encoding="utf-8")
     assert "Not as it should be: model that the board uses: at 0x500000" in page
     assert "<script>" not in page
 

@@ -10,15 +10,14 @@ import pytest
 import yaml
 
 from kiln.device.detections import Box
-from kiln.device.labels import COCO_KEYPOINTS, Description
+from kiln.device.labels import Description
 from kiln.monitor import recording
 from kiln.monitor.dataset import DataSetWriter, flip_index, label_lines
 from kiln.monitor.hub import FrameEvent
 from kiln.monitor.recording import Recorder, unused
 from kiln.pipeline.dataset import load_dataset
+from stages import coco
 from tests.support.scripted_session import PEOPLE, SHAPES, detections, jpeg, person
-
-COCO_FLIPPED = [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]
 
 
 def _description(folder: Path) -> dict[str, Any]:
@@ -57,7 +56,7 @@ def test_a_pose_has_its_keypoints_and_hidden_ones_are_zero(tmp_path: Path) -> No
     assert len(words) == 5 + 3 * 17
     table = _description(tmp_path / "set")
     assert table["kpt_shape"] == [17, 3]
-    assert table["flip_idx"] == COCO_FLIPPED
+    assert table["flip_idx"] == list(coco.FLIP_INDEX)
 
 
 def test_what_reaches_out_of_the_picture_is_cut_and_what_is_outside_left_out() -> None:
@@ -68,7 +67,7 @@ def test_what_reaches_out_of_the_picture_is_cut_and_what_is_outside_left_out() -
 
 
 def test_names_that_do_not_tell_left_from_right_give_no_mirror() -> None:
-    assert flip_index(COCO_KEYPOINTS) == COCO_FLIPPED
+    assert flip_index(coco.KEYPOINTS) == list(coco.FLIP_INDEX)
     assert flip_index(("point 0", "point 1")) == []
     assert flip_index(("left_ear", "nose")) == []
 
