@@ -26,7 +26,7 @@ from kiln.executors.protocol import ExecutorName
 from kiln.monitor.hub import Hub
 from kiln.monitor.recording import Recorder, Recording, default_folder, unused
 from kiln.monitor.server import MonitorServer
-from kiln.monitor.session import START_S, About, Camera, SscmaCamera
+from kiln.monitor.session import START_S, DeviceInfo, DeviceSession, SscmaSession
 from kiln.plan.request import BuildRequest
 from kiln.plan.targets import Target, load_target
 
@@ -86,7 +86,7 @@ def monitor_board(request: MonitorRequest, session: Session) -> None:
     recorder = Recorder(_folders(request.record))
     with contextlib.ExitStack() as stack:
         connect = stack.enter_context(_board(request, session))
-        # Closed in turn: the page, the board, and when nothing more comes the recording.
+        # Closed in this order: the page, the board, then the recording.
         stack.callback(recorder.stop)
         hub = stack.enter_context(Hub(connect))
         hub.subscribe(recorder.offer)
@@ -95,15 +95,15 @@ def monitor_board(request: MonitorRequest, session: Session) -> None:
         )
         with contextlib.suppress(KeyboardInterrupt):
             if request.record is not None:
-                recorder.start(hub.state.about.labels)
-            _show_address(hub.state.about, server.url, session.terminal)
+                recorder.start(hub.state.device.labels)
+            _show_address(hub.state.device, server.url, session.terminal)
             _open(request, server.url, session.terminal)
             hub.wait()
     _show_recording(recorder.recording, session.terminal)
 
 
-def _show_address(about: About, url: str, terminal: Terminal) -> None:
-    terminal.say(f"{about.labels.name or 'a model'} on {about.board}, {about.port}")
+def _show_address(info: DeviceInfo, url: str, terminal: Terminal) -> None:
+    terminal.say(f"{info.labels.name or 'a model'} on {info.board}, {info.port}")
     terminal.result(url)
     terminal.say("Ctrl-C ends it")
 
@@ -114,21 +114,21 @@ def _folders(first: Path | None) -> Callable[[], Path]:
 
 
 @contextlib.contextmanager
-def _board(request: MonitorRequest, session: Session) -> Iterator[Callable[[], Camera]]:
-    """What opens the board that is meant, as often as it comes back."""
+def _board(request: MonitorRequest, session: Session) -> Iterator[Callable[[], DeviceSession]]:
+    """A function that opens the board, each time that it comes back."""
     if request.demo:
         with _emulated_board(request, session) as board:
-            yield functools.partial(_open_camera, board, "emulated")
+            yield functools.partial(_open_session, board, "emulated")
     else:
         targets = session.paths.root / "targets"
         attached = find_board(targets, port=request.port, target=request.target)
-        yield functools.partial(_open_camera, attached, None)
+        yield functools.partial(_open_session, attached, None)
 
 
-def _open_camera(board: AttachedBoard, shown: str | None) -> Camera:
-    """Open it wherever it is now; ``shown`` is said instead of that. Raises BoardError."""
+def _open_session(board: AttachedBoard, shown: str | None) -> DeviceSession:
+    """Open a board at its current port; ``shown`` is displayed instead. Raises BoardError."""
     port = board.current_port().path
-    return SscmaCamera(open_link(port, board.target.device.baud), shown or port)
+    return SscmaSession(open_link(port, board.target.device.baud), shown or port)
 
 
 @contextlib.contextmanager
@@ -190,9 +190,9 @@ def _open(request: MonitorRequest, url: str, terminal: Terminal) -> None:
 def _show_recording(recording: Recording, terminal: Terminal) -> None:
     if recording.note:
         terminal.say(f"the recording ended by itself: {recording.note}")
-    if recording.pictures:
+    if recording.images:
         folder = shlex.quote(recording.folder)
         terminal.done(
-            f"recorded {recording.pictures} images, {recording.objects} objects; "
+            f"recorded {recording.images} images, {recording.objects} objects; "
             f"train with them: kiln build --task {recording.task} --data {folder}"
         )

@@ -1,4 +1,4 @@
-"""A camera that does as a test tells it, for what is above the protocol."""
+"""A board session that a test scripts, for what is above the protocol."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kiln.device.at_errors import CommandRefused
 from kiln.device.detections import Box, Detections, Point, Pose
 from kiln.device.labels import Description
 from kiln.errors import BoardGone
-from kiln.monitor.session import About, Thresholds
+from kiln.monitor.session import DeviceInfo, Thresholds
 from stages import coco
 
 PORT = "/dev/ttyACM0"
@@ -20,27 +20,31 @@ PEOPLE = Description(
 SHAPES = Description(name="shapes", classes=("disc", "square"))
 
 
-class ScriptedCamera:
+class ScriptedSession:
     """Gives what is put into ``events``; an exception among them is raised.
 
-    ``told`` is what the monitor asked of it, in order; what is asked next can be awaited.
+    ``calls`` are the monitor's calls, in order.
     """
 
-    def __init__(self, *, labels: Description = PEOPLE, has: Thresholds | None = None) -> None:
+    def __init__(
+        self, *, labels: Description = PEOPLE, thresholds: Thresholds | None = None
+    ) -> None:
         self.events: queue.SimpleQueue[Detections | Exception] = queue.SimpleQueue()
-        self.told: queue.SimpleQueue[object] = queue.SimpleQueue()
-        self.has = has or Thresholds(score=50, iou=45)
+        self.calls: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self.thresholds = thresholds or Thresholds(score=50, iou=45)
         self.refuses = False
-        self.works = True
+        self.running = True
         self.lost = 0
         self._labels = labels
 
-    def about(self) -> About:
-        return About(port=PORT, board="Grove Vision AI V2", firmware="1.0.2", labels=self._labels)
+    def device_info(self) -> DeviceInfo:
+        return DeviceInfo(
+            port=PORT, board="Grove Vision AI V2", firmware="1.0.2", labels=self._labels
+        )
 
-    def begin(self) -> Thresholds:
-        self.told.put("begin")
-        return self.has
+    def start(self) -> Thresholds:
+        self.calls.put("start")
+        return self.thresholds
 
     def poll(self, timeout_s: float) -> Sequence[Detections]:
         try:
@@ -51,32 +55,32 @@ class ScriptedCamera:
             raise event
         return [event]
 
-    def expect_work(self) -> None:
-        if not self.works:
+    def check_running(self) -> None:
+        if not self.running:
             raise BoardGone(PORT)
 
     def stop(self) -> None:
-        self.told.put("stop")
+        self.calls.put("stop")
 
-    def set_thresholds(self, wished: Thresholds) -> Thresholds:
-        self.told.put(wished)
+    def set_thresholds(self, requested: Thresholds) -> Thresholds:
+        self.calls.put(requested)
         if self.refuses:
             raise CommandRefused("TSCORE", 5)
-        given = {key: value for key, value in dataclasses.asdict(wished).items() if value}
-        self.has = dataclasses.replace(self.has, **given)
-        return self.has
+        given = {key: value for key, value in dataclasses.asdict(requested).items() if value}
+        self.thresholds = dataclasses.replace(self.thresholds, **given)
+        return self.thresholds
 
     def close(self) -> None:
-        self.told.put("close")
+        self.calls.put("close")
 
 
-def picture(number: int = 0) -> bytes:
-    """What a JPEG looks like from outside, a different one for each number."""
+def jpeg(number: int = 0) -> bytes:
+    """Bytes with the markers of a JPEG, different ones for each number."""
     return b"\xff\xd8" + number.to_bytes(4, "big") + b"\xff\xd9"
 
 
 def person(x: float, y: float, *, score: float = 80, hidden: tuple[int, ...] = ()) -> Pose:
-    """Somebody 20 wide and 40 high, whose keypoints lie in a row through the middle."""
+    """A person 20 wide and 40 high, whose keypoints lie in a row through the middle."""
     points = tuple(
         Point(x - 8 + number, y, 10 if number in hidden else 90, number)
         for number in range(len(coco.KEYPOINTS))
@@ -84,7 +88,7 @@ def person(x: float, y: float, *, score: float = 80, hidden: tuple[int, ...] = (
     return Pose(Box(x, y, 20, 40, score, 0), points)
 
 
-def seen(
+def detections(
     *objects: Box | Pose, image: bytes | None = None, size: tuple[int, int] = (240, 240)
 ) -> Detections:
     """An event of a board."""
@@ -94,6 +98,6 @@ def seen(
         boxes=tuple(each for each in objects if isinstance(each, Box)),
         poses=tuple(each for each in objects if isinstance(each, Pose)),
         resolution=size,
-        image=picture() if image is None else image,
+        image=jpeg() if image is None else image,
         raw={},
     )
