@@ -30,4 +30,5 @@ ENTRYPOINT ["python", "-m"]
 
 FROM environment
 COPY stages/__init__.py stages/contract.py /opt/kiln-stages/stages/
+COPY stages/results /opt/kiln-stages/stages/results
 COPY stages/export /opt/kiln-stages/stages/export

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kiln.executors.environments import ENVIRONMENT_NAMES, load_environment
-from kiln.executors.local import LocalExecutor
+from kiln.executors.local.executor import LocalExecutor
 from kiln.plan.plan import Plan, make_plan
 from kiln.plan.request import Flags, load_request
 from kiln.plan.step import FromHost

@@ -72,7 +72,12 @@ class DvcPipeline:
 
 def _stage(step: Step, given: Path) -> dict[str, Any]:
     out = f"steps/{step.name}"
-    code = [f"code/{step.environment}", f"code/{step.environment}.lock", "code/contract.py"]
+    code = [
+        f"code/{step.environment}",
+        f"code/{step.environment}.lock",
+        "code/contract.py",
+        "code/results",
+    ]
     return {
         "cmd": f'touch {_STARTED} && test -z "${_STOP}" && mkdir -p {out} && '
         f"cp -r --no-preserve=mode {given}/. {out}",

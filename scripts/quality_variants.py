@@ -28,6 +28,7 @@ from stages.export.quantization import activation_ranges as ranges
 from stages.export.quantization import weight_rounding as kernels
 from stages.export.quantization.onnx_to_keras import infer, open_network
 from stages.export.quantize import convert, quantize, to_int8
+from stages.results.quantize import Granularity
 
 #: As many as the demo's val has.
 USUAL = 48
@@ -106,7 +107,7 @@ class Bench:
 
     def kiln(
         self,
-        granularity: kernels.Granularity,
+        granularity: Granularity,
         images: Pixels | None = None,
         changed: Patches | None = None,
     ) -> bytes:
@@ -170,7 +171,7 @@ def measures(found: Findings) -> dict[str, Any]:
     return {
         "float32": found.figures("float32"),
         "int8": found.figures("int8"),
-        "snr": float(np.mean([each["snr_db"] for each in found.outputs()])),
+        "snr": float(np.mean([each.snr_db for each in found.outputs()])),
         "differs": 100 * sum(report_images.change(*pair) for pair in pairs) / shown,
     }
 

@@ -8,7 +8,8 @@ A step is a module ``stages.<environment>.<name>`` run as ``python -m`` with a j
     state/     unfinished work that a later attempt at the same job may go on from
 
 It prints one JSON event a line on stdout and its log on stderr. Everything that a library prints
-to stdout is sent to stderr, so stdout carries events only.
+to stdout is sent to stderr, so stdout carries events only. The last event holds the result, a
+record of ``stages.results``.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Any, Literal, NoReturn, TextIO
+from typing import Any, ClassVar, Literal, NoReturn, Protocol, TextIO, TypeVar
 
 CONTRACT_VERSION = 1
 
@@ -41,7 +43,16 @@ FULL_BYTES = 1 << 20
 FailureKind = Literal[
     "data", "weights", "network", "disk", "memory", "model", "device", "request", "internal"
 ]
-Result = Mapping[str, Any]
+
+
+class Record(Protocol):
+    """Any dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+
+Run = Callable[["Job", "Events"], Record]
+AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
 class StepFailed(Exception):
@@ -124,7 +135,40 @@ def open_job(folder: Path) -> Job:
     return job
 
 
-def main(run: Callable[[Job, Events], Result]) -> NoReturn:
+def write_json(path: Path, content: Record | Sequence[Record]) -> None:
+    """Write a record, or a list of them, as JSON in UTF-8."""
+    if isinstance(content, Sequence):
+        value: object = [dataclasses.asdict(each) for each in content]
+    else:
+        value = dataclasses.asdict(content)
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(cls: type[AnyRecord], path: Path) -> AnyRecord:
+    """Read a record that another step has written with ``write_json``."""
+    record: AnyRecord = _from_json(cls, json.loads(path.read_text(encoding="utf-8")))
+    return record
+
+
+def _from_json(hint: Any, value: Any) -> Any:
+    """A value of JSON as the type that ``hint`` names; what is not nested is taken as it is."""
+    if dataclasses.is_dataclass(hint):
+        hints = typing.get_type_hints(hint)
+        return typing.cast(Any, hint)(
+            **{name: _from_json(hints[name], item) for name, item in value.items()}
+        )
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType:
+        return None if value is None else _from_json(arguments[0], value)
+    if origin is tuple:
+        return tuple(_from_json(arguments[0], item) for item in value)
+    if origin is Mapping:
+        return {key: _from_json(arguments[1], item) for key, item in value.items()}
+    return value
+
+
+def main(run: Run) -> NoReturn:
     """Run a step on the job folder named by argv (default: the working directory) and exit."""
     events = Events(_claim_stdout())
     signal.signal(signal.SIGTERM, _terminate)
@@ -132,7 +176,7 @@ def main(run: Callable[[Job, Events], Result]) -> NoReturn:
     sys.exit(_run(run, folder, events))
 
 
-def _run(run: Callable[[Job, Events], Result], folder: Path, events: Events) -> int:
+def _run(run: Run, folder: Path, events: Events) -> int:
     started = time.monotonic()
     try:
         job = open_job(folder)
@@ -152,7 +196,7 @@ def _run(run: Callable[[Job, Events], Result], folder: Path, events: Events) -> 
         "finished",
         seconds=round(time.monotonic() - started, 3),
         peak_memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-        result=result,
+        result=dataclasses.asdict(result),
     )
     return EXIT_OK
 
@@ -183,5 +227,5 @@ def _claim_stdout() -> TextIO:
     return os.fdopen(private, "w", encoding="utf-8", newline="\n")
 
 
-def _terminate(_signal: int, _frame: FrameType | None) -> None:
+def _terminate(_signal: int, _frame: types.FrameType | None) -> None:
     raise Terminated

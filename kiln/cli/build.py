@@ -32,7 +32,7 @@ def build(context: click.Context, /, as_json: bool, config: Path | None, **flags
     session = Session.start(verbose=context.obj["verbose"])
     results: list[BuildResult] = []
     for each in planned_builds(requests_of(config, flags), session):
-        result = each.run(session.terminal)
+        result = each.run(session.terminal.progress())
         results.append(result)
         if not as_json:
             _show_result(result, shown_path(each.folder), session.terminal)
@@ -82,21 +82,19 @@ def plan_of(request: BuildRequest, session: Session) -> Plan:
 
 def _show_result(result: BuildResult, folder: str, terminal: Terminal) -> None:
     """The end of a build: files, memory against the board, speed and accuracy."""
-    if result.did_nothing:
-        terminal.say("nothing to do: every step is already made from these inputs")
     terminal.print(f"[bold]{escape(folder)}/[/]")
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(overflow="fold")
     table.add_column(justify="right", no_wrap=True)
-    for name, (_sha256, size) in result.files.items():
-        table.add_row(escape(f"  {name}"), shown_kib(size / 1024))
+    for name, file in result.files.items():
+        table.add_row(escape(f"  {name}"), shown_kib(file.bytes / 1024))
     terminal.print(table)
-    show_verdict(result.verdict, result.board["firmware"], terminal)
+    show_verdict(result.verdict, result.board.firmware, terminal)
     for line in _figures(result):
         terminal.print(line)
     terminal.print(f"[dim]report    {escape(folder)}/report.html[/]")
     for warning in result.warnings:
-        terminal.warn(warning["message"], warning["hint"])
+        terminal.warn(warning.message, warning.hint)
 
 
 def _figures(result: BuildResult) -> Iterator[str]:

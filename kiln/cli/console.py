@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Mapping
-from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.markup import escape
 
-from kiln.cli.progress import StepBars, TransferBar
+from kiln.cli.progress import BuildProgress
 from kiln.errors import KilnError, RequestError
-from kiln.plan.step import Step
-from kiln.report.board_record import Proof
-from kiln.report.result import METRICS
-from kiln.store.store import Entry
 
 _STYLES: Mapping[str, str] = {"✓": "green", "✕": "red", "=": "dim", "!": "yellow", "▸": "bold"}
 
-#: Without a terminal, a long step shows that it lives.
-_SECONDS_A_LINE = 15.0
-
 
 class Terminal:
-    """The one place that writes to the terminal; also the observer of a build."""
+    """The one place that writes to the terminal."""
 
     def __init__(self, *, verbose: bool = False) -> None:
         self._verbose = verbose
@@ -34,10 +25,12 @@ class Terminal:
         self._err = Console(
             stderr=True, highlight=False, width=None if sys.stderr.isatty() else 1000
         )
-        self._bars = StepBars(self._err)
-        self._started: dict[str, float] = {}
-        self._last_line: dict[str, float] = {}
         self._warned: set[str] = set()
+
+    @property
+    def progress_console(self) -> Console:
+        """Where a command draws how far it is."""
+        return self._err
 
     # Results
 
@@ -66,24 +59,9 @@ class Terminal:
             )
         return self._err.input(f"{what}: ", password=True)
 
-    def proved(self, proof: Proof) -> None:
-        """What a board does with a model: every check, and the time beside the estimate."""
-        for check in proof.checks:
-            expected = "" if check.ok else f", expected {check.expected}"
-            mark = "✓" if check.ok else "✕"
-            self.mark(mark, f"{check.title}: {check.figure}{expected}", out=True)
-        estimate = "" if proof.estimated_ms is None else f", {proof.estimated_ms:.1f} estimated"
-        self._out.print(
-            f"speed     {proof.inference_ms:g} ms measured on board{estimate}; "
-            f"{proof.preprocess_ms:g} ms before it and {proof.postprocess_ms:g} ms after it"
-        )
-        for warning in proof.warnings:
-            self.warn(warning, "")
-
     # Errors
 
     def error(self, error: KilnError) -> None:
-        self._bars.stop_all()
         self.mark("✕", error.message)
         if error.hint:
             self._err.print(f"  {escape(error.hint)}")
@@ -95,56 +73,13 @@ class Terminal:
     def say(self, message: str, /) -> None:
         self.mark("▸", message)
 
-    def transfer(self) -> TransferBar:
-        """What shows how far a transfer to a board is."""
-        return TransferBar(self._err, _SECONDS_A_LINE)
+    def progress(self) -> BuildProgress:
+        """What shows a build live."""
+        return BuildProgress(self._err, verbose=self._verbose, mark=self.mark, warn=self.warn)
 
     def done(self, message: str) -> None:
         """What was asked for is done."""
         self.mark("✓", message, out=True)
-
-    def step_reused(self, step: Step) -> None:
-        self.mark("=", f"{step.title} (already made)")
-
-    def step_started(self, step: Step, why: str) -> None:
-        self._started[step.name] = self._last_line[step.name] = time.monotonic()
-        self._bars.start(step.name, step.title)
-        if not self._bars.live:
-            self.mark("▸", f"{step.title}: {why}")
-
-    def step_event(self, step: Step, event: Mapping[str, Any]) -> None:
-        match event["event"]:
-            case "progress":
-                done, total = float(event["done"]), float(event["total"])
-                self._progress(step, done, total, str(event["unit"]))
-            case "metric" if event["name"] in ("box/map50", "pose/map50"):
-                self._bars.note(step.name, f"{METRICS[event['name']]} {event['value']:.3f}")
-            case "device":
-                self._bars.note(step.name, str(event["name"]))
-            case "warning":
-                self.warn(event["message"], event.get("hint", ""))
-
-    def step_log(self, step: Step, line: str) -> None:
-        if self._verbose:
-            self._err.print(f"[dim]{step.name}:[/] {escape(line)}")
-
-    def step_finished(self, step: Step, entry: Entry) -> None:
-        self._bars.stop(step.name)
-        self.mark("✓", f"{step.title}  {_seconds(entry.seconds)}")
-
-    def step_failed(self, step: Step) -> None:
-        self._bars.stop(step.name)
-        self.mark("✕", f"{step.title}  {_seconds(time.monotonic() - self._started[step.name])}")
-
-    def _progress(self, step: Step, done: float, total: float, unit: str) -> None:
-        """A bar on a terminal; elsewhere a line now and then, or each one with -v."""
-        count = f"{_count(done)} of {_count(total)} {unit}"
-        self._bars.advance(step.name, done, total, count)
-        now = time.monotonic()
-        late = now - self._last_line[step.name] > _SECONDS_A_LINE
-        if not self._bars.live and (self._verbose or late):
-            self._last_line[step.name] = now
-            self._err.print(f"  {escape(step.title)}: {count}")
 
     def warn(self, message: str, hint: str = "") -> None:
         """Once each, though a step says it live and the result repeats it."""
@@ -163,12 +98,3 @@ def _plain(text: str) -> str:
         each if each.isprintable() or each == "\n" else each.encode("unicode_escape").decode()
         for each in text
     )
-
-
-def _count(value: float) -> str:
-    return f"{value:.0f}" if value == int(value) else f"{value:.1f}"
-
-
-def _seconds(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}m{rest:02}s" if minutes else f"{seconds:.1f}s"

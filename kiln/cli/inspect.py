@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from kiln.errors import ModelError
 from kiln.pipeline.inspect import Inspection, Inspector
 from kiln.plan.request import BuildRequest
 from kiln.plan.targets import load_target
+from stages.results.tensors import Tensor
 
 
 @click.command()
@@ -49,33 +49,33 @@ def inspect_file(file: Path, request: BuildRequest, session: Session) -> Inspect
     target = load_target(session.paths.root / "targets", request.target)
     inspector = Inspector(request, target, session.paths, session.executor(request))
     with session.working():
-        return inspector.inspect(file, session.terminal)
+        return inspector.inspect(file, session.terminal.progress())
 
 
 def _show(found: Inspection, terminal: Terminal) -> None:
     """What a file is, whether the board would take it, and how accurate it is."""
-    terminal.print(f"[bold]{escape(found.file)}[/] is {escape(found.model['what'])}")
+    terminal.print(f"[bold]{escape(found.file)}[/] is {escape(found.model.what)}")
     table = Table(box=None, pad_edge=False)
     for title in ("", "tensor", "shape", "type", "scale", "zero point", "read as"):
         table.add_column(title, overflow="fold")
-    table.add_row("in", *_tensor(found.model["input"]))
-    for tensor in found.model["outputs"]:
-        table.add_row("out", *_tensor(tensor))
+    if found.model.input is not None:
+        table.add_row("in", *_tensor(found.model.input, ""))
+    for tensor in found.model.outputs:
+        table.add_row("out", *_tensor(tensor, tensor.role or ""))
     terminal.print(table)
     show_verdict(found.verdict, found.firmware, terminal)
     terminal.print(usage_line("flash", found.flash))
     terminal.print(usage_line("SRAM", found.sram))
-    terminal.print(operators_line(found.model["operators"]))
+    terminal.print(operators_line(dataclasses.asdict(found.model.operators)))
     if found.accuracy is not None:
-        (metrics,) = found.accuracy["artifacts"].values()
-        terminal.print(f"accuracy  {accuracy_line(metrics)} on {found.accuracy['images']} images")
+        (metrics,) = found.accuracy.artifacts.values()
+        terminal.print(f"accuracy  {accuracy_line(metrics)} on {found.accuracy.images} images")
     for warning in found.warnings:
-        terminal.warn(warning["message"], warning["hint"])
+        terminal.warn(warning.message, warning.hint)
 
 
-def _tensor(tensor: Mapping[str, Any]) -> list[str]:
-    scale = "" if tensor["scale"] is None else f"{tensor['scale']:.6g}"
-    shape = "x".join(str(side) for side in tensor["shape"])
-    point = "" if tensor["zero_point"] is None else str(tensor["zero_point"])
-    cells = [tensor["name"], shape, tensor["dtype"], scale, point, tensor.get("role") or ""]
-    return [escape(cell) for cell in cells]
+def _tensor(tensor: Tensor, role: str) -> list[str]:
+    scale = "" if tensor.scale is None else f"{tensor.scale:.6g}"
+    point = "" if tensor.zero_point is None else str(tensor.zero_point)
+    shape = "x".join(str(side) for side in tensor.shape)
+    return [escape(cell) for cell in (tensor.name, shape, tensor.dtype, scale, point, role)]

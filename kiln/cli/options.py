@@ -25,7 +25,6 @@ def option(*names: str, **settings: Any) -> Callable[[Command], Command]:
     return click.option(*names, envvar=variable, show_envvar=False, default=None, **settings)
 
 
-#: An attached board.
 port_option = option(
     "--port", metavar="PATH", help="Where the board is; found by itself if it is the only one."
 )
@@ -75,6 +74,11 @@ _BUILD_OPTIONS = (
         help="Keep a model that the firmware would not take, marked as not accepted.",
     ),
 )
+
+
+def board_options(command: Command) -> Command:
+    """Add what tells the boards at this computer apart."""
+    return port_option(option("--target", metavar="NAME", help="Which kind of board.")(command))
 
 
 def common_options(command: Command) -> Command:

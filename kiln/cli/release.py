@@ -34,7 +34,7 @@ def release(key: Path | None, config: Path | None, **flags: Any) -> None:
     terminal = session.terminal
     signing_key = None if key is None else read_private_key(key, terminal.ask_secret)
     for build in planned_builds(requests_of(config, flags), session):
-        result = build.run(terminal)
+        result = build.run(terminal.progress())
         path = write_release(
             build.plan,
             result,
@@ -47,7 +47,7 @@ def release(key: Path | None, config: Path | None, **flags: Any) -> None:
         # The digest under which another host's release can be compared with this one.
         terminal.print(f"sha256    {hash_file(path)}")
         for warning in result.warnings:
-            terminal.warn(warning["message"], warning["hint"])
+            terminal.warn(warning.message, warning.hint)
 
 
 @click.command()
@@ -85,7 +85,7 @@ def verify(
             lambda root: session.executor(request, root=root)(),
             trusted=bool(trust_bundle),
         )
-        found = verifier.verify(session.terminal)
+        found = verifier.verify(session.terminal.progress())
     if as_json:
         session.terminal.json(dataclasses.asdict(found))
     else:

@@ -18,7 +18,7 @@ from kiln.cli.session import Session, shown_path
 from kiln.pipeline.build import write_report
 from kiln.report.compare import Row
 from kiln.report.compare import compare as compare_builds
-from kiln.report.result import load_build, reading
+from kiln.report.result import load_build
 
 
 @click.command()
@@ -37,9 +37,7 @@ def report(build: Path | None, show: bool, config: Path | None, **flags: Any) ->
             folder = session.paths.result_of(plan.target.name, plan.name)
         else:
             folder = build
-        document = load_build(folder)
-        with reading("the report"):
-            page = write_report(folder if folder.is_dir() else folder.parent, document)
+        page = write_report(folder if folder.is_dir() else folder.parent, load_build(folder))
         session.terminal.result(shown_path(page))
         if show and not webbrowser.open(page.absolute().as_uri()):
             session.terminal.say("no browser was found on this host: open the file yourself")

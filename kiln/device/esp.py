@@ -57,7 +57,7 @@ class Esptool:
     log: Path
 
     @staticmethod
-    def made(paths: Paths, say: Say) -> Esptool:
+    def prepare(paths: Paths, say: Say) -> Esptool:
         """Make the environment unless it is there; raises EnvironmentBroken and DiskFull."""
         folder = paths.home / "envs" / folder_name()
         log = paths.logs / "environment-esptool.log"

@@ -6,16 +6,15 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from kiln import __version__
 from kiln.device.link import Link
 from kiln.errors import ModelError, NotAccepted, RequestError, os_errors
 from kiln.plan.targets import Device, Target
-from kiln.report.result import Verdict
+from kiln.report.result import BuildResult, Verdict
 
 #: What a flash chip erases at a time: no write may reach into a sector that is somebody else's.
 SECTOR_BYTES = 0x1000
@@ -41,32 +40,30 @@ class FlashPlan:
 
 
 def plan_flash(
-    document: Mapping[str, Any], folder: Path, target: Target, address: int | None, *, force: bool
+    build: BuildResult, folder: Path, target: Target, address: int | None, *, force: bool
 ) -> FlashPlan:
-    """Plan to write the deployed file of a build, whose build.json is ``document``.
+    """Plan to write the deployed file of a build, which lies in ``folder``.
 
     Raises RequestError for a build of another target and for an address that must not be written,
     ModelError for a file that is not the one of the build or no model, or too large, and
     NotAccepted for one that the firmware would not take, unless ``force``.
     """
-    if document["target"] != target.name:
+    if build.target != target.name:
         raise RequestError(
-            f"{folder} was built for {document['target']}, and the board is {target.name}",
+            f"{folder} was built for {build.target}, and the board is {target.name}",
             hint=f"build it for this board: make model TARGET={target.name}",
         )
-    name = document["deployed"]
-    model = read_model(folder / name)
+    file = folder / build.deployed
+    model = read_model(file)
     sha256 = hashlib.sha256(model).hexdigest()
-    if sha256 != document["files"][name][0]:
+    if sha256 != build.deployed_file.sha256:
         raise ModelError(
-            f"{folder / name} is not the file that its build.json speaks of",
+            f"{file} is not the file that its build.json speaks of",
             hint="it was changed or damaged since; the same build command lays it out anew",
         )
     if not force:
-        checks = tuple(document["verdict"]["checks"])
-        accepted = bool(document["verdict"]["accepted"])
-        check_verdict(Verdict(accepted=accepted, forced=False, checks=checks), target)
-    return _plan(folder / name, model, target, address, build=folder)
+        check_verdict(build.verdict, target)
+    return _plan(file, model, target, address, build=folder)
 
 
 def plan_file(file: Path, target: Target, address: int | None) -> FlashPlan:
@@ -155,7 +152,7 @@ def _refuse_protected(device: Device, name: str, address: int, end: int) -> None
             )
 
 
-def burn(
+def write_we2(
     link: Link,
     plan: FlashPlan,
     progress: Callable[[int, int], None],

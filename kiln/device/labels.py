@@ -18,7 +18,9 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kiln.errors import BoardError, RequestError
+from kiln.errors import BoardError
+from kiln.report.result import BuildResult
+from stages.results.onnx import OnnxResult
 
 #: Of the 4095 bytes of a request; what is left holds `AT+`, a tag, `@INFO=""` and the end.
 MAX_INFO_CHARACTERS = 4064
@@ -76,27 +78,21 @@ class DescriptionTooLong(BoardError):
         )
 
 
-def describe(document: Mapping[str, Any]) -> Description:
-    """What build.json says of the model that goes onto the board; raises RequestError."""
-    try:
-        sha256, size = document["files"][document["deployed"]]
-        made = next(step["result"] for step in document["steps"] if step["name"] == "onnx")
-        count = made["kpt_shape"][0] if made["kpt_shape"] else 0
-        is_coco = count == len(COCO_KEYPOINTS)
-        return Description(
-            name=str(document["name"]),
-            sha256=str(sha256),
-            size=int(size),
-            task=str(document["task"]),
-            classes=tuple(str(name) for name in made["names"]),
-            keypoints=COCO_KEYPOINTS if is_coco else tuple(f"point {n}" for n in range(count)),
-            skeleton=COCO_SKELETON if is_coco else (),
-        )
-    except (LookupError, TypeError, ValueError, StopIteration) as error:
-        raise RequestError(
-            f"build.json does not describe its model ({type(error).__name__}: {error})",
-            hint="the build command writes it anew",
-        ) from error
+def describe(build: BuildResult) -> Description:
+    """What a build says of the model that goes onto the board."""
+    exported = build.step("onnx")
+    network: OnnxResult | None = exported.result if exported else None
+    count = network.kpt_shape[0] if network and network.kpt_shape else 0
+    is_coco = count == len(COCO_KEYPOINTS)
+    return Description(
+        name=build.name,
+        sha256=build.deployed_file.sha256,
+        size=build.deployed_file.bytes,
+        task=build.task,
+        classes=network.names if network else (),
+        keypoints=COCO_KEYPOINTS if is_coco else tuple(f"point {n}" for n in range(count)),
+        skeleton=COCO_SKELETON if is_coco else (),
+    )
 
 
 def to_info(description: Description) -> str:
@@ -152,7 +148,7 @@ def _document(description: Description) -> dict[str, Any]:
         "classes": description.classes,
         "model_type": "TFLite",
         "algorithm": _ALGORITHMS.get(description.task, ""),
-        "description": "StepOutcome by Kiln",
+        "description": "Made by Kiln",
         "checksum": f"SHA-256: {digest}",
         "size": str(description.size),
         "author": "Kiln",

@@ -1,4 +1,4 @@
-"""Finds out whether a board runs the model that was flashed, and how fast."""
+"""The on-device check: whether a board runs the model that was flashed, and how fast."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from kiln import __version__
 from kiln.device.labels import Description, DescriptionTooLong, from_info, to_info
 from kiln.device.sscma import ALGORITHMS, Board, Detections, ModelSlot
-from kiln.report.board_record import Check, Proof
+from kiln.report.board_record import BoardRecord, Check
 
 #: From a reset to the first answer a board takes two or three seconds.
 START_S = 20.0
@@ -23,13 +23,13 @@ _DECODERS: Mapping[str, tuple[int, ...]] = {"pose": (5,), "detect": (6, 8)}
 _PADDING_BYTES = 255
 
 
-def prove(
+def check_on_device(
     board: Board, description: Description, *, address: int, estimated_ms: float | None
-) -> Proof:
-    """Wait for a board to start, write the model's labels, and see what it does with the model.
+) -> BoardRecord:
+    """Wait for a board to start, write the model's labels, and invoke the model.
 
     ``address`` is where the model was flashed, ``estimated_ms`` what the build expects of one
-    inference. A check that fails is in the proof; raises BoardError if the board cannot be asked,
+    inference. A check that fails is in the record; raises BoardError if the board cannot be asked,
     or refuses to invoke the model at all.
     """
     board.wait(START_S)
@@ -43,7 +43,7 @@ def prove(
     checks = [*_slot_checks(slot, description, address), _decoder_check(decoder, description.task)]
     if not warnings:
         checks.append(_label_check(board, description))
-    return Proof(
+    return BoardRecord(
         kiln=__version__,
         time=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         board_id=identity.id,
@@ -55,7 +55,7 @@ def prove(
         preprocess_ms=pre,
         inference_ms=inference,
         postprocess_ms=post,
-        most_seen=max((len(each.boxes) + len(each.poses) for each in seen), default=0),
+        most_objects=max((len(each.boxes) + len(each.poses) for each in seen), default=0),
         estimated_ms=estimated_ms,
         checks=(*checks, _arrival_check(len(seen))),
         warnings=tuple(warnings),

@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 import tty
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
@@ -200,13 +200,16 @@ class EmulatedBoard:
         _sleep_exactly()
         try:
             while self._running:
-                self._wait()
-                self._work()
+                ready = self._wait()
+                # Who waits for the board to change sees it between two steps, never within one.
+                with self._changed:
+                    self._step(ready)
+                    self._changed.notify_all()
         finally:
             self._unplug()  # also if it ends by an error: no host shall wait for it
 
-    def _wait(self) -> None:
-        """Wait until there is something to do, and read what has come."""
+    def _wait(self) -> Collection[int]:
+        """Wait until there is something to do; the handles that can be read."""
         reading = [self._wake_out]
         writing: list[int] = []
         if self._handles is not None:
@@ -214,8 +217,11 @@ class EmulatedBoard:
                 reading.append(self._handles[0])
             if self._outbox:
                 writing.append(self._handles[0])
-        timeout = self._timeout()
-        readable, _, _ = select.select(reading, writing, [], timeout)
+        readable, _, _ = select.select(reading, writing, [], self._timeout())
+        return readable
+
+    def _step(self, readable: Collection[int]) -> None:
+        """Do what was asked for, take what has come, and do what is due."""
         if self._wake_out in readable:
             os.read(self._wake_out, _READ_BYTES)
             while not self._asked.empty():
@@ -223,6 +229,7 @@ class EmulatedBoard:
                 self._asked.get()()
         if self._handles is not None and self._handles[0] in readable:
             self._read()
+        self._work()
 
     def _timeout(self) -> float | None:
         """How long there is nothing to do."""
@@ -254,8 +261,6 @@ class EmulatedBoard:
             self._now = time.monotonic()
             self._face.tick(self._now)
         self._write()
-        with self._changed:
-            self._changed.notify_all()
 
     def _take(self, data: bytes) -> None:
         for part, mishap in self._trouble.parts(data):

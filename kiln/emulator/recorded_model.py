@@ -17,12 +17,14 @@ from typing import Any
 from kiln.emulator.postprocess import Candidate, Sight
 from kiln.errors import ModelError
 from kiln.pipeline.build import hash_file_input
-from kiln.pipeline.runner import Observer, Runner
-from kiln.plan.plan import data_steps_of
+from kiln.pipeline.events import Observer
+from kiln.pipeline.runner import Runner
+from kiln.plan import steps
+from kiln.plan.plan import data_steps
 from kiln.plan.request import BuildRequest
-from kiln.plan.step import FromHost, FromStep, Step
-from kiln.plan.steps import pictures_step
+from kiln.plan.step import FromHost, Step
 from kiln.plan.targets import Target
+from kiln.report.result import BuildResult
 
 _INT8_ENDING = "_full_integer_quant.tflite"
 #: yolov8n takes half a second a picture in the interpreter's plain loops.
@@ -32,7 +34,6 @@ _LEAST_SCORE = 0.05
 _MOST_CANDIDATES = 200
 
 _MODEL = FromHost(source="model")
-_EVALUATION = FromStep(step="pictures", path="evaluation")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,51 +54,31 @@ class BuiltEye:
 
 
 def prepare_eye(
-    document: Mapping[str, Any], folder: Path, target: Target, runner: Runner, observer: Observer
+    build: BuildResult, folder: Path, target: Target, runner: Runner, observer: Observer
 ) -> BuiltEye:
-    """Run a build's model, whose build.json is ``document``, on the demo pictures.
+    """Run the model of a build, which lies in ``folder``, on the demo images.
 
     What has been run before is found in the store. Raises KilnError.
     """
-    request = BuildRequest(target=target.name, task=document["task"])
-    name = next((name for name in document["files"] if name.endswith(_INT8_ENDING)), None)
+    request = BuildRequest(target=target.name, task=build.task)
+    name = next((name for name in build.files if name.endswith(_INT8_ENDING)), None)
     if name is None:
         raise ModelError(f"{folder} has no int8 model", hint="build it again")
     brought = {"model": hash_file_input((folder / name).absolute(), runner)}
-    data, steps = data_steps_of(request)
-    steps += [pictures_step(request, target, data, document["imgsz"]), *eye_steps()]
-    made = runner.run(steps, brought, observer, lambda _made: None)
-    sights = made["sights"].entry.files["sights.json"].path
-    sha256, size = document["files"][document["deployed"]]
-    return read_eye(sights, sha256=sha256, size=size)
+    data, needed = data_steps(request)
+    needed += [steps.images(request, target, data, build.imgsz), *eye_steps()]
+    made = runner.run(needed, brought, observer)
+    sights = made["emulator-frames"].entry.files["sights.json"].path
+    flashed = build.deployed_file
+    return read_eye(sights, sha256=flashed.sha256, size=flashed.bytes)
 
 
 def eye_steps() -> list[Step]:
-    """The steps from pictures and a model (``model`` of this host) to sights.json."""
+    """The steps from images and a model (``model`` of this host) to sights.json."""
     return [
-        Step(
-            name="answers",
-            title="run the model in TensorFlow Lite Micro",
-            environment="vela",
-            module="stages.vela.tflm_outputs",
-            params={"pictures": _PICTURES},
-            inputs={"model.tflite": _MODEL, "evaluation": _EVALUATION},
-        ),
-        Step(
-            name="sights",
-            title="decode what it sees",
-            environment="export",
-            module="stages.export.emulator_frames",
-            params={
-                "frame": _FRAME,
-                "score": _LEAST_SCORE,
-                "candidates": _MOST_CANDIDATES,
-            },
-            inputs={
-                "model.tflite": _MODEL,
-                "answers.npz": FromStep(step="answers", path="answers.npz"),
-                "evaluation": _EVALUATION,
-            },
+        steps.tflm_outputs(_MODEL, images=_PICTURES),
+        steps.emulator_frames(
+            _MODEL, frame=_FRAME, score=_LEAST_SCORE, candidates=_MOST_CANDIDATES
         ),
     ]
 

@@ -1,6 +1,6 @@
 """What a board saw as a data set in YOLO's form, which `kiln build --data FOLDER` takes as it is.
 
-The form is that of README's "Your own data": data.yaml, images/<split>/ and labels/<split>/, in
+The form is that of docs/data.md: data.yaml, images/<split>/ and labels/<split>/, in
 each label line ``class x y width height`` and for poses ``x y visibility`` for each keypoint, all
 in parts of the picture's size.
 """

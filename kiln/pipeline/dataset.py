@@ -100,7 +100,7 @@ def _read_description(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise DataError(
             f"{path} cannot be read as YAML: {str(error).splitlines()[0]}",
-            hint="README, 'Your own data', shows the form",
+            hint="docs/data.md of Kiln shows the form",
         ) from error
     if not isinstance(table, dict):
         raise DataError(f"{path} is not a table of keys", hint="it needs train, val and names")

@@ -182,7 +182,7 @@ class Target:
         return {**settings, "arena_kib": self.firmware.arena_at(imgsz) - INTERPRETER_KIB}
 
     def contract(self, task: Task, imgsz: int | None) -> dict[str, Any]:
-        """What the step `verify` holds a model against; without a size, the largest arena."""
+        """What `check-firmware` holds a model against; without a size, the largest arena."""
         firmware, source, form = self.firmware, self.input, self.task(task)
         return {
             "task": task,

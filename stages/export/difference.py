@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import struct
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.contract import Events, Job, main
+from stages.results.difference import Difference, DifferenceResult
 
 #: A model as its tensors by name, whatever file it lies in.
 Tensors = dict[str, NDArray[Any]]
@@ -34,22 +36,18 @@ _DTYPES = {
 }
 
 
-def run(job: Job, events: Events) -> dict[str, Any]:  # noqa: ARG001
+def run(job: Job, _events: Events) -> DifferenceResult:
     """Compare two files that differ."""
     suffix = job.params["suffix"]
     paths = [job.inputs / f"{side}.{suffix}" for side in ("left", "right")]
     left, right = (path.read_bytes() for path in paths)
-    found: dict[str, Any] = {
-        "offset": first_difference(left, right),
-        "sizes": [len(left), len(right)],
-        "where": None,
-        "differing": 0,
-        "tensors": 0,
-    }
-    if suffix in READERS:
-        read = READERS[suffix]
-        found |= compare(read(paths[0]), read(paths[1]))
-    return found
+    read = READERS.get(suffix)
+    found = compare(read(paths[0]), read(paths[1])) if read else Difference()
+    return DifferenceResult(
+        **dataclasses.asdict(found),
+        offset=first_difference(left, right),
+        sizes=(len(left), len(right)),
+    )
 
 
 def first_difference(left: bytes, right: bytes) -> int:
@@ -60,13 +58,13 @@ def first_difference(left: bytes, right: bytes) -> int:
     return int(differing[0]) if differing.size else length
 
 
-def compare(left: Tensors, right: Tensors) -> dict[str, Any]:
+def compare(left: Tensors, right: Tensors) -> Difference:
     """The first tensor that differs, in the left one's order, and how many do."""
     names = list(dict.fromkeys((*left, *right)))
     words = {name: _in_words(left.get(name), right.get(name)) for name in names}
     differing = [name for name in names if words[name]]
     where = f"{differing[0]}{words[differing[0]]}" if differing else None
-    return {"where": where, "differing": len(differing), "tensors": len(names)}
+    return Difference(where=where, differing=len(differing), tensors=len(names))
 
 
 def _in_words(left: NDArray[Any] | None, right: NDArray[Any] | None) -> str:

@@ -15,7 +15,6 @@ model's input is stretched to the frame.
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from stages.contract import Events, Job, StepFailed, main
+from stages.contract import Events, Job, StepFailed, main, write_json
 from stages.export.evaluation.decode import (
     BOX_CHANNELS,
     Detections,
@@ -35,6 +34,7 @@ from stages.export.evaluation.decode import (
 )
 from stages.export.evaluation.preprocess import Pixels, dequantised
 from stages.export.reference import open_model
+from stages.results.emulator_frames import EmulatorFramesResult, Frame, Frames
 
 #: About what the camera's own encoder makes of a frame.
 _JPEG_QUALITY = 80
@@ -43,7 +43,7 @@ _KEEP_ALL = 2.0
 PACKAGES = ("tensorflow-cpu", "numpy")
 
 
-def run(job: Job, events: Events) -> Mapping[str, Any]:
+def run(job: Job, events: Events) -> EmulatorFramesResult:
     """Decode every answer as the firmware does, and draw the frame that it belongs to."""
     images = np.load(job.inputs / "evaluation" / "images.npy", mmap_mode="r")
     answers = dict(np.load(job.inputs / "answers.npz"))
@@ -61,16 +61,15 @@ def run(job: Job, events: Events) -> Mapping[str, Any]:
         ]
         found = candidates(values, roles, labels, job.params)
         listed = described(found, scale=side / labels.size)
-        frames.append({"image": jpeg(images[number], side), "candidates": listed})
+        frames.append(Frame(image=jpeg(images[number], side), candidates=listed))
         events.progress(len(frames), len(numbers), "frames")
-    document = {"pose": labels.keypoints > 0, "size": side, "frames": frames}
-    text = json.dumps(document, separators=(",", ":")) + "\n"
-    (job.out / "sights.json").write_text(text, encoding="utf-8")
-    return {
-        "frames": len(frames),
-        "candidates": sum(len(frame["candidates"]) for frame in frames),
-        "versions": {package: version(package) for package in PACKAGES},
-    }
+    document = Frames(pose=labels.keypoints > 0, size=side, frames=tuple(frames))
+    write_json(job.out / "sights.json", document)
+    return EmulatorFramesResult(
+        frames=len(frames),
+        candidates=sum(len(frame.candidates) for frame in frames),
+        versions={package: version(package) for package in PACKAGES},
+    )
 
 
 def labels_of(shapes: Sequence[Shape], size: int) -> Labels:
@@ -97,12 +96,12 @@ def candidates(
     return found[np.arange(len(found))[: int(params["candidates"])][::-1]]
 
 
-def described(found: Detections, *, scale: float) -> list[Any]:
+def described(found: Detections, *, scale: float) -> tuple[tuple[Any, ...], ...]:
     """Candidates as sights.json has them; ``scale`` is pixels of a frame in one of the model's."""
     boxes = np.round(found.boxes.astype(float) * scale, 3).tolist()
     scores = np.round(found.scores.astype(float), 5).tolist()
     points = np.round(found.keypoints.astype(float) * (scale, scale, 1), 3).tolist()
-    return [list(each) for each in zip(boxes, scores, found.classes.tolist(), points, strict=True)]
+    return tuple(zip(boxes, scores, found.classes.tolist(), points, strict=True))
 
 
 def jpeg(image: Pixels, side: int) -> str:

@@ -13,14 +13,13 @@ Where there is no float32.tflite, the ONNX file stands for float32; they are the
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from stages.contract import Events, Job, StepFailed, main
+from stages.contract import Events, Job, StepFailed, main, write_json
 from stages.export.evaluation import report_images
-from stages.export.evaluation.coco_map import Kind, Precision, measure
+from stages.export.evaluation.coco_map import Precision, measure
 from stages.export.evaluation.inference import (
     Artifact,
     Evaluation,
@@ -32,6 +31,14 @@ from stages.export.evaluation.inference import (
 )
 from stages.export.evaluation.model_runners import is_per_channel
 from stages.export.evaluation.snr import snr_db
+from stages.results.evaluate import (
+    ClassAccuracy,
+    EvaluateResult,
+    Evidence,
+    Kind,
+    OutputSnr,
+    ReportImage,
+)
 
 THRESHOLDS = Thresholds(score=0.001, iou=0.45)
 #: A larger drop, in points of any mAP, is warned of.
@@ -87,25 +94,29 @@ class Findings:
         """Points of every mAP that int8 is below float32."""
         return {name: round(100 * (one - other), 2) for name, (one, other) in self.pairs().items()}
 
-    def outputs(self) -> list[dict[str, Any]]:
+    def outputs(self) -> tuple[OutputSnr, ...]:
         """Signal-to-noise ratio of every output, float32 against int8."""
-        return [
-            {"name": role, "snr_db": snr_db([look.noise[role] for look in self.looks])}
+        return tuple(
+            OutputSnr(name=role, snr_db=snr_db([look.noise[role] for look in self.looks]))
             for role in self.looks[0].noise
-        ]
+        )
 
-    def classes(self) -> list[dict[str, Any]]:
+    def classes(self) -> tuple[ClassAccuracy, ...]:
         """By class the mAP50-95 of what the model is for: keypoints for pose, else boxes."""
         kind: Kind = "pose" if self.evaluation.keypoints else "box"
         counts = [0] * len(self.evaluation.names)
         for objects in self.evaluation.truth:
             for each in objects:
                 counts[each["class"]] += 1
-        return [
-            {"name": name, "objects": counts[number]}
-            | {side: self._of_class(side, kind, number) for side in ("float32", "int8")}
+        return tuple(
+            ClassAccuracy(
+                name=name,
+                objects=counts[number],
+                float32=self._of_class("float32", kind, number),
+                int8=self._of_class("int8", kind, number),
+            )
             for number, name in enumerate(self.evaluation.names)
-        ]
+        )
 
     def _of_class(self, side: str, kind: Kind, number: int) -> float | None:
         if side not in self.sides:
@@ -114,29 +125,28 @@ class Findings:
         return None if value is None else round(value, 4)
 
 
-def run(job: Job, events: Events) -> Mapping[str, Any]:
+def run(job: Job, events: Events) -> EvaluateResult:
     """Look at everything, then measure, warn, and keep what a report shows."""
     evaluation = read_evaluation(job.inputs / "evaluation")
     findings = look_and_measure(open_artifacts(job, evaluation), evaluation, events)
     for message, hint in faults(findings, job):
         events.warning(message, hint=hint)
-    text = json.dumps(evidence(findings), ensure_ascii=False, separators=(",", ":")) + "\n"
-    (job.out / "evidence.json").write_text(text, encoding="utf-8")
+    write_json(job.out / "evidence.json", evidence(findings))
     names = list(findings.precision)
-    return {
-        "images": len(findings.looks),
-        "objects": sum(map(len, evaluation.truth)),
-        "artifacts": {name: findings.figures(name) for name in names},
-        "drop": findings.drop(),
-        "classes": findings.classes(),
-        "outputs": findings.outputs(),
-        "seconds": {
+    return EvaluateResult(
+        images=len(findings.looks),
+        objects=sum(map(len, evaluation.truth)),
+        artifacts={name: findings.figures(name) for name in names},
+        drop=findings.drop(),
+        classes=findings.classes(),
+        outputs=findings.outputs(),
+        seconds={
             name: round(sum(look.seconds[name] for look in findings.looks), 3) for name in names
         },
-        "score_threshold": THRESHOLDS.score,
-        "iou_threshold": THRESHOLDS.iou,
-        "versions": {package: version(package) for package in PACKAGES},
-    }
+        score_threshold=THRESHOLDS.score,
+        iou_threshold=THRESHOLDS.iou,
+        versions={package: version(package) for package in PACKAGES},
+    )
 
 
 def open_artifacts(job: Job, evaluation: Evaluation) -> list[Artifact]:
@@ -194,22 +204,22 @@ def faults(findings: Findings, job: Job) -> Iterator[tuple[str, str]]:
     )
 
 
-def evidence(findings: Findings) -> dict[str, Any]:
+def evidence(findings: Findings) -> Evidence:
     """What a report draws: pictures, and precision over recall."""
     evaluation, sides = findings.evaluation, findings.sides
     kinds = next(iter(findings.precision.values()))
-    return {
-        "pictures": _pictures(findings),
-        "precision_recall": {
+    return Evidence(
+        images=_pictures(findings),
+        precision_recall={
             kind: {side: findings.precision[name][kind].curve for side, name in sides.items()}
             for kind in kinds
         },
-        "names": evaluation.names,
-        "skeleton": evaluation.skeleton,
-    }
+        names=evaluation.names,
+        skeleton=evaluation.skeleton,
+    )
 
 
-def _pictures(findings: Findings) -> list[dict[str, Any]]:
+def _pictures(findings: Findings) -> tuple[ReportImage, ...]:
     evaluation, sides = findings.evaluation, findings.sides
     changes = [
         report_images.change(*(look.found[name] for name in sides.values()))
@@ -217,25 +227,29 @@ def _pictures(findings: Findings) -> list[dict[str, Any]]:
         else 0.0
         for look in findings.looks
     ]
-    return [
-        {
-            "file": evaluation.pictures[number]["file"],
-            "size": evaluation.labels.size,
-            "image": report_images.data_url(evaluation.images[number]),
-            "truth": report_images.labelled(evaluation.truth[number]),
-            "note": note,
-        }
-        | {
-            side: report_images.describe(findings.looks[number].found[name])
-            for side, name in sides.items()
-        }
+
+    def found(number: int, side: str) -> tuple[Mapping[str, Any], ...] | None:
+        if side not in sides:
+            return None
+        return report_images.describe(findings.looks[number].found[sides[side]])
+
+    return tuple(
+        ReportImage(
+            file=evaluation.pictures[number].file,
+            size=evaluation.labels.size,
+            image=report_images.data_url(evaluation.images[number]),
+            truth=evaluation.truth[number],
+            note=note,
+            float32=found(number, "float32"),
+            int8=found(number, "int8"),
+        )
         for number, note in report_images.choose(changes).items()
-    ]
+    )
 
 
-def _losers(outputs: Sequence[Mapping[str, Any]]) -> str:
+def _losers(outputs: Sequence[OutputSnr]) -> str:
     """The outputs with the least signal-to-noise ratio, in words."""
-    known = sorted((each["snr_db"], each["name"]) for each in outputs if each["snr_db"] is not None)
+    known = sorted((each.snr_db, each.name) for each in outputs if each.snr_db is not None)
     if not known:
         return ""
     named = ", ".join(f"{name} ({ratio:.1f} dB)" for ratio, name in known[:NAMED_OUTPUTS])

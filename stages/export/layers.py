@@ -13,19 +13,18 @@ values are left out.
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib.metadata import version
-from typing import Any
 
 import numpy as np
 
-from stages.contract import Events, Job, StepFailed, main
+from stages.contract import Events, Job, StepFailed, main, write_json
 from stages.export.evaluation.parallel import on_all_cores, worker_count
 from stages.export.evaluation.preprocess import Pixels, prepare
 from stages.export.evaluation.snr import Powers, powers, snr_db
 from stages.export.quantization.probe import MOST_PROBES, Probe
 from stages.export.quantization.tflite_editor import MOVES, Graph, Operator, activated
+from stages.results.layers import Layers, LayerSnr, LayersResult
 
 #: So many pictures hold some million values a layer.
 IMAGES = 8
@@ -44,7 +43,7 @@ class Layer:
     quantised: int
 
 
-def run(job: Job, events: Events) -> Mapping[str, Any]:
+def run(job: Job, events: Events) -> LayersResult:
     """Compare layer by layer, and write them down."""
     float_model = (job.inputs / "float32.tflite").read_bytes()
     int8_model = (job.inputs / "int8.tflite").read_bytes()
@@ -63,19 +62,19 @@ def run(job: Job, events: Events) -> Mapping[str, Any]:
         seen.append(each)
         events.progress(len(seen), count, "pictures")
     ratios = [snr_db(parts) for parts in zip(*seen, strict=True)]
-    known = [pair for pair in zip(layers, ratios, strict=True) if pair[1] is not None]
-    rows = [
-        {"name": layer.name, "operator": layer.operator, "snr_db": ratio} for layer, ratio in known
-    ]
-    text = json.dumps({"layers": rows}, indent=1, ensure_ascii=False) + "\n"
-    (job.out / "layers.json").write_text(text, encoding="utf-8")
-    worst = sorted(known, key=lambda pair: pair[1] or 0)[:WORST]
-    return {
-        "compared": len(rows),
-        "worst": [layer.name for layer, _ in worst],
-        "images": count,
-        "versions": {package: version(package) for package in PACKAGES},
-    }
+    known = tuple(
+        LayerSnr(name=layer.name, operator=layer.operator, snr_db=ratio)
+        for layer, ratio in zip(layers, ratios, strict=True)
+        if ratio is not None
+    )
+    write_json(job.out / "layers.json", Layers(layers=known))
+    worst = sorted(known, key=lambda layer: layer.snr_db)[:WORST]
+    return LayersResult(
+        compared=len(known),
+        worst=tuple(layer.name for layer in worst),
+        images=count,
+        versions={package: version(package) for package in PACKAGES},
+    )
 
 
 def common_layers(exact: Graph, quantised: Graph) -> list[Layer]:

@@ -31,7 +31,9 @@ from stages.export.quantization.onnx_to_keras import (
     open_network,
     rebuild,
 )
-from stages.export.quantization.weight_rounding import Granularity, fit_kernels
+from stages.export.quantization.weight_rounding import fit_kernels
+from stages.results.quantize import FileSizes, Granularity, QuantizeResult
+from stages.results.tensors import Tensor
 
 INPUT_SCALE = np.float32(1) / np.float32(255)
 INPUT_ZERO_POINT = -128
@@ -42,7 +44,7 @@ PROBES = 8
 PACKAGES = ("tensorflow-cpu", "onnx2tf", "onnx", "numpy")
 
 
-def run(job: Job, events: Events) -> Mapping[str, Any]:
+def run(job: Job, events: Events) -> QuantizeResult:
     """Convert, quantise, check, and write both models."""
     granularity: Granularity = job.params["granularity"]
     given = open_network(job.inputs / "model.onnx")
@@ -53,20 +55,22 @@ def run(job: Job, events: Events) -> Mapping[str, Any]:
     (job.out / "float32.tflite").write_bytes(float_model)
     int8_model, per_channel = quantize(float_model, network, images, granularity, events)
     (job.out / "int8.tflite").write_bytes(int8_model)
-    facts = describe(int8_model, network)
+    inputs, outputs, operators = describe(int8_model, network)
     for name in dead_outputs(int8_model, network, images):
         events.warning(
             f"output {name} is the same number everywhere on the calibration images",
             hint="the model has learnt nothing there, or the calibration images show no object",
         )
-    return {
-        **facts,
-        "bytes": {"float32": len(float_model), "int8": len(int8_model)},
-        "calibration_images": len(images),
-        "granularity": granularity,
-        "per_channel_layers": per_channel,
-        "versions": {package: version(package) for package in PACKAGES},
-    }
+    return QuantizeResult(
+        inputs=inputs,
+        outputs=outputs,
+        operators=operators,
+        bytes=FileSizes(float32=len(float_model), int8=len(int8_model)),
+        calibration_images=len(images),
+        granularity=granularity,
+        per_channel_layers=tuple(per_channel),
+        versions={package: version(package) for package in PACKAGES},
+    )
 
 
 def convert(given: Network, network: Network, images: Pixels) -> bytes:
@@ -137,26 +141,25 @@ def read_images(job: Job, network: Network) -> Pixels:
     return images
 
 
-def describe(model: bytes, network: Network) -> dict[str, Any]:
+def describe(
+    model: bytes, network: Network
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], dict[str, int]]:
     """Inputs, outputs and operator counts of the int8 model; raises StepFailed if the input is not
     the firmware's."""
     interpreter = tf.lite.Interpreter(model_content=model)
     layers = interpreter._get_ops_details()
     source = _tensor(network.input_name, interpreter.get_input_details()[0])
-    if (source["scale"], source["zero_point"]) != (float(INPUT_SCALE), INPUT_ZERO_POINT):
+    if (source.scale, source.zero_point) != (float(INPUT_SCALE), INPUT_ZERO_POINT):
         raise StepFailed(
             "model",
-            f"the input came out with scale {source['scale']:.9g} and zero point "
-            f"{source['zero_point']}; the firmware writes scale 1/255 and zero point -128",
+            f"the input came out with scale {source.scale:.9g} and zero point "
+            f"{source.zero_point}; the firmware writes scale 1/255 and zero point -128",
             hint="the model must take the pixels as 0..1 and nothing may stand before its input",
         )
     operators = collections.Counter(layer["op_name"] for layer in layers)
     outputs = interpreter.get_output_details()
-    return {
-        "inputs": [source],
-        "outputs": [_tensor(*pair) for pair in zip(network.output_names, outputs, strict=True)],
-        "operators": dict(sorted(operators.items())),
-    }
+    results = tuple(_tensor(*pair) for pair in zip(network.output_names, outputs, strict=True))
+    return (source,), results, dict(sorted(operators.items()))
 
 
 def check_full_int8(model: bytes) -> None:
@@ -197,15 +200,15 @@ def _in_words(kind: str, work: Callable[[], Any]) -> bytes:
         ) from error
 
 
-def _tensor(name: str, details: Mapping[str, Any]) -> dict[str, Any]:
+def _tensor(name: str, details: Mapping[str, Any]) -> Tensor:
     scale, zero_point = details["quantization"]
-    return {
-        "name": name,
-        "shape": details["shape"].tolist(),
-        "dtype": details["dtype"].__name__,
-        "scale": float(scale),
-        "zero_point": int(zero_point),
-    }
+    return Tensor(
+        name=name,
+        shape=tuple(details["shape"].tolist()),
+        dtype=details["dtype"].__name__,
+        scale=float(scale),
+        zero_point=int(zero_point),
+    )
 
 
 if __name__ == "__main__":

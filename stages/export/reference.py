@@ -10,7 +10,6 @@ TensorFlow Lite takes by default round differently here and there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,13 @@ from numpy.typing import NDArray
 
 from stages.contract import Events, Job, StepFailed, main
 from stages.export.evaluation.preprocess import Pixels, as_float, as_int8
+from stages.results.reference import Origin, ReferenceResult
 
 #: Of noise every kernel sees all values; of pictures, those that matter.
 IMAGES = 2
 
 
-def run(job: Job, events: Events) -> Mapping[str, Any]:
+def run(job: Job, events: Events) -> ReferenceResult:
     """Run the model on two images and keep what went in and what came out."""
     interpreter = open_model(job.inputs / "model.tflite")
     source, *others = interpreter.get_input_details()
@@ -50,12 +50,12 @@ def run(job: Job, events: Events) -> Mapping[str, Any]:
     for number, output in enumerate(zip(*answers, strict=True)):
         arrays[f"output_{number}"] = np.stack(output)
     np.savez(job.out / "reference.npz", **arrays)
-    return {
-        "images": len(images),
-        "pictures": origin,
-        "outputs": len(results),
-        "versions": {package: version(package) for package in ("tensorflow-cpu", "numpy")},
-    }
+    return ReferenceResult(
+        images=len(images),
+        pictures=origin,
+        outputs=len(results),
+        versions={package: version(package) for package in ("tensorflow-cpu", "numpy")},
+    )
 
 
 def open_model(path: Path) -> tf.lite.Interpreter:
@@ -75,7 +75,7 @@ def open_model(path: Path) -> tf.lite.Interpreter:
     return interpreter
 
 
-def choose_pictures(path: Path, shape: tuple[int, ...]) -> tuple[Pixels, str]:
+def choose_pictures(path: Path, shape: tuple[int, ...]) -> tuple[Pixels, Origin]:
     """The first evaluation images, or noise if there are none of this shape; and which."""
     if path.exists():
         images: Pixels = np.load(path, mmap_mode="r")[:IMAGES]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, TypeGuard
+from typing import Any, TypeGuard
 
 import yaml
 
-from stages.contract import Events, Job, StepFailed, main
+from stages.contract import Events, Job, StepFailed, main, write_json
+from stages.results.check import CheckResult
+from stages.results.dataset import Dataset, Task
 from stages.train.dataset.image_files import fault_of_image, list_images
 from stages.train.dataset.labels import Form, LabelFile, read_labels
 
@@ -44,7 +46,7 @@ class Findings:
         )
 
 
-def run(job: Job, events: Events) -> dict[str, Any]:
+def run(job: Job, events: Events) -> CheckResult:
     """Write dataset.json; raises StepFailed("data") if anything is wrong."""
     data = job.inputs / "data"
     findings = Findings(events)
@@ -58,18 +60,18 @@ def run(job: Job, events: Events) -> dict[str, Any]:
             "data.yaml has no flip_idx: the trainer will not mirror pictures",
             hint="list for each keypoint the one that it becomes in a mirror",
         )
-    summary = {
-        "task": form.task,
-        "nc": form.nc,
-        "names": list(form.names),
-        "kpt_shape": list(form.kpt_shape) if form.task == "pose" and form.kpt_shape else None,
-        "flip_idx": table.get("flip_idx") if form.task == "pose" else None,
-        "images": {split: images for split, (images, _objects) in counts.items()},
-        "objects": {split: objects for split, (_images, objects) in counts.items()},
-    }
-    text = json.dumps(summary, sort_keys=True, ensure_ascii=False, indent=1) + "\n"
-    (job.out / "dataset.json").write_text(text, encoding="utf-8")
-    return {**summary, "versions": {"pillow": version("pillow")}}
+    flip_idx = table.get("flip_idx") if form.task == "pose" else None
+    dataset = Dataset(
+        task=form.task,
+        nc=form.nc,
+        names=form.names,
+        kpt_shape=form.kpt_shape if form.task == "pose" else None,
+        flip_idx=None if flip_idx is None else tuple(map(int, flip_idx)),
+        images={split: images for split, (images, _objects) in counts.items()},
+        objects={split: objects for split, (_images, objects) in counts.items()},
+    )
+    write_json(job.out / "dataset.json", dataset)
+    return CheckResult(**dataclasses.asdict(dataset), versions={"pillow": version("pillow")})
 
 
 def _check_split(
@@ -118,7 +120,7 @@ def _read_description(path: Path) -> dict[str, Any]:
     return table
 
 
-def _form(table: Mapping[str, Any], task: Literal["pose", "detect"], findings: Findings) -> Form:
+def _form(table: Mapping[str, Any], task: Task, findings: Findings) -> Form:
     """What the labels have to look like; faults of data.yaml itself go to ``findings``."""
     names = tuple(str(name) for _number, name in sorted(table["names"].items()))
     shape = table.get("kpt_shape")

@@ -9,12 +9,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stages.contract import Events, Job, main
+from stages.results.demo import DemoResult
 from stages.train.demo_data.canvas import Canvas, Point, extent
 from stages.train.demo_data.demo_figures import FLIP_INDEX, KEYPOINTS, Person
 from stages.train.demo_data.scenery import SIZES, draw_backdrop, draw_obstacle
@@ -27,7 +27,7 @@ Picture = tuple[bytes, list[str]]
 Box = tuple[int, int, int, int]
 
 
-def run(job: Job, events: Events) -> dict[str, Any]:
+def run(job: Job, events: Events) -> DemoResult:
     """Draw both splits."""
     task, seed = job.params["task"], job.params["seed"]
     draw: Callable[[random.Random], Picture] = draw_people if task == "pose" else draw_shapes
@@ -51,13 +51,13 @@ def run(job: Job, events: Events) -> dict[str, Any]:
                 events.progress(done, total, "pictures")
     names = ("person",) if task == "pose" else SHAPES
     (data / "data.yaml").write_text(_description(task, names))
-    return {
-        "task": task,
-        "names": list(names),
-        "images": counts,
-        "objects": objects,
-        "versions": {name: version(name) for name in ("opencv-python-headless", "numpy")},
-    }
+    return DemoResult(
+        task=task,
+        names=names,
+        images=counts,
+        objects=objects,
+        versions={name: version(name) for name in ("opencv-python-headless", "numpy")},
+    )
 
 
 def draw_people(rng: random.Random) -> Picture:

@@ -26,6 +26,7 @@ from urllib.parse import urlsplit, urlunsplit
 import yaml
 
 from stages.contract import Events, Job, StepFailed, main
+from stages.results.fetch import FetchResult
 from stages.train.dataset.archive import unpack
 from stages.train.dataset.layout import normalise
 
@@ -62,7 +63,7 @@ class Source:
         return f"{fetch}, unpack it and pass DATA=path/to/data.yaml; or leave DATA out for the demo"
 
 
-def run(job: Job, events: Events) -> dict[str, Any]:
+def run(job: Job, events: Events) -> FetchResult:
     """Write weights.pt or data/; raises StepFailed("network"), ("data") or ("request")."""
     source = resolve(job.params["kind"], job.params["name"])
     certificates = job.inputs / "ca.pem"
@@ -81,12 +82,12 @@ def run(job: Job, events: Events) -> dict[str, Any]:
     finally:
         download.unlink(missing_ok=True)
         shutil.rmtree(job.state / "unpacked", ignore_errors=True)
-    return {
-        "url": source.public_url,
-        "sha256": sha256,
-        "bytes": size,
-        "versions": {"ultralytics": version("ultralytics")},
-    }
+    return FetchResult(
+        url=source.public_url,
+        sha256=sha256,
+        bytes=size,
+        versions={"ultralytics": version("ultralytics")},
+    )
 
 
 def resolve(kind: Kind, name: str) -> Source:

@@ -8,15 +8,15 @@ truth.json with what is to be seen in each of them, in pixels of the square.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from stages.contract import Events, Job, StepFailed, main
+from stages.contract import Events, Job, StepFailed, main, read_json, write_json
+from stages.results.dataset import Dataset
+from stages.results.images import GroundTruth, ImagesResult, LabelledImage
 from stages.train.dataset.image_files import list_images
 from stages.train.dataset.resize import Square, objects_of, read_square, spread
 
@@ -29,9 +29,9 @@ _COCO_SKELETON = (
 _COCO_KEYPOINTS = 17
 
 
-def run(job: Job, events: Events) -> dict[str, Any]:
+def run(job: Job, events: Events) -> ImagesResult:
     """Write calibration.npy and evaluation/; both are taken from val, as the wiki calibrates."""
-    dataset = json.loads((job.inputs / "dataset.json").read_text(encoding="utf-8"))
+    dataset = read_json(Dataset, job.inputs / "dataset.json")
     folder = job.inputs / "data" / "images" / "val"
     paths = list_images(folder)
     if not paths:
@@ -43,23 +43,22 @@ def run(job: Job, events: Events) -> dict[str, Any]:
     evaluation = job.out / "evaluation"
     evaluation.mkdir()
     _save(evaluation / "images.npy", [squares[path] for path in judged])
-    keypoints = dataset["kpt_shape"][0] if dataset["kpt_shape"] else 0
-    images = [_truth(path, folder, squares[path], keypoints) for path in judged]
-    truth = {
-        "task": dataset["task"],
-        "names": dataset["names"],
-        "kpt_shape": dataset["kpt_shape"],
-        "skeleton": _COCO_SKELETON if keypoints == _COCO_KEYPOINTS else (),
-        "images": images,
-    }
-    text = json.dumps(truth, indent=1, ensure_ascii=False) + "\n"
-    (evaluation / "truth.json").write_text(text, encoding="utf-8")
-    return {
-        "calibration": len(calibration),
-        "evaluation": len(judged),
-        "objects": sum(len(image["objects"]) for image in images),
-        "versions": {package: version(package) for package in ("ultralytics", "numpy")},
-    }
+    keypoints = dataset.kpt_shape[0] if dataset.kpt_shape else 0
+    images = tuple(_truth(path, folder, squares[path], keypoints) for path in judged)
+    truth = GroundTruth(
+        task=dataset.task,
+        names=dataset.names,
+        kpt_shape=dataset.kpt_shape,
+        skeleton=_COCO_SKELETON if keypoints == _COCO_KEYPOINTS else (),
+        images=images,
+    )
+    write_json(evaluation / "truth.json", truth)
+    return ImagesResult(
+        calibration=len(calibration),
+        evaluation=len(judged),
+        objects=sum(len(image.objects) for image in images),
+        versions={package: version(package) for package in ("ultralytics", "numpy")},
+    )
 
 
 def _read(job: Job, events: Events, paths: Sequence[Path]) -> dict[Path, Square]:
@@ -75,16 +74,16 @@ def _save(path: Path, squares: Sequence[Square]) -> None:
     np.save(path, np.stack([square.pixels for square in squares]), allow_pickle=False)
 
 
-def _truth(path: Path, folder: Path, square: Square, keypoints: int) -> dict[str, Any]:
+def _truth(path: Path, folder: Path, square: Square, keypoints: int) -> LabelledImage:
     """What is to be seen in a picture, in pixels of the square."""
     name = path.relative_to(folder)
     label = folder.parents[1] / "labels" / "val" / name.with_suffix(".txt")
-    return {
-        "file": name.as_posix(),
-        "width": square.source_width,
-        "height": square.source_height,
-        "objects": objects_of(label, square, keypoints=keypoints),
-    }
+    return LabelledImage(
+        file=name.as_posix(),
+        width=square.source_width,
+        height=square.source_height,
+        objects=tuple(objects_of(label, square, keypoints=keypoints)),
+    )
 
 
 if __name__ == "__main__":

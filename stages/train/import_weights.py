@@ -19,6 +19,8 @@ from torch import nn
 from ultralytics.nn.tasks import DetectionModel, torch_safe_load
 
 from stages.contract import Events, Job, StepFailed, main
+from stages.results.dataset import Task
+from stages.results.import_weights import ImportResult
 from stages.train.weights import checkpoint
 from stages.train.weights.pickle_reader import (
     Pickled,
@@ -31,7 +33,7 @@ from stages.train.weights.pickle_reader import (
 
 #: The docker executor sets it: there, a pickle that runs code finds nothing to reach.
 WALLED = "KILN_WALLED"
-_TASKS: dict[str, checkpoint.Task] = {
+_TASKS: dict[str, Task] = {
     "ultralytics.nn.tasks.PoseModel": "pose",
     "ultralytics.nn.tasks.DetectionModel": "detect",
 }
@@ -57,7 +59,7 @@ _OTHER_FORMATS = (
 )
 
 
-def run(job: Job, events: Events) -> dict[str, Any]:
+def run(job: Job, events: Events) -> ImportResult:
     """Write weights.safetensors; raises StepFailed("weights") or ("model")."""
     task = job.params["task"]
     trusted = bool(job.params.get("trust")) or os.environ.get(WALLED) == "1"
@@ -70,15 +72,15 @@ def run(job: Job, events: Events) -> dict[str, Any]:
         model, imgsz = _read_pt(job.inputs / "weights.pt", task, trusted, events)
     _check_finite(model)
     meta = checkpoint.save(job.out / "weights.safetensors", model, imgsz=imgsz)
-    return {
-        "task": meta.task,
-        "nc": meta.nc,
-        "names": list(meta.names),
-        "kpt_shape": list(meta.kpt_shape) if meta.kpt_shape else None,
-        "model": meta.model_name,
-        "parameters": sum(each.numel() for each in model.parameters()),
-        "versions": {package: version(package) for package in ("ultralytics", "torch")},
-    }
+    return ImportResult(
+        task=meta.task,
+        nc=meta.nc,
+        names=meta.names,
+        kpt_shape=meta.kpt_shape,
+        model=meta.model_name,
+        parameters=sum(each.numel() for each in model.parameters()),
+        versions={package: version(package) for package in ("ultralytics", "torch")},
+    )
 
 
 def _read_pt(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import math
 from importlib.metadata import version
-from typing import Any
 
 import stages.train.ultralytics_env  # noqa: F401 - before anything of ultralytics
 
@@ -20,6 +19,7 @@ import torch
 from ultralytics.nn.tasks import DetectionModel
 
 from stages.contract import Events, Job, StepFailed, main
+from stages.results.onnx import OnnxResult, Output
 from stages.train.weights import checkpoint
 from stages.train.weights.raw_heads import RawHeads, largest_difference
 
@@ -31,7 +31,7 @@ _TRIAL_IMAGES = 2
 _PACKAGES = ("ultralytics", "torch", "onnx", "onnxslim", "numpy")
 
 
-def run(job: Job, _events: Events) -> dict[str, Any]:
+def run(job: Job, _events: Events) -> OnnxResult:
     """Write model.onnx; say what the model is."""
     size = int(job.params["imgsz"])
     model, meta = checkpoint.load(job.inputs / "weights.safetensors")
@@ -39,18 +39,18 @@ def run(job: Job, _events: Events) -> dict[str, Any]:
     check_same_function(model, raw, size)
     exported = export(raw, size)
     (job.out / "model.onnx").write_bytes(exported.SerializeToString(deterministic=True))
-    return {
-        "task": meta.task,
-        "nc": meta.nc,
-        "names": list(meta.names),
-        "kpt_shape": list(meta.kpt_shape) if meta.kpt_shape else None,
-        "outputs": [
-            {"name": output.name, "shape": _shape(output)} for output in exported.graph.output
-        ],
-        "opset": OPSET,
-        "macs": count_macs(exported),
-        "versions": {package: version(package) for package in _PACKAGES},
-    }
+    return OnnxResult(
+        task=meta.task,
+        nc=meta.nc,
+        names=meta.names,
+        kpt_shape=meta.kpt_shape,
+        outputs=tuple(
+            Output(name=output.name, shape=_shape(output)) for output in exported.graph.output
+        ),
+        opset=OPSET,
+        macs=count_macs(exported),
+        versions={package: version(package) for package in _PACKAGES},
+    )
 
 
 def export(raw: RawHeads, size: int) -> onnx.ModelProto:
@@ -119,8 +119,8 @@ def _values(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
     return [*graph.input, *graph.output, *graph.value_info]
 
 
-def _shape(value: onnx.ValueInfoProto) -> list[int]:
-    return [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
+def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:
+    return tuple(dimension.dim_value for dimension in value.type.tensor_type.shape.dim)
 
 
 if __name__ == "__main__":

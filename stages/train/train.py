@@ -7,7 +7,6 @@ best of all epochs; curves.csv, a line an epoch. ``state/`` holds the last check
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -22,7 +21,9 @@ import stages.train.ultralytics_env  # noqa: F401 - before anything of ultralyti
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import LOGGER
 
-from stages.contract import Events, Job, StepFailed, main
+from stages.contract import Events, Job, StepFailed, main, read_json
+from stages.results.dataset import Dataset
+from stages.results.train import Device, TrainResult
 from stages.train.training.arguments import training_arguments
 from stages.train.training.hardware import (
     Hardware,
@@ -40,7 +41,7 @@ _LEARNT_NOTHING = 0.01
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
-def run(job: Job, events: Events) -> dict[str, Any]:
+def run(job: Job, events: Events) -> TrainResult:
     """Train, or go on with a training that was interrupted."""
     params = job.params
     arguments = training_arguments(params["overrides"], batch=params["batch"])
@@ -69,16 +70,17 @@ def run(job: Job, events: Events) -> dict[str, Any]:
 def _plan(job: Job, events: Events, why_not: str | None) -> Plan:
     """Gather what to train; raises StepFailed("weights") for weights of the other task."""
     task, suffix = job.params["task"], "-pose" if job.params["task"] == "pose" else ""
-    dataset = json.loads((job.inputs / "dataset.json").read_text(encoding="utf-8"))
+    dataset = read_json(Dataset, job.inputs / "dataset.json")
+    keypoints = {"kpt_shape": dataset.kpt_shape, "flip_idx": dataset.flip_idx}
     pictures = job.state / "data"
     _link_pictures(job.inputs / "data", pictures)
     data = {
         "path": pictures,
         **{split: str(pictures / "images" / split) for split in ("train", "val")},
-        "names": dict(enumerate(dataset["names"])),
-        "nc": dataset["nc"],
+        "names": dict(enumerate(dataset.names)),
+        "nc": dataset.nc,
         "channels": 3,
-        **{key: dataset[key] for key in ("kpt_shape", "flip_idx") if dataset.get(key)},
+        **{key: list(values) for key, values in keypoints.items() if values},
     }
     start: DetectionModel | None = None
     architecture: str | Mapping[str, Any] = f"{job.params['model']}{suffix}.yaml"
@@ -155,7 +157,7 @@ def _write_curves(path: Path, rows: list[Row]) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _result(trainer: DetectRun, hardware: Hardware, events: Events) -> dict[str, Any]:
+def _result(trainer: DetectRun, hardware: Hardware, events: Events) -> TrainResult:
     best = trainer.rows[trainer.best_epoch - 1]
     metrics = {name: value for name, value in best.items() if name.startswith(_FIGURES)}
     score = min(value for name, value in metrics.items() if name.endswith("/map50"))
@@ -164,17 +166,17 @@ def _result(trainer: DetectRun, hardware: Hardware, events: Events) -> dict[str,
             f"the training has learnt next to nothing: mAP50 is {score:.3f}",
             hint="train for more epochs, start from WEIGHTS=, or look at the labels",
         )
-    return {
-        "metrics": metrics,
-        "epochs_run": len(trainer.rows),
-        "best_epoch": trainer.best_epoch,
-        "device": {"name": hardware.name, "kind": hardware.kind},
-        "reproducible": trainer.why_not is None,
-        "why_not": trainer.why_not,
-        "resumed_from": trainer.resumed_from,
-        "tensors_taken_over": trainer.taken_over,
-        "versions": {name: version(name) for name in ("ultralytics", "torch", "numpy")},
-    }
+    return TrainResult(
+        metrics=metrics,
+        epochs_run=len(trainer.rows),
+        best_epoch=trainer.best_epoch,
+        device=Device(name=hardware.name, kind=hardware.kind),
+        reproducible=trainer.why_not is None,
+        why_not=trainer.why_not,
+        resumed_from=trainer.resumed_from,
+        tensors_taken_over=trainer.taken_over,
+        versions={name: version(name) for name in ("ultralytics", "torch", "numpy")},
+    )
 
 
 if __name__ == "__main__":

@@ -10,18 +10,21 @@ checks it fails. Only a file that is no TFLite file fails the step.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from stages.contract import Events, Job, StepFailed, main
+from stages.results.check_firmware import (
+    ArenaUsage,
+    Check,
+    CheckFirmwareResult,
+    FlashUsage,
+    InterpreterTrial,
+)
 from stages.vela.tflite.arena import Arena, estimate, is_exact
 from stages.vela.tflite.firmware_checks import (
-    Check,
     Contract,
     check_accelerator,
     check_arena,
@@ -48,7 +51,7 @@ _RAN = (
 )
 
 
-def run(job: Job, _events: Events) -> Mapping[str, Any]:
+def run(job: Job, _events: Events) -> CheckFirmwareResult:
     """Read the file, try it in the interpreter if it runs here, and check it."""
     contract = Contract(**job.params)
     path = job.inputs / "model.tflite"
@@ -59,21 +62,21 @@ def run(job: Job, _events: Events) -> Mapping[str, Any]:
         trial = try_model(path, usable_reference(reference, model))
     arena, source = measure_arena(model, trial)
     checks = make_checks(model, contract, arena, trial)
-    return {
-        "accepted": all(check.ok for check in checks),
-        "checks": [{**dataclasses.asdict(check), "ok": check.ok} for check in checks],
-        "model": describe(model),
-        "arena": {
-            "used_kib": arena.used / 1024,
-            "planned_kib": arena.planned / 1024,
-            "interpreter_kib": arena.interpreter / 1024,
-            "limit_kib": contract.arena_kib,
-            "source": source,
-        },
-        "flash": {"used_kib": model.file.nbytes / 1024, "limit_kib": contract.flash_kib},
-        "interpreter": _trial_facts(trial) if trial is not None else None,
-        "versions": {package: version(package) for package in PACKAGES},
-    }
+    return CheckFirmwareResult(
+        accepted=all(check.ok for check in checks),
+        checks=tuple(checks),
+        model=describe(model),
+        arena=ArenaUsage(
+            used_kib=arena.used / 1024,
+            planned_kib=arena.planned / 1024,
+            interpreter_kib=arena.interpreter / 1024,
+            limit_kib=contract.arena_kib,
+            source=source,
+        ),
+        flash=FlashUsage(used_kib=model.file.nbytes / 1024, limit_kib=contract.flash_kib),
+        interpreter=None if trial is None else _trial_result(trial),
+        versions={package: version(package) for package in PACKAGES},
+    )
 
 
 def make_checks(model: Model, contract: Contract, arena: Arena, trial: Trial | None) -> list[Check]:
@@ -125,15 +128,14 @@ def usable_reference(path: Path, model: Model) -> Path | None:
     return path
 
 
-def _trial_facts(trial: Trial) -> dict[str, Any]:
-    ran = not trial.refusal
-    return {
-        "ran": ran,
-        "images": trial.images,
-        "equal": not trial.difference and not trial.ties if trial.images else None,
-        "arena_bytes": trial.head + trial.tail,
-        "seconds": trial.seconds,
-    }
+def _trial_result(trial: Trial) -> InterpreterTrial:
+    return InterpreterTrial(
+        ran=not trial.refusal,
+        images=trial.images,
+        equal=not trial.difference and not trial.ties if trial.images else None,
+        arena_bytes=trial.head + trial.tail,
+        seconds=trial.seconds,
+    )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 arena_kib (what the firmware leaves Vela to plan with), arguments [more of Vela's own].
 ``in/``: int8.tflite.
 ``out/``: vela.tflite, vela.ini (what Vela was told), summary.csv (Vela's own, unchanged), and
-layers.json, the fields of ``stages.vela.tflite.placement.Layer`` for each operator in order.
+layers.json, the fields of ``stages.results.compile.Layer`` for each operator in order.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-import json
 import re
 import shutil
 import sys
@@ -25,9 +24,10 @@ from typing import Any, TextIO
 from ethosu.vela import vela
 from ethosu.vela.errors import CliOptionError, ConfigOptionError, VelaError
 
-from stages.contract import Events, Job, StepFailed, main
+from stages.contract import Events, Job, StepFailed, main, write_json
+from stages.results.compile import CompileResult, Layer, Operators
 from stages.vela.tflite.file import open_file
-from stages.vela.tflite.placement import Layer, count, read_estimate, read_layers, read_reasons
+from stages.vela.tflite.placement import count, read_estimate, read_layers, read_reasons
 
 USAGE_ERROR = 2
 #: The first Vela whose figures come from another model of the NPU's speed: no two figures of
@@ -48,7 +48,7 @@ class Tee(io.StringIO):
         return super().write(text)
 
 
-def run(job: Job, events: Events) -> Mapping[str, Any]:
+def run(job: Job, events: Events) -> CompileResult:
     """Compile, then report what it costs and what is left to the CPU."""
     ini = job.out / "vela.ini"
     ini.write_text(ini_text(job.params["ini"]), encoding="utf-8")
@@ -61,17 +61,18 @@ def run(job: Job, events: Events) -> Mapping[str, Any]:
         shutil.copyfile(made / "int8_vela.tflite", job.out / "vela.tflite")
         shutil.copyfile(summary, job.out / "summary.csv")
     _report(layers, read_reasons(log), events)
-    listed = json.dumps([dataclasses.asdict(layer) for layer in layers], indent=1)
-    (job.out / "layers.json").write_text(listed + "\n", encoding="utf-8")
-    return {
-        **read_estimate(job.out / "summary.csv"),
-        "operators": {"npu": count(layers, "npu"), "cpu": count(layers, "cpu")},
-        "cpu_operators": [f"{each.operator} {each.name}" for each in layers if each.place == "cpu"],
-        "estimator": f"Vela {version('ethos-u-vela')}",
-        "performance_model": performance_model(version("ethos-u-vela")),
-        "accelerator": job.params["accelerator"],
-        "versions": {package: version(package) for package in ("ethos-u-vela", "numpy")},
-    }
+    write_json(job.out / "layers.json", layers)
+    return CompileResult(
+        **dataclasses.asdict(read_estimate(job.out / "summary.csv")),
+        operators=Operators(npu=count(layers, "npu"), cpu=count(layers, "cpu")),
+        cpu_operators=tuple(
+            f"{each.operator} {each.name}" for each in layers if each.place == "cpu"
+        ),
+        estimator=f"Vela {version('ethos-u-vela')}",
+        performance_model=performance_model(version("ethos-u-vela")),
+        accelerator=job.params["accelerator"],
+        versions={package: version(package) for package in ("ethos-u-vela", "numpy")},
+    )
 
 
 def ini_text(sections: Mapping[str, Mapping[str, object]]) -> str:

@@ -8,7 +8,6 @@ int8 [n, *shape of the output].
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -17,13 +16,14 @@ from numpy.typing import NDArray
 from tflite_micro.python.tflite_micro import runtime
 
 from stages.contract import Events, Job, StepFailed, main
+from stages.results.tflm_outputs import TflmOutputsResult
 from stages.vela.tflite.model import read_model
 from stages.vela.tflm.runner import ARENA_BYTES
 
 PACKAGES = ("tflite-micro", "numpy")
 
 
-def run(job: Job, events: Events) -> Mapping[str, Any]:
+def run(job: Job, events: Events) -> TflmOutputsResult:
     """Show each picture to the model as the firmware does; raises StepFailed if it cannot be."""
     pictures = np.load(job.inputs / "evaluation" / "images.npy", mmap_mode="r")
     path = job.inputs / "model.tflite"
@@ -49,10 +49,10 @@ def run(job: Job, events: Events) -> Mapping[str, Any]:
     for index, output in enumerate(zip(*answers, strict=True)):
         arrays[f"output_{index}"] = np.stack(output)
     np.savez(job.out / "answers.npz", **arrays)
-    return {
-        "pictures": len(numbers),
-        "versions": {package: version(package) for package in PACKAGES},
-    }
+    return TflmOutputsResult(
+        pictures=len(numbers),
+        versions={package: version(package) for package in PACKAGES},
+    )
 
 
 def spread(count: int, most: int) -> list[int]:

@@ -36,8 +36,8 @@ CALLS = (
 )
 _MODULE = "from stages.contract import main\nfrom stages.{}.standin import run\n\nmain(run)\n"
 _MODULES = (
-    *(f"train/{name}" for name in ("demo", "check", "train", "pictures", "onnx")),
-    *("export/quantize", "export/evaluate", "vela/compile", "vela/verify"),
+    *(f"train/{name}" for name in ("demo", "check", "train", "images", "onnx")),
+    *("export/quantize", "export/evaluate", "vela/compile", "vela/check_firmware"),
 )
 _LIMIT_S = 120.0
 #: What a time of day, a host or an attempt puts into build.json.
@@ -63,6 +63,7 @@ def make_checkout(root: Path) -> Path:
         shutil.copy(Path(__file__).with_name("standin.py"), path.parent)
     for name in ("__init__.py", "contract.py"):
         shutil.copy(ROOT / "stages" / name, root / "stages")
+    shutil.copytree(ROOT / "stages" / "results", root / "stages" / "results")
     return root
 
 

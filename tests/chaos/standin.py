@@ -16,7 +16,23 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from stages.contract import Events, Job, Result
+from stages.contract import Events, Job, Record
+from stages.results.check import CheckResult
+from stages.results.check_firmware import (
+    ArenaUsage,
+    Check,
+    CheckFirmwareResult,
+    FlashUsage,
+    ModelDescription,
+)
+from stages.results.check_firmware import Operators as ModelOperators
+from stages.results.compile import CompileResult, Operators
+from stages.results.demo import DemoResult
+from stages.results.evaluate import EvaluateResult
+from stages.results.images import ImagesResult
+from stages.results.onnx import OnnxResult
+from stages.results.quantize import FileSizes, QuantizeResult
+from stages.results.train import Device, TrainResult
 
 #: In a container a step sees its inputs' volume alone, and cannot write there.
 WALLED = bool(os.environ.get("KILN_WALLED"))
@@ -27,48 +43,111 @@ GIVES: Mapping[str, tuple[str, ...]] = {
     "demo": ("data/data.yaml", "data/images/a.png", "data/images/b.png"),
     "check": ("dataset.json",),
     "train": ("weights.safetensors", "curves.csv"),
-    "pictures": ("calibration.npy", "evaluation/truth.json"),
+    "images": ("calibration.npy", "evaluation/truth.json"),
     "onnx": ("model.onnx",),
     "quantize": ("float32.tflite", "int8.tflite"),
     "compile": ("vela.tflite", "layers.json"),
-    "verify": ("log.txt",),
+    "check-firmware": ("log.txt",),
     "evaluate": ("evidence.json",),
 }
 #: What the driver itself reads of them.
 CONTENTS: Mapping[str, bytes] = {
     "curves.csv": b"epoch,box/map50\n1,0.25\n2,0.5\n",
     "layers.json": b"[]",
-    "evidence.json": b'{"pictures": [], "precision_recall": {}, "names": [], "skeleton": []}',
+    "evidence.json": b'{"images": [], "precision_recall": {}, "names": [], "skeleton": []}',
 }
-_CHECK = {"name": "arena", "title": "tensor arena", "figure": "294 KiB", "limit": "1110 KiB"}
-RESULTS: Mapping[str, Mapping[str, Any]] = {
-    "check": {"nc": 1},
-    "train": {"metrics": {"pose/map50": 0.8}},
-    "quantize": {"operators": {"CONV_2D": 3}},
-    "compile": {
-        "cycles": 27_000_000,
-        "inference_ms": 67.8,
-        "estimator": "none",
-        "performance_model": "none",
-        "operators": {"npu": {"CONV_2D": 3}, "cpu": {}},
-    },
-    "verify": {
-        "accepted": True,
-        "checks": [{**_CHECK, "ok": True, "help": ""}],
-        "arena": {"used_kib": 294.0, "limit_kib": 1110, "source": "a stand-in"},
-        "flash": {"used_kib": 2245.0, "limit_kib": 10240},
-    },
-    "evaluate": {
-        "images": 4,
-        "artifacts": {"float32": {"pose/map50": 0.79}, "int8": {"pose/map50": 0.78}},
-        "drop": {"pose/map50": 1.0},
-        "outputs": [],
-        "classes": [],
-    },
+_CHECK = Check(
+    name="arena", title="tensor arena", figure="294 KiB", limit="1110 KiB", help="", ok=True
+)
+_NETWORK: Mapping[str, Any] = {"task": "pose", "nc": 1, "names": ("person",), "kpt_shape": (17, 3)}
+_COUNTS = {"train": 2, "val": 2}
+_VERSIONS = {"stand-in": "1"}
+RESULTS: Mapping[str, Record] = {
+    "demo": DemoResult(
+        task="pose", names=("person",), images=_COUNTS, objects=_COUNTS, versions=_VERSIONS
+    ),
+    "check": CheckResult(
+        **_NETWORK, flip_idx=None, images=_COUNTS, objects=_COUNTS, versions=_VERSIONS
+    ),
+    "train": TrainResult(
+        metrics={"pose/map50": 0.8},
+        epochs_run=3,
+        best_epoch=3,
+        device=Device(name="a stand-in", kind="cpu"),
+        reproducible=True,
+        why_not=None,
+        resumed_from=None,
+        tensors_taken_over=None,
+        versions=_VERSIONS,
+    ),
+    "images": ImagesResult(calibration=2, evaluation=2, objects=2, versions=_VERSIONS),
+    "onnx": OnnxResult(**_NETWORK, outputs=(), opset=13, macs=1, versions=_VERSIONS),
+    "quantize": QuantizeResult(
+        inputs=(),
+        outputs=(),
+        operators={"CONV_2D": 3},
+        bytes=FileSizes(float32=4, int8=1),
+        calibration_images=2,
+        granularity="mixed",
+        per_channel_layers=(),
+        versions=_VERSIONS,
+    ),
+    "compile": CompileResult(
+        sram_kib=292.9,
+        flash_kib=2245.0,
+        cycles=27_000_000,
+        inference_ms=67.8,
+        operators=Operators(npu={"CONV_2D": 3}, cpu={}),
+        cpu_operators=(),
+        estimator="none",
+        performance_model="none",
+        accelerator="ethos-u55-64",
+        versions=_VERSIONS,
+    ),
+    "check-firmware": CheckFirmwareResult(
+        accepted=True,
+        checks=(_CHECK,),
+        model=ModelDescription(
+            kind="vela",
+            what="a stand-in",
+            task="pose",
+            form="raw-heads",
+            imgsz=192,
+            classes=1,
+            keypoints=17,
+            input=None,
+            outputs=(),
+            operators=ModelOperators(npu=1, cpu={}),
+            accelerator="ethos-u55-64",
+            bytes=1,
+        ),
+        arena=ArenaUsage(
+            used_kib=294.0,
+            planned_kib=290.0,
+            interpreter_kib=4.0,
+            limit_kib=1110,
+            source="a stand-in",
+        ),
+        flash=FlashUsage(used_kib=2245.0, limit_kib=10240),
+        interpreter=None,
+        versions=_VERSIONS,
+    ),
+    "evaluate": EvaluateResult(
+        images=4,
+        objects=4,
+        artifacts={"float32": {"pose/map50": 0.79}, "int8": {"pose/map50": 0.78}},
+        drop={"pose/map50": 1.0},
+        classes=(),
+        outputs=(),
+        seconds={},
+        score_threshold=0.001,
+        iou_threshold=0.45,
+        versions=_VERSIONS,
+    ),
 }
 
 
-def run(job: Job, events: Events) -> Result:
+def run(job: Job, events: Events) -> Record:
     _note(job, "started")
     _point(job, events, "start")
     seed = json.dumps([job.step, dict(job.params), _taken(job.inputs)], sort_keys=True)
@@ -86,7 +165,7 @@ def run(job: Job, events: Events) -> Result:
             stream.write(data[len(data) // 2 :])
     sys.stderr.write(f"{job.step} has worked\n")
     _point(job, events, "end")
-    return RESULTS.get(job.step, {})
+    return RESULTS[job.step]
 
 
 def _taken(folder: Path) -> dict[str, str]:

@@ -88,7 +88,7 @@ def test_ctrl_c_stops_the_board_and_says_where_the_recording_is(
         out, _said = process.communicate(timeout=_PATIENCE_S)
     assert process.returncode == 0
     assert not board.invoking
-    found = re.search(r"recorded (\d+) pictures, (\d+) objects; train with them: (.*)\n", out)
+    found = re.search(r"recorded (\d+) images, (\d+) objects; train with them: (.*)\n", out)
     assert found is not None
     assert found[1] == found[2]
     assert found[3] == "kiln build --task detect --data 'what it saw'"

@@ -164,7 +164,7 @@ def test_it_names_the_step_since_which_a_file_differs_and_the_tensor(
     path = unpacked / "provenance.json"
     statement = json.loads(path.read_text("utf-8"))
     steps = statement["predicate"]["buildDefinition"]["internalParameters"]["steps"]
-    (pictures,) = (step for step in steps if step["name"] == "pictures")
+    (pictures,) = (step for step in steps if step["name"] == "images")
     pictures["params"]["calibration"] = 3
     path.write_text(json.dumps(statement), encoding="utf-8")
     bundle = _packed(unpacked)

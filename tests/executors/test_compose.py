@@ -102,7 +102,7 @@ def test_a_person_runs_a_step_by_hand(client: docker.DockerClient, tmp_path: Pat
     remove_all(client)
     assert done.returncode == 0, done.stderr
     last = json.loads(done.stdout.splitlines()[-1])
-    assert (last["event"], last["result"]) == ("finished", {"uid": os.getuid()})
+    assert (last["event"], last["result"]) == ("finished", {"value": {"uid": os.getuid()}})
     assert (job / "out" / "file").read_text(encoding="utf-8") == "made"
 
 

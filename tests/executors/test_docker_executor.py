@@ -83,7 +83,7 @@ def test_a_step_gets_its_inputs_and_gives_its_output_to_the_caller(
     ended = bench.executor().run(step, recorder)
     assert (ended.code, ended.oom_killed, ended.facts["gpu_requested"]) == (0, False, False)
     assert str(ended.facts["image"]).startswith(f"{PREFIX}vela:")
-    result = recorder.events[-1]["result"]
+    result = recorder.events[-1]["result"]["value"]
     assert result["weights"] == 7_000_000
     assert result["files"] == ["a b.txt", "images", "long" * 40, "träin"]
     assert (step.out / "deep" / "copy ü.txt").read_text(encoding="utf-8") == "picture"
@@ -243,7 +243,7 @@ def test_a_resumable_step_finds_its_state_again_and_nothing_else(bench: Bench) -
     assert bench.volumes(step.key) == ["kiln-state"]
     recorder = Recorder()
     assert bench.executor().run(step, recorder).code == 0
-    assert recorder.events[-1]["result"] == {"seen": ["checkpoint"]}
+    assert recorder.events[-1]["result"]["value"] == {"seen": ["checkpoint"]}
     assert bench.is_clear_of(step.key)
 
 
@@ -278,7 +278,7 @@ def test_ctrl_c_asks_the_step_to_end_and_keeps_what_it_can_go_on_from(bench: Ben
     assert bench.volumes(step.key) == ["kiln-state"]
     recorder = Recorder()
     assert bench.executor().run(step, recorder).code == 0
-    assert recorder.events[-1]["result"] == {"resumed": True}
+    assert recorder.events[-1]["result"]["value"] == {"resumed": True}
 
 
 HUNGRY = "bytearray(400 << 20)"

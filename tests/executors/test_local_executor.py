@@ -21,19 +21,23 @@ import pytest
 from kiln.errors import DiskFull, EnvironmentBroken, StepTimeout
 from kiln.executors import local
 from kiln.executors.environments import Environment, EnvironmentName, load_environment
-from kiln.executors.local import LocalExecutor
+from kiln.executors.local.executor import LocalExecutor
 from kiln.executors.protocol import Executor, StepRun
 from kiln.executors.virtualenvs import VirtualEnvironments
 from tests.support.checkout import HOME, ROOT
 from tests.support.fixtures import Recorder, tree
 
 _STEP = """
-import json, os, pathlib, signal, subprocess, sys, time
+import dataclasses, json, os, pathlib, signal, subprocess, sys, time
 from stages.contract import Events, Job, StepFailed, main
 
-def run(job: Job, events: Events) -> dict:
+@dataclasses.dataclass
+class Result:
+    value: object
+
+def run(job: Job, events: Events) -> Result:
 {body}
-    return result
+    return Result(result)
 
 if __name__ == "__main__":
     main(run)
@@ -72,7 +76,7 @@ class Bench:
         recorder = Recorder()
         ended = self.executor.run(self.step(body, **settings), recorder)
         assert ended.code == 0, recorder.lines
-        result: dict[str, Any] = recorder.events[-1]["result"]
+        result: dict[str, Any] = recorder.events[-1]["result"]["value"]
         return result
 
 
@@ -124,7 +128,7 @@ print("a library's chatter")
     ended = bench.executor.run(step, recorder)
     assert ended.code == 0
     assert str(ended.facts["python"]).startswith("3.11.")
-    assert recorder.events[-1]["result"] == {"weights": "weights", "params": {"n": 1}}
+    assert recorder.events[-1]["result"]["value"] == {"weights": "weights", "params": {"n": 1}}
     assert "a library's chatter" in recorder.lines
     assert (step.out / "deep" / "copy.txt").read_text(encoding="utf-8") == "picture"
     assert not (bench.jobs / step.key).exists()
@@ -214,7 +218,7 @@ result = {"seen": seen}
     assert bench.executor.run(step, Recorder()).code == 9
     recorder = Recorder()
     assert bench.executor.run(step, recorder).code == 0
-    assert recorder.events[-1]["result"] == {"seen": ["checkpoint"]}
+    assert recorder.events[-1]["result"]["value"] == {"seen": ["checkpoint"]}
     assert not (bench.jobs / step.key).exists()
 
 
@@ -455,7 +459,7 @@ if started:
 import os, pathlib, signal, sys
 from kiln.executors.environments import load_environment
 from kiln.executors.protocol import StepRun
-from kiln.executors.local import LocalExecutor
+from kiln.executors.local.executor import LocalExecutor
 home, root, checkout, out = map(pathlib.Path, sys.argv[1:5])
 key, module = sys.argv[5:]
 class Killed:

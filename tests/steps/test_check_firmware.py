@@ -96,7 +96,7 @@ class Desk:
         target = load_target(ROOT / "targets", board)
         params = {**target.contract(task, 192), **changes}
         inputs = {"model.tflite": model, **({"reference.npz": reference} if reference else {})}
-        result = self.run_step("verify", params, inputs).expect_success().result
+        result = self.run_step("check-firmware", params, inputs).expect_success().result
         assert result is not None
         for check in result["checks"]:
             assert all(check[part] for part in ("title", "figure", "limit")), check
@@ -328,7 +328,9 @@ def test_what_is_no_model(run_step: RunStep, nets: dict[str, Path], tmp_path: Pa
     params = load_target(ROOT / "targets", "xiao-esp32s3").contract("pose", 64)
     for words, content in cases.items():
         (tmp_path / "model.tflite").write_bytes(content)
-        failure = run_step("verify", params, {"model.tflite": tmp_path / "model.tflite"}).failure
+        failure = run_step(
+            "check-firmware", params, {"model.tflite": tmp_path / "model.tflite"}
+        ).failure
         assert failure is not None
         assert (failure["kind"], words in failure["message"]) == ("model", True), failure
         assert failure["hint"]
@@ -339,7 +341,7 @@ def test_a_reference_is_of_the_model_at_hand(
 ) -> None:
     params = load_target(ROOT / "targets", "xiao-esp32s3").contract("pose", 64)
     inputs = {"model.tflite": nets["pose"], "reference.npz": desk.refer(nets["detect"])}
-    failure = run_step("verify", params, inputs).failure
+    failure = run_step("check-firmware", params, inputs).failure
     assert failure is not None
     assert "not of this model" in failure["message"]
 

@@ -21,9 +21,9 @@ KEYPOINTS = 17
 def _eye(run_step: RunStep, int8: Path, pictures: Path, **params: Any) -> tuple[BuiltEye, Path]:
     """The eye of a model, and the answers that it is made of."""
     inputs = {"model.tflite": int8 / "int8.tflite", "evaluation": pictures / "evaluation"}
-    answers = run_step("answers", {"pictures": PICTURES}, inputs).expect_success().out
+    answers = run_step("tflm-outputs", {"pictures": PICTURES}, inputs).expect_success().out
     inputs["answers.npz"] = answers / "answers.npz"
-    sights = run_step("sights", {**PARAMS, **params}, inputs).expect_success().out
+    sights = run_step("emulator-frames", {**PARAMS, **params}, inputs).expect_success().out
     model = inputs["model.tflite"].read_bytes()
     sha256 = hashlib.sha256(model).hexdigest()
     return read_eye(sights / "sights.json", sha256=sha256, size=len(model)), inputs["answers.npz"]
@@ -98,7 +98,7 @@ def test_pictures_of_another_size_are_refused(
 ) -> None:
     np.save(tmp_path / "images.npy", np.zeros((2, 32, 32, 3), np.uint8))
     inputs = {"model.tflite": pose_int8 / "int8.tflite", "evaluation": tmp_path}
-    failure = run_step("answers", {"pictures": PICTURES}, inputs).failure
+    failure = run_step("tflm-outputs", {"pictures": PICTURES}, inputs).failure
     assert failure is not None
     assert failure["kind"] == "model"
     assert "[32, 32, 3]" in failure["message"]

@@ -64,7 +64,7 @@ def test_pictures_are_sampled_as_the_firmware_samples_frames(
     line = "0 0.5 0.25 0.5 0.5" + " 0.25 0.75 2" * 17 + "\n"
     data = _own_pictures(pose_data, tmp_path, env_python("train"), line * 2)
     inputs = {"dataset.json": pose_data / "dataset.json", "data": data}
-    trial = run_step("pictures", PARAMS, inputs).expect_success()
+    trial = run_step("images", PARAMS, inputs).expect_success()
     assert trial.result is not None
     assert (trial.result["evaluation"], trial.result["objects"]) == (4, 1)
     out = trial.out
@@ -98,7 +98,7 @@ def test_a_letterbox_moves_the_labels_too(
 ) -> None:
     data = _own_pictures(detect_data, tmp_path, env_python("train"), "3 0.5 0.25 0.5 0.5\n")
     inputs = {"dataset.json": detect_data / "dataset.json", "data": data}
-    out = run_step("pictures", PARAMS | {"letterbox": True}, inputs).expect_success().out
+    out = run_step("images", PARAMS | {"letterbox": True}, inputs).expect_success().out
     square = np.load(out / "calibration.npy")[0]
     height = round(120 * IMGSZ / 200)
     top = (IMGSZ - height) // 2

@@ -23,7 +23,8 @@ _ORIGINALS = """
 import sys
 from pathlib import Path
 from stages.contract import StepFailed
-from stages.train.weights import checkpoint, onnx
+from stages.train import onnx
+from stages.train.weights import checkpoint
 from stages.train.weights.raw_heads import RawHeads
 import numpy as np, torch
 folder = Path(sys.argv[1])

@@ -25,12 +25,17 @@ from tests.support.fixtures import Recorder
 PREFIX = f"kiln-test-{os.getpid()}-"
 
 PROBE = '''"""Runs the text that it is given as its work."""
+import dataclasses
 from stages.contract import main
+
+@dataclasses.dataclass
+class Result:
+    value: object
 
 def run(job, events):
     space = {"job": job, "events": events, "result": {}}
     exec(job.params["body"], space)
-    return space["result"]
+    return Result(space["result"])
 
 if __name__ == "__main__":
     main(run)
@@ -89,9 +94,8 @@ class Bench:
 
     def result(self, body: str, **settings: Any) -> Any:
         recorder = Recorder()
-        ended = self.executor().run(self.step(body, **settings), recorder)
-        assert ended.code == 0, [*recorder.events, *recorder.lines]
-        return recorder.events[-1]["result"]
+        with self.executor().run(self.step(body, **settings), recorder):
+            return recorder.result
 
     def containers(self, key: str) -> list[Container]:
         label = f"org.kiln.job={key}"
@@ -119,11 +123,11 @@ def remove_all(client: docker.DockerClient) -> None:
 
 def make_bench(root: Path, client: docker.DockerClient) -> Bench:
     """Lay out the checkout: everything real but for the packages, the step and the names."""
-    for folder in ("docker", "scripts", "stages/vela", "outs"):
+    for folder in ("docker", "scripts", "stages/results", "stages/vela", "outs"):
         (root / folder).mkdir(parents=True)
     for name in ("kiln.lock", "docker/vela.Dockerfile", "scripts/build_base.sh"):
         shutil.copy(ROOT / name, root / name)
-    for name in ("__init__.py", "contract.py", "vela/__init__.py"):
+    for name in ("__init__.py", "contract.py", "results/__init__.py", "vela/__init__.py"):
         shutil.copy(ROOT / "stages" / name, root / "stages" / name)
     (root / "stages" / "vela" / "probe.py").write_text(PROBE, encoding="utf-8")
     (root / "docker" / "vela.lock").write_text(one_pin("idna"), encoding="utf-8")

@@ -14,7 +14,8 @@ import pytest
 
 from kiln.errors import EnvironmentBroken
 from kiln.executors.environments import ENVIRONMENT_NAMES, EnvironmentName, load_environment
-from kiln.executors.local import LocalExecutor
+from kiln.executors.events import Finished, LogLine, StepEvent
+from kiln.executors.local.executor import LocalExecutor
 from kiln.executors.protocol import StepRun
 from kiln.store.tree import File, Tree, hash_file, tree_of
 from tests.support.checkout import HOME, ROOT
@@ -27,16 +28,16 @@ STEPS: Mapping[str, tuple[EnvironmentName, str]] = {
     "check": ("train", "check"),
     "import": ("train", "import_weights"),
     "train": ("train", "train"),
-    "pictures": ("train", "pictures"),
+    "images": ("train", "images"),
     "onnx": ("train", "onnx"),
     "quantize": ("export", "quantize"),
     "compile": ("vela", "compile"),
     "reference": ("export", "reference"),
-    "verify": ("vela", "verify"),
+    "check-firmware": ("vela", "check_firmware"),
     "evaluate": ("export", "evaluate"),
     "layers": ("export", "layers"),
-    "answers": ("vela", "answers"),
-    "sights": ("export", "sights"),
+    "tflm-outputs": ("vela", "tflm_outputs"),
+    "emulator-frames": ("export", "emulator_frames"),
 }
 IMGSZ = 64
 #: A training that is over in seconds; its task is the test's.
@@ -88,18 +89,25 @@ class Trial:
 RunStep = Callable[[str, Mapping[str, Any], Mapping[str, Path]], Trial]
 
 
-@dataclasses.dataclass
 class Recorder:
-    """A listener that keeps what it hears."""
+    """An observer of a step that keeps what it hears."""
 
-    events: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    lines: list[str] = dataclasses.field(default_factory=list)
+    def __init__(self) -> None:
+        self.events: list[StepEvent] = []
+        self.lines: list[str] = []
 
-    def event(self, event: Mapping[str, Any]) -> None:
-        self.events.append(dict(event))
+    def __call__(self, event: StepEvent) -> None:
+        if isinstance(event, LogLine):
+            self.lines.append(event.text)
+        else:
+            self.events.append(event)
 
-    def log(self, line: str) -> None:
-        self.lines.append(line)
+    @property
+    def result(self) -> Any:
+        """What the step gave as its result; fails the test if it did not finish."""
+        last = self.events[-1] if self.events else None
+        assert isinstance(last, Finished), [*self.events, *self.lines]
+        return last.result
 
 
 def tree(path: Path) -> Tree:
@@ -173,22 +181,26 @@ def run_step(
         env_python(environment)
         out = tmp_path_factory.mktemp(step)
         recorder = Recorder()
-        ended = local_executor.run(
-            StepRun(
-                key=f"test-{uuid.uuid4().hex}",
-                step=step,
-                module=f"stages.{environment}.{module}",
-                environment=load_environment(ROOT, environment),
-                params=params,
-                inputs={name: tree(path) for name, path in inputs.items()},
-                out=out,
-                network=step == "fetch",
-            ),
-            recorder,
+        job = StepRun(
+            key=f"test-{uuid.uuid4().hex}",
+            step=step,
+            module=f"stages.{environment}.{module}",
+            environment=load_environment(ROOT, environment),
+            params=params,
+            inputs={name: tree(path) for name, path in inputs.items()},
+            out=out,
+            network=step == "fetch",
         )
-        return Trial(code=ended.code, events=recorder.events, out=out, log=recorder.lines)
+        with local_executor.run(job, recorder) as ended:
+            events = [_document(event) for event in recorder.events]
+            return Trial(code=ended.code, events=events, out=out, log=recorder.lines)
 
     return run
+
+
+def _document(event: StepEvent) -> dict[str, Any]:
+    """An event as the step wrote it."""
+    return {"event": type(event).__name__.lower(), **dataclasses.asdict(event)}
 
 
 @pytest.fixture(scope="session")
@@ -263,7 +275,7 @@ def _onnx(run_step: RunStep, weights: Path) -> Path:
 def _pictures(run_step: RunStep, data: Path) -> Path:
     params = {"imgsz": IMGSZ, "calibration": 4, "evaluation": 4, "letterbox": False}
     inputs = {"data": data / "data", "dataset.json": data / "dataset.json"}
-    return run_step("pictures", params, inputs).expect_success().out
+    return run_step("images", params, inputs).expect_success().out
 
 
 def _int8(run_step: RunStep, exported: Path, pictures: Path) -> Path:

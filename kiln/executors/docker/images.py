@@ -221,8 +221,8 @@ class Images:
 
     def _code(self, environment: Environment) -> list[str]:
         """What the last stage of a Dockerfile copies, relative to the checkout."""
-        folder = self._root / "stages" / environment.name
-        paths = [path for path in folder.rglob("*") if path.is_file()]
+        folders = [self._root / "stages" / name for name in ("results", environment.name)]
+        paths = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
         code = [path for path in paths if "__pycache__" not in path.parts]
         names = [path.relative_to(self._root).as_posix() for path in code]
         return sorted([*names, "stages/__init__.py", "stages/contract.py"])

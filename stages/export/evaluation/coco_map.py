@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from stages.export.evaluation.decode import Detections
+from stages.results.evaluate import Kind
 
-Kind = Literal["box", "pose"]
 Objects = Sequence[Mapping[str, Any]]
 
 MOST_DETECTIONS = 100
@@ -44,8 +44,8 @@ class Precision:
 
     map50: float | None
     map50_95: float | None
-    classes: list[float | None]
-    curve: list[list[float]]
+    classes: tuple[float | None, ...]
+    curve: tuple[tuple[float, float], ...]
 
 
 def measure(
@@ -80,14 +80,14 @@ def _judge(judge: COCOeval) -> Precision:
     precision: NDArray[np.float64] = judge.eval["precision"][:, :, :, 0, 0]
     present = precision[:, :, precision[0, 0] >= 0]  # [thresholds, recalls, classes]; -1: absent
     if not present.size:
-        return Precision(map50=None, map50_95=None, classes=[None] * precision.shape[2], curve=[])
+        return Precision(map50=None, map50_95=None, classes=(None,) * precision.shape[2], curve=())
     curve = zip(judge.params.recThrs.tolist(), present[0].mean(axis=1).tolist(), strict=True)
     means = precision.mean(axis=(0, 1)).tolist()
     return Precision(
         map50=float(present[0].mean()),
         map50_95=float(present.mean()),
-        classes=[mean if mean >= 0 else None for mean in means],
-        curve=[[round(recall, 2), round(value, 4)] for recall, value in curve],
+        classes=tuple(mean if mean >= 0 else None for mean in means),
+        curve=tuple((round(recall, 2), round(value, 4)) for recall, value in curve),
     )
 
 

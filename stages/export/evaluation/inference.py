@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from stages.contract import StepFailed
+from stages.contract import StepFailed, read_json
 from stages.export.evaluation.decode import Detections, Labels, Slot, decode, find_roles
 from stages.export.evaluation.model_runners import Runner, open_runner
 from stages.export.evaluation.parallel import on_all_cores, worker_count
 from stages.export.evaluation.preprocess import Floats, Pixels
 from stages.export.evaluation.snr import Powers, powers
+from stages.results.images import GroundTruth, LabelledImage
 
 #: Every worker holds each form of the model once.
 MOST_WORKERS = 8
@@ -27,10 +27,10 @@ class Evaluation:
     """Pictures, uint8 [m,S,S,3], and what truth.json says of them."""
 
     images: Pixels
-    pictures: Sequence[Mapping[str, Any]]
-    names: Sequence[str]
+    pictures: Sequence[LabelledImage]
+    names: tuple[str, ...]
     keypoints: int
-    skeleton: Sequence[Sequence[int]]
+    skeleton: tuple[tuple[int, ...], ...]
 
     @property
     def labels(self) -> Labels:
@@ -38,8 +38,8 @@ class Evaluation:
         return Labels(size=size, classes=len(self.names), keypoints=self.keypoints)
 
     @property
-    def truth(self) -> list[Sequence[Mapping[str, Any]]]:
-        return [picture["objects"] for picture in self.pictures]
+    def truth(self) -> list[tuple[Mapping[str, Any], ...]]:
+        return [picture.objects for picture in self.pictures]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,18 +69,17 @@ class Look:
 def read_evaluation(folder: Path) -> Evaluation:
     """Open the folder that the step `pictures` wrote; raises StepFailed("data") if it is empty."""
     images: Pixels = np.load(folder / "images.npy", mmap_mode="r")
-    document = json.loads((folder / "truth.json").read_text(encoding="utf-8"))
+    truth = read_json(GroundTruth, folder / "truth.json")
     if not len(images):
         raise StepFailed(
             "data", "there is no picture to evaluate on", hint="put pictures into the data's val"
         )
-    shape = document["kpt_shape"]
     return Evaluation(
         images=images,
-        pictures=document["images"],
-        names=document["names"],
-        keypoints=shape[0] if shape else 0,
-        skeleton=document["skeleton"],
+        pictures=truth.images,
+        names=truth.names,
+        keypoints=truth.kpt_shape[0] if truth.kpt_shape else 0,
+        skeleton=truth.skeleton,
     )
 
 

@@ -63,11 +63,11 @@ def shown(found: Detections) -> Detections:
     return found[found.scores >= SHOWN_SCORE]
 
 
-def describe(found: Detections) -> list[dict[str, Any]]:
+def describe(found: Detections) -> tuple[Mapping[str, Any], ...]:
     """What is shown of a picture, as a report draws it: pixels, and scores of 0 to 1."""
     kept = shown(found)
     points = np.round(kept.keypoints.astype(float), 2).tolist()
-    return [
+    return tuple(
         {
             "class": int(kept.classes[number]),
             "score": round(float(kept.scores[number]), 4),
@@ -75,12 +75,7 @@ def describe(found: Detections) -> list[dict[str, Any]]:
             "keypoints": points[number] or None,
         }
         for number in range(len(kept))
-    ]
-
-
-def labelled(objects: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The objects of a picture, as a report draws them."""
-    return [{key: each[key] for key in ("class", "box", "keypoints")} for each in objects]
+    )
 
 
 def data_url(image: Pixels) -> str:

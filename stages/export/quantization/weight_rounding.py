@@ -17,7 +17,6 @@ import collections
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +25,8 @@ from stages.export.evaluation.parallel import on_all_cores, worker_count
 from stages.export.evaluation.preprocess import Pixels, as_int8
 from stages.export.quantization.probe import MOST_PROBES, Probe
 from stages.export.quantization.tflite_editor import Graph, Operator
+from stages.results.quantize import Granularity
 
-Granularity = Literal["per-tensor", "per-channel", "mixed"]
 Matrix = NDArray[np.float64]
 #: int8 values that one application of a kernel takes [rows, kh*kw*channels].
 Patches = NDArray[np.int8]

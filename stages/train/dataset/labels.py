@@ -6,7 +6,8 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+
+from stages.results.dataset import Task
 
 BOX_NUMBERS = 5
 #: What the trainer lets pass: tools that convert labels round.
@@ -21,7 +22,7 @@ _MAX_BYTES = 2 << 20
 class Form:
     """What a label line has to look like; ``kpt_shape`` is (keypoints, numbers each)."""
 
-    task: Literal["pose", "detect"]
+    task: Task
     names: tuple[str, ...]
     kpt_shape: tuple[int, int] | None
 

@@ -11,7 +11,7 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import stages.train.ultralytics_env  # noqa: F401 - before anything of ultralytics
 
@@ -25,9 +25,9 @@ from ultralytics.nn.tasks import DetectionModel, PoseModel, parse_model
 from ultralytics.utils.torch_utils import initialize_weights
 
 from stages.contract import StepFailed
+from stages.results.dataset import Task
 from stages.train.weights.architecture import CHANNELS, canonical_architecture, check_architecture
 
-Task = Literal["pose", "detect"]
 METADATA_KEY = "kiln"
 #: Ultralytics reads the strides off a picture of this side, in pixels.
 _STRIDE_SIDE = 256

@@ -9,9 +9,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from stages.results.check_firmware import Check
+from stages.results.dataset import Task
 from stages.vela.tflite.arena import Arena
 from stages.vela.tflite.file import Tensor
-from stages.vela.tflite.heads import BOX_SIDES, Task
+from stages.vela.tflite.heads import BOX_SIDES
 from stages.vela.tflite.model import Model, plural, shape_text
 from stages.vela.tflm.runner import Trial
 
@@ -50,25 +52,10 @@ class Contract:
     decoded_max_classes: int | None = None
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Check:
-    """One check: a stable ``name``, what was found, what is allowed, and what would help."""
-
-    name: str
-    title: str
-    figure: str
-    limit: str
-    help: str
-
-    @property
-    def ok(self) -> bool:
-        return not self.help
-
-
 def check_input(model: Model, contract: Contract) -> Check:
     """One square picture, int8, quantised as the firmware writes its pixels."""
     sources = model.file.inputs
-    return Check(
+    return _check(
         name="input",
         title="input",
         figure="; ".join(map(_tensor_text, sources)) or "none",
@@ -90,7 +77,7 @@ def check_outputs(model: Model, contract: Contract) -> Check:
     wanted = f", {contract.keypoints} keypoints" if contract.keypoints else ""
     decoded = contract.decoded_max_classes if contract.task == "detect" else None
     other = f"; or one decoded [1,4+classes,N], up to {decoded} classes" if decoded else ""
-    return Check(
+    return _check(
         name="outputs",
         title="outputs",
         figure=", ".join([*(str(role) for role in named or shapes), *types]) + points,
@@ -111,7 +98,7 @@ def check_classes(model: Model, contract: Contract) -> Check | None:
     limits = [f"at most {most}"] if most is not None else []
     limits += [f"any but {', '.join(map(str, refused))}"] if refused else []
     fits = (most is None or classes <= most) and classes not in refused
-    return Check(
+    return _check(
         name="classes",
         title="classes",
         figure=plural(classes, "class"),
@@ -133,7 +120,7 @@ def check_operators(model: Model, contract: Contract) -> Check:
             else "use other activations and layers, and leave input and outputs int8"
         )
     known = ", ".join(f"{name} {count}" for name, count in found.items()) or "none"
-    return Check(
+    return _check(
         name="operators",
         title="operators on the CPU",
         figure=f"{', '.join(unknown)} unknown to {contract.firmware}" if unknown else known,
@@ -151,7 +138,7 @@ def check_accelerator(model: Model, contract: Contract) -> Check:
         remedy = "give the int8 file as it was before Vela: *_full_integer_quant.tflite"
     else:
         remedy = f"compile the int8 file from before Vela for {wanted}"
-    return Check(
+    return _check(
         name="accelerator",
         title="NPU",
         figure=found or "not compiled for an NPU",
@@ -163,7 +150,7 @@ def check_accelerator(model: Model, contract: Contract) -> Check:
 def check_arena(model: Model, contract: Contract, arena: Arena) -> Check:
     """That tensors and interpreter fit into the memory that the firmware sets aside."""
     fits = arena.used <= contract.arena_kib * _KIB
-    return Check(
+    return _check(
         name="arena",
         title="tensor arena",
         # A firmware's arena may have a hundred bytes to spare.
@@ -181,7 +168,7 @@ def check_flash(model: Model, contract: Contract) -> Check:
     elif contract.per_channel:
         remedy = f"QUANT=per-tensor, or {remedy}"
     fits = model.file.nbytes <= contract.flash_kib * _KIB
-    return Check(
+    return _check(
         name="flash",
         title="file on the flash",
         figure=f"{model.file.nbytes / _KIB:.1f} KiB",
@@ -193,7 +180,7 @@ def check_flash(model: Model, contract: Contract) -> Check:
 def check_interpreter(trial: Trial) -> Check:
     """That TensorFlow Lite Micro loads the model, and runs it if there are images."""
     ran = f"runs {plural(trial.images, 'image')}" if trial.images else "loads"
-    return Check(
+    return _check(
         name="interpreter",
         title="TensorFlow Lite Micro",
         figure=trial.refusal or ran,
@@ -207,7 +194,7 @@ def check_kernels(trial: Trial) -> Check:
     equal = f"equal on {plural(trial.images, 'image')}"
     if trial.ties:
         equal += f", but for {plural(trial.ties, 'number')} rounded the other way"
-    return Check(
+    return _check(
         name="kernels",
         title="same numbers as TFLite",
         figure=trial.difference or equal,
@@ -216,6 +203,11 @@ def check_kernels(trial: Trial) -> Check:
         if trial.difference
         else "",
     )
+
+
+def _check(*, name: str, title: str, figure: str, limit: str, help: str) -> Check:
+    """A check that is passed if nothing has to help."""
+    return Check(name=name, title=title, figure=figure, limit=limit, help=help, ok=not help)
 
 
 def _input_limit(contract: Contract) -> str:

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
+
+from stages.results.check_firmware import Form
+from stages.results.dataset import Task
 
 Shape = tuple[int, ...]
-Task = Literal["pose", "detect"]
 
 STRIDES = (8, 16, 32)
 
@@ -34,7 +36,7 @@ class Heads:
     ``task``, ``classes`` and ``keypoints`` are None where the shapes leave them open.
     """
 
-    form: Literal["raw-heads", "decoded", "unknown"]
+    form: Form
     task: Task | None
     roles: tuple[str | None, ...]
     classes: int | None

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, Literal
 
+from stages.results.check_firmware import Kind, ModelDescription, Operators, Output
+from stages.results.tensors import Tensor as TensorDescription
 from stages.vela.tflite.command_stream import accelerator_of
 from stages.vela.tflite.file import NPU_OPERATOR, Tensor, TFLiteFile, open_file
 from stages.vela.tflite.heads import BOX_SIDES, POINT_WIDTH, Heads, Shape, image_size, read_heads
-
-Kind = Literal["vela", "int8", "float32", "mixed"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,29 +47,29 @@ def read_model(content: bytes) -> Model:
     )
 
 
-def describe(model: Model) -> dict[str, Any]:
-    """What the step's result says of a model."""
+def describe(model: Model) -> ModelDescription:
+    """The description of a model in the step's result."""
     heads, file = model.heads, model.file
-    return {
-        "kind": model.kind,
-        "what": sentence(model),
-        "task": heads.task,
-        "form": heads.form,
-        "imgsz": model.size,
-        "classes": heads.classes,
-        "keypoints": heads.keypoints,
-        "input": _facts(file.inputs[0]) if file.inputs else None,
-        "outputs": [
-            {"role": role, **_facts(tensor)}
+    return ModelDescription(
+        kind=model.kind,
+        what=sentence(model),
+        task=heads.task,
+        form=heads.form,
+        imgsz=model.size,
+        classes=heads.classes,
+        keypoints=heads.keypoints,
+        input=_described(file.inputs[0]) if file.inputs else None,
+        outputs=tuple(
+            Output(role=role, **dataclasses.asdict(_described(tensor)))
             for role, tensor in zip(heads.roles, file.outputs, strict=True)
-        ],
-        "operators": {
-            "npu": len(file.command_streams()) if model.kind == "vela" else None,
-            "cpu": model.cpu_operators,
-        },
-        "accelerator": model.accelerator,
-        "bytes": file.nbytes,
-    }
+        ),
+        operators=Operators(
+            npu=len(file.command_streams()) if model.kind == "vela" else None,
+            cpu=model.cpu_operators,
+        ),
+        accelerator=model.accelerator,
+        bytes=file.nbytes,
+    )
 
 
 def sentence(model: Model) -> str:
@@ -122,11 +120,11 @@ def _kind(file: TFLiteFile) -> Kind:
     return "float32" if floats else "int8"
 
 
-def _facts(tensor: Tensor) -> Mapping[str, Any]:
-    return {
-        "name": tensor.name,
-        "shape": list(tensor.shape),
-        "dtype": tensor.dtype,
-        "scale": tensor.scale,
-        "zero_point": tensor.zero_point,
-    }
+def _described(tensor: Tensor) -> TensorDescription:
+    return TensorDescription(
+        name=tensor.name,
+        shape=tensor.shape,
+        dtype=tensor.dtype,
+        scale=tensor.scale,
+        zero_point=tensor.zero_point,
+    )

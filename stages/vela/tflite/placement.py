@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
 
+from stages.results.compile import Estimate, Layer, Place
 from stages.vela.tflite.file import NPU_OPERATOR, TFLiteFile
-
-Place = Literal["npu", "cpu"]
 
 _LEFT_ON_CPU = re.compile(
     r"^(?:Warning|Info): .*?'(?P<name>[^'\n]+)'"
     r".*(?:Placing on CPU instead|CPU only op).*\n(?P<reason>(?: .*\n)*)",
     re.MULTILINE,
 )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Layer:
-    """One operator: its type, the name of what it makes, and where it runs.
-
-    ``cycles`` of the NPU and ``sram_kib``, in use while it runs, are Vela's estimates; None on the
-    CPU, of which Vela says nothing.
-    """
-
-    operator: str
-    name: str
-    place: Place
-    cycles: int | None
-    sram_kib: float | None
 
 
 def read_layers(compiled: TFLiteFile, per_layer: Path) -> list[Layer]:
@@ -61,16 +43,16 @@ def count(layers: Iterable[Layer], place: Place) -> dict[str, int]:
     return dict(sorted(Counter(each.operator for each in layers if each.place == place).items()))
 
 
-def read_estimate(summary: Path) -> dict[str, float]:
-    """Vela's estimate: memory in KiB, NPU cycles and milliseconds of one inference."""
+def read_estimate(summary: Path) -> Estimate:
+    """Read the summary that Vela writes."""
     with summary.open(newline="", encoding="utf-8") as stream:
         row = next(csv.DictReader(stream))
-    return {
-        "sram_kib": float(row["sram_memory_used"]),
-        "flash_kib": float(row["off_chip_flash_memory_used"]),
-        "cycles": round(float(row["cycles_total"])),
-        "inference_ms": float(row["inference_time"]) * 1000,
-    }
+    return Estimate(
+        sram_kib=float(row["sram_memory_used"]),
+        flash_kib=float(row["off_chip_flash_memory_used"]),
+        cycles=round(float(row["cycles_total"])),
+        inference_ms=float(row["inference_time"]) * 1000,
+    )
 
 
 def read_reasons(log: str) -> dict[str, str]:

@@ -21,7 +21,8 @@ from kiln.device.labels import (
     to_info,
 )
 from kiln.device.sscma import MAX_REQUEST_BYTES
-from kiln.errors import RequestError
+from kiln.report.result import BuildResult
+from stages.results.onnx import OnnxResult
 from tests.support import build_documents
 from tests.support.checkout import ROOT
 
@@ -152,10 +153,20 @@ def test_half_a_character_is_replaced_for_it_could_not_be_shown() -> None:
     assert found == Description(name="?", classes=("?",))
 
 
-def _build(shape: list[int] | None, names: list[str]) -> dict[str, Any]:
+def _build(shape: list[int] | None, names: list[str]) -> BuildResult:
     document = build_documents.pose()
-    step = {"name": "onnx", "result": {"kpt_shape": shape, "names": names}}
-    return {**document, "steps": [*document["steps"], step]}
+    network = OnnxResult(
+        task="pose",
+        nc=len(names),
+        names=tuple(names),
+        kpt_shape=tuple(shape) if shape else None,
+        outputs=(),
+        opset=13,
+        macs=1,
+        versions={},
+    )
+    step = build_documents.step("onnx", "export raw heads", network, {}, 1.0)
+    return build_documents.built({**document, "steps": [*document["steps"], step]})
 
 
 def test_a_build_says_what_its_model_is() -> None:
@@ -170,12 +181,6 @@ def test_keypoints_that_are_not_cocos_have_numbers_and_no_skeleton() -> None:
     assert found.keypoints == ("point 0", "point 1", "point 2")
     assert found.skeleton == ()
     assert describe(_build(None, ["a", "b"])).keypoints == ()
-
-
-def test_a_build_json_that_was_changed_is_refused() -> None:
-    for document in ({}, {**_build(None, []), "files": {}}, {**_build(None, []), "steps": []}):
-        with pytest.raises(RequestError, match="does not describe its model"):
-            describe(document)
 
 
 def _constant(module: str, name: str) -> object:

@@ -1,6 +1,6 @@
-"""Takes a picture of the monitor's page: FILE.png [WIDTH HEIGHT [dark]]
+"""Takes a screenshot of the monitor's page: FILE.png [WIDTH HEIGHT [dark]]
 
-Maintainers make README's picture with it, from the emulated board with the demo's model.
+Maintainers make the image in docs/ with it, from the emulated board with the demo's model.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _PEOPLE_MS = 60_000
 
 
 def main() -> None:
-    """Open the page as on a desk, and wait for a picture with several people."""
-    picture, *rest = sys.argv[1:]
+    """Open the page as on a desk, and wait for an image with several people."""
+    image, *rest = sys.argv[1:]
     width, height = (int(each) for each in rest[:2]) if rest else (WIDTH, HEIGHT)
     chromium = shutil.which("chromium") or sys.exit("no Chromium: apt-get install chromium")
     command = [sys.executable, "-m", "kiln", "monitor", "--demo", "--no-open"]
@@ -41,14 +41,14 @@ def main() -> None:
         )
         page.goto(kiln.stdout.readline().strip())
         watch(page)
-        page.screenshot(path=picture, full_page=width < WIDTH)
+        page.screenshot(path=image, full_page=width < WIDTH)
         browser.close()
         kiln.send_signal(signal.SIGINT)
-    print(f"{picture}: {Path(picture).stat().st_size / 1024:.0f} KiB")
+    print(f"{image}: {Path(image).stat().st_size / 1024:.0f} KiB")
 
 
 def watch(page: Page) -> None:
-    """Set the threshold, and stop at a picture with people in it."""
+    """Set the threshold, and stop at an image with people in it."""
     page.wait_for_selector("body[data-drawn]")
     page.get_by_label("Score").fill(_SCORE)
     # What has the focus would stand out.

@@ -1,0 +1,82 @@
+"""What the step `evaluate` gives, and what a report draws of it: evidence.json."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from stages.results.host import OF_HOST
+
+#: Whether an average precision is over boxes or over keypoints.
+Kind = Literal["box", "pose"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassAccuracy:
+    """A class: its labelled objects, and the mAP50-95 (0 to 1) of what the model is for."""
+
+    name: str
+    objects: int
+    float32: float | None
+    int8: float | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OutputSnr:
+    """Signal-to-noise ratio of an output, float32 against int8; None if either has no power."""
+
+    name: str
+    snr_db: float | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateResult:
+    """Accuracy on the evaluation images.
+
+    ``artifacts``: by file (onnx, float32, int8) every mAP, 0 to 1, such as box/map50; None if
+    there is no object to find. ``drop``: points of each that int8 is below float32. ``seconds``:
+    what all inferences of a file took.
+    """
+
+    images: int
+    objects: int
+    artifacts: Mapping[str, Mapping[str, float | None]]
+    drop: Mapping[str, float]
+    classes: tuple[ClassAccuracy, ...]
+    outputs: tuple[OutputSnr, ...]
+    seconds: Mapping[str, float] | None = dataclasses.field(metadata=OF_HOST)
+    score_threshold: float
+    iou_threshold: float
+    versions: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReportImage:
+    """An image with what is labelled in it and what each model finds; None without the model.
+
+    ``size``: its side in pixels. ``image``: a JPEG as a data URL. An object is {"class", "score",
+    "box", "keypoints"}: class number, 0 to 1 (not in ``truth``), [left, top, right, bottom], and
+    [x, y, visibility] for each keypoint or None, in pixels.
+    """
+
+    file: str
+    size: int
+    image: str
+    truth: tuple[Mapping[str, Any], ...]
+    note: str
+    float32: tuple[Mapping[str, Any], ...] | None
+    int8: tuple[Mapping[str, Any], ...] | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """evidence.json.
+
+    ``precision_recall``: by kind and model, points [recall, precision] at an IoU or OKS of 0.5.
+    """
+
+    images: tuple[ReportImage, ...]
+    precision_recall: Mapping[Kind, Mapping[str, tuple[tuple[float, ...], ...]]]
+    names: tuple[str, ...]
+    skeleton: tuple[tuple[int, ...], ...]

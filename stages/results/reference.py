@@ -1,0 +1,20 @@
+"""What the step `reference` gives."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal
+
+#: Where the images come from: the evaluation set, or random numbers.
+Origin = Literal["evaluation", "noise"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReferenceResult:
+    """Numbers of images and of the model's outputs in reference.npz; ``pictures``: their origin."""
+
+    images: int
+    pictures: Origin
+    outputs: int
+    versions: Mapping[str, str]
