@@ -59,8 +59,8 @@ def main() -> None:
 
 def soak(browser: Browser, seconds: int, fps: float) -> bool:
     """Watch for so long; True if all is as it should be."""
-    eye = TwoPeople(browser, noise=NOISE)
-    with EmulatedBoard(eye, camera=Camera(fps=fps), boot_s=0.05) as board:
+    model = TwoPeople(browser, noise=NOISE)
+    with EmulatedBoard(model, camera=Camera(fps=fps), boot_s=0.05) as board:
         board.flash[MODEL_ADDRESS : MODEL_ADDRESS + len(MODEL)] = MODEL
         board.reset()
         command = [sys.executable, "-m", "kiln", "monitor", "--port", board.port, "--no-open"]
@@ -76,7 +76,7 @@ def soak(browser: Browser, seconds: int, fps: float) -> bool:
             shown = {name: number(page, name) for name in ("events", "lost", "skipped")}
             kiln.send_signal(signal.SIGINT)
         print(machine(Path.cwd()))
-        return told(eye.looks, shown, samples, kiln.returncode)
+        return told(model.looks, shown, samples, kiln.returncode)
 
 
 def told(looks: int, shown: dict[str, int], samples: Sequence[Sample], code: int) -> bool:

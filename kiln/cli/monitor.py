@@ -17,11 +17,11 @@ import click
 from kiln.cli.console import Terminal
 from kiln.cli.options import board_options, option
 from kiln.cli.session import Session
-from kiln.device.discovery import Attached, find_board
+from kiln.device.discovery import AttachedBoard, find_board
 from kiln.device.labels import Description, describe, to_info
 from kiln.device.link import open_link
 from kiln.device.ports import Port
-from kiln.device.sscma import Board
+from kiln.device.sscma import AtClient
 from kiln.executors.protocol import ExecutorName
 from kiln.monitor.hub import Hub
 from kiln.monitor.recording import Recorder, Recording, default_folder, unused
@@ -125,18 +125,18 @@ def _board(request: MonitorRequest, session: Session) -> Iterator[Callable[[], C
         yield functools.partial(_open_camera, attached, None)
 
 
-def _open_camera(board: Attached, shown: str | None) -> Camera:
+def _open_camera(board: AttachedBoard, shown: str | None) -> Camera:
     """Open it wherever it is now; ``shown`` is said instead of that. Raises BoardError."""
-    port = board.now().path
+    port = board.current_port().path
     return SscmaCamera(open_link(port, board.target.device.baud), shown or port)
 
 
 @contextlib.contextmanager
-def _emulated_board(request: MonitorRequest, session: Session) -> Iterator[Attached]:
+def _emulated_board(request: MonitorRequest, session: Session) -> Iterator[AttachedBoard]:
     """A board that sees the images of the demo data set, with the model of a build on it."""
     # A real board needs none of it.
     from kiln.emulator.board import EmulatedBoard
-    from kiln.emulator.recorded_model import prepare_eye
+    from kiln.emulator.recorded_model import record_model
     from kiln.pipeline.runner import Runner
     from kiln.report.result import load_build
 
@@ -146,13 +146,13 @@ def _emulated_board(request: MonitorRequest, session: Session) -> Iterator[Attac
         folder = request.build or _demo_build(build, target, session)
         built = load_build(folder)
         runner = Runner(session.paths, build.limits, session.executor(build))
-        eye = prepare_eye(built, folder, target, runner, session.terminal.progress())
+        recorded = record_model(built, folder, target, runner, session.terminal.progress())
     model = (folder / built.deployed).read_bytes()
     address = target.flash.model_address
-    with EmulatedBoard(eye) as board:
+    with EmulatedBoard(recorded) as board:
         board.flash[address : address + len(model)] = model
         board.reset()
-        attached = Attached(port=Port(path=board.port), target=target)
+        attached = AttachedBoard(port=Port(path=board.port), target=target)
         _write_labels(attached, describe(built))
         yield attached
 
@@ -170,12 +170,12 @@ def _demo_build(request: BuildRequest, target: Target, session: Session) -> Path
     return folder
 
 
-def _write_labels(attached: Attached, description: Description) -> None:
+def _write_labels(attached: AttachedBoard, description: Description) -> None:
     """Leave the model's labels on a board, as `kiln flash` does."""
     link = open_link(attached.port.path, attached.target.device.baud)
     with contextlib.closing(link):
-        board = Board(link)
-        board.wait(START_S)
+        board = AtClient(link)
+        board.wait_until_ready(START_S)
         board.set_info(to_info(description))
 
 

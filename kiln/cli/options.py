@@ -37,7 +37,7 @@ _COMMON_OPTIONS = (
     option(
         "--resize",
         type=click.Choice(["stretch", "letterbox"]),
-        help="How pictures to calibrate and to judge with become square; the board stretches.",
+        help="How images to calibrate and to judge with become square; the board stretches.",
     ),
     option("--registry", metavar="PREFIX", help="Pull stage images from here, if they are there."),
     option(
@@ -49,9 +49,9 @@ _COMMON_OPTIONS = (
 _BUILD_OPTIONS = (
     option("--weights", metavar="FILE", help="Own .pt, a published name, or `scratch`."),
     option("--model", metavar="SIZE", help="Architecture if weights do not say: yolov8n."),
-    option("--imgsz", type=int, metavar="PIXELS", help="Side of the square input picture."),
+    option("--imgsz", type=int, metavar="PIXELS", help="Side of the square input image."),
     option("--epochs", type=click.IntRange(min=0), help="0 takes the weights as they are."),
-    option("--batch", type=click.IntRange(min=1), help="Pictures a training batch."),
+    option("--batch", type=click.IntRange(min=1), help="Images a training batch."),
     option("--name", metavar="NAME", help="Name of the result folder and files."),
     option("--gpu", type=click.Choice(["none", "auto", "required"]), help="GPU for training."),
     option(

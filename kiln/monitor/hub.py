@@ -17,7 +17,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Literal
 
-from kiln.device.at_errors import Refused
+from kiln.device.at_errors import CommandRefused
 from kiln.device.detections import Detections
 from kiln.device.labels import Description
 from kiln.errors import BoardError
@@ -209,7 +209,7 @@ class Hub:
         self._told_at = time.monotonic()
         try:
             self._has = camera.set_thresholds(_less(wished, self._has))
-        except Refused as error:
+        except CommandRefused as error:
             self._update(note=error.message)
         with self._lock:
             # What it has instead is wished for, lest it be asked again and again.

@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Protocol
 
-from kiln.device.at_errors import Ended, Refused
+from kiln.device.at_errors import CommandRefused, InvocationEnded
 from kiln.device.detections import Detections, read_detections
 from kiln.device.labels import Description, from_info
 from kiln.device.link import Link
-from kiln.device.sscma import FOREVER, Board
+from kiln.device.sscma import FOREVER, AtClient
 
 #: From being plugged in to its first answer a board takes two or three seconds.
 START_S = 5.0
@@ -71,14 +71,14 @@ class SscmaCamera:
     def __init__(self, link: Link, port: str) -> None:
         self._link = link
         self._port = port
-        self._board = Board(link)
+        self._board = AtClient(link)
 
     @property
     def lost(self) -> int:
         return self._board.broken + self._board.dropped
 
     def about(self) -> About:
-        self._board.wait(START_S)
+        self._board.wait_until_ready(START_S)
         # It may be looking still, for a program that was killed.
         self._board.stop()
         identity = self._board.identity()
@@ -97,12 +97,12 @@ class SscmaCamera:
         events = self._board.poll(timeout_s)
         for event in events:
             if event.code:
-                raise Refused("INVOKE", event.code)
+                raise CommandRefused("INVOKE", event.code)
         return [read_detections(event.data) for event in events]
 
     def expect_work(self) -> None:
         if not self._board.is_invoking():
-            raise Ended
+            raise InvocationEnded
 
     def stop(self) -> None:
         self._board.stop()

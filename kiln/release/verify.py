@@ -30,7 +30,7 @@ from stages.results.difference import DifferenceResult
 from stages.results.host import without_host
 
 _WEIGHTS = "weights.safetensors"
-#: The released weights, where a build starts from them.
+#: The released weights, if a build starts from them.
 _RELEASED = FromHost(source="released weights")
 
 
@@ -186,7 +186,7 @@ class Verifier:
         return self._home / "rebuilt"
 
     def _refuse_strangers(self) -> None:
-        """Raises RequestError for code that nobody has vouched for."""
+        """Raises RequestError for code that the user has not said to trust."""
         if self._trusted:
             return
         with os_errors("cannot read the release"):
@@ -201,7 +201,7 @@ class Verifier:
     def _prepare(self) -> tuple[list[Step], dict[str, Tree], dict[str, str]]:
         """Steps to run, what they are given, and why which step is not among them.
 
-        Raises RequestError where the user must bring something, or has brought another thing.
+        Raises RequestError if the user must bring something, or has brought something else.
         """
         definition = self._release.definition
         brought = hash_inputs(self._request, self._paths, self._runner)
@@ -347,7 +347,7 @@ def _check_signature(folder: Path, public_key: Path | None) -> tuple[str | None,
         raise BundleError(
             f"the release is signed by {fingerprint(carried)}, and {public_key} is "
             f"{fingerprint(wanted)}",
-            hint="it comes from somebody else than you think",
+            hint="it is not from whom you expected",
         )
     return fingerprint(carried), True
 

@@ -46,13 +46,13 @@ PIXEL = """([x, y]) => {
 
 
 @pytest.fixture(scope="module")
-def eye(browser: Browser) -> TwoPeople:
+def model(browser: Browser) -> TwoPeople:
     return TwoPeople(browser)
 
 
 @pytest.fixture
-def board(eye: TwoPeople) -> Iterator[EmulatedBoard]:
-    with EmulatedBoard(eye, camera=Sensor(fps=20), boot_s=0.05) as plugged_in:
+def board(model: TwoPeople) -> Iterator[EmulatedBoard]:
+    with EmulatedBoard(model, camera=Sensor(fps=20), boot_s=0.05) as plugged_in:
         plugged_in.flash[MODEL_ADDRESS : MODEL_ADDRESS + len(MODEL)] = MODEL
         plugged_in.reset()
         yield plugged_in
@@ -107,7 +107,7 @@ class Monitor:
         yield opened
         context.close()
 
-    def heard(self, command: str) -> Callable[[EmulatedBoard], bool]:
+    def on_command(self, command: str) -> Callable[[EmulatedBoard], bool]:
         """Whether the board was sent a command, whatever its tag."""
         return lambda board: any(each.endswith(f"@{command}") for each in board.commands)
 
@@ -161,12 +161,12 @@ def test_sliders_reach_the_board(monitor: Monitor, opened: Opened) -> None:
     score.focus()
     for _ in range(15):
         opened.page.keyboard.press("ArrowLeft")
-    monitor.board.wait_until(monitor.heard("TSCORE=55"))
+    monitor.board.wait_until(monitor.on_command("TSCORE=55"))
     opened.says("found-count", "2 objects")
     opened.says("score-value", "55 %")
     assert all(opened.is_drawn(x, y) for x, y in joints(DOUBTFUL)[:5])
     opened.page.get_by_label("Overlap (IoU)").fill("20")
-    monitor.board.wait_until(monitor.heard("TIOU=20"))
+    monitor.board.wait_until(monitor.on_command("TIOU=20"))
     opened.says("iou-value", "20 %")
 
 
@@ -192,7 +192,7 @@ def test_space_on_a_button_presses_that_button_alone(monitor: Monitor, opened: O
 
 def test_a_reload_keeps_everything(monitor: Monitor, opened: Opened) -> None:
     opened.page.get_by_label("Score").fill("40")
-    monitor.board.wait_until(monitor.heard("TSCORE=40"))
+    monitor.board.wait_until(monitor.on_command("TSCORE=40"))
     opened.page.keyboard.press("r")
     opened.says("record-label", re.compile(r"Stop recording \(\d+\)"))
     before = monitor.recorder.recording.pictures
@@ -209,7 +209,7 @@ def test_a_reload_keeps_everything(monitor: Monitor, opened: Opened) -> None:
 
 def test_unplugged_and_back_it_goes_on_as_before(monitor: Monitor, opened: Opened) -> None:
     opened.page.get_by_label("Score").fill("40")
-    monitor.board.wait_until(monitor.heard("TSCORE=40"))
+    monitor.board.wait_until(monitor.on_command("TSCORE=40"))
     monitor.board.unplug()
     opened.says("connection", "Board away, reconnecting")
     opened.says("note", re.compile("is gone|there is no port"))

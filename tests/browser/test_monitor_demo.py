@@ -23,7 +23,7 @@ def _messages(live: ClientConnection) -> Iterator[Any]:
 
 
 def test_the_demo_shows_a_built_model_at_work(user: User) -> None:
-    """A model of one epoch may see nothing; what it sees is the eye's own test."""
+    """A model of one epoch may see nothing; what it sees is the model's own test."""
     user.builds(*TINY)
     build = "build/grove-v2/yolov8n-pose-demo-64"
     command = ("monitor", "--demo", "--build", build, "--executor", "local", "--no-open")

@@ -17,7 +17,7 @@ import pytest
 
 from kiln.emulator.board import EmulatedBoard
 from kiln.emulator.firmware import Camera
-from kiln.emulator.postprocess import Candidate, Sight
+from kiln.emulator.postprocess import Candidate, RecordedFrame
 from tests.support.cameras import picture
 from tests.support.checkout import ROOT
 
@@ -27,16 +27,16 @@ _PATIENCE_S = 20.0
 
 
 class OneThing:
-    """Sees one thing in pictures that look whole from outside."""
+    """Sees one thing in pictures that infer whole from outside."""
 
     pose = False
     resolution = (240, 240)
 
-    def recognises(self, memory: memoryview) -> bool:
+    def matches(self, memory: memoryview) -> bool:
         return bytes(memory[: len(MODEL)]) == MODEL
 
-    def look(self, frame: int) -> Sight:
-        return Sight(picture(frame), (Candidate(corners=(20, 20, 60, 60), score=0.9),))
+    def infer(self, frame: int) -> RecordedFrame:
+        return RecordedFrame(picture(frame), (Candidate(corners=(20, 20, 60, 60), score=0.9),))
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import dataclasses
 import queue
 from collections.abc import Sequence
 
-from kiln.device.at_errors import Refused
+from kiln.device.at_errors import CommandRefused
 from kiln.device.detections import Box, Detections, Point, Pose
 from kiln.device.labels import COCO_KEYPOINTS, COCO_SKELETON, Description
 from kiln.errors import BoardGone
@@ -60,7 +60,7 @@ class ScriptedCamera:
     def set_thresholds(self, wished: Thresholds) -> Thresholds:
         self.told.put(wished)
         if self.refuses:
-            raise Refused("TSCORE", 5)
+            raise CommandRefused("TSCORE", 5)
         given = {key: value for key, value in dataclasses.asdict(wished).items() if value}
         self.has = dataclasses.replace(self.has, **given)
         return self.has

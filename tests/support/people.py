@@ -1,4 +1,4 @@
-"""An eye for the emulated board that always sees the same two people."""
+"""An model for the emulated board that always sees the same two people."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 
 from playwright.sync_api import Browser
 
-from kiln.emulator.postprocess import Candidate, Sight
+from kiln.emulator.postprocess import Candidate, RecordedFrame
 
 SIZE = 240
 MODEL = b"\0\0\0\0TFL3 a model"
@@ -50,19 +50,19 @@ class TwoPeople:
     def __init__(self, browser: Browser, *, noise: int = 0) -> None:
         page = browser.new_page()
         people = (_person(SURE, SURE_SCORE), _person(DOUBTFUL, DOUBTFUL_SCORE))
-        self._sights = []
+        self._frames = []
         for level in range(40, 160, 8):
             jpeg = base64.b64decode(page.evaluate(_JPEG, [f"rgb(60 {level} 120)", noise]))
-            self._sights.append(Sight(jpeg, people))
+            self._frames.append(RecordedFrame(jpeg, people))
         page.close()
         self.looks = 0
 
-    def recognises(self, memory: memoryview) -> bool:
+    def matches(self, memory: memoryview) -> bool:
         return bytes(memory[: len(MODEL)]) == MODEL
 
-    def look(self, frame: int) -> Sight:
+    def infer(self, frame: int) -> RecordedFrame:
         self.looks += 1
-        return self._sights[frame % len(self._sights)]
+        return self._frames[frame % len(self._frames)]
 
 
 def joints(middle: tuple[int, int]) -> list[tuple[int, int]]:
