@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kiln.executors.environments import ENVIRONMENT_NAMES, EnvironmentName, load_environment
-from kiln.executors.local import LocalExecutor
+from kiln.executors.local.executor import LocalExecutor
 from kiln.executors.protocol import STEP_VARIABLES
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,4 +1,4 @@
-"""What `kiln device` does: says what a board is and what it sees, and sets its thresholds."""
+"""``kiln device``: what a board is and what it sees, and its thresholds."""
 
 from __future__ import annotations
 
@@ -8,80 +8,94 @@ import datetime
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import click
+
 from kiln.cli.console import Terminal
-from kiln.device.at_errors import Refused
+from kiln.cli.options import board_options
+from kiln.cli.session import Session
+from kiln.device.at_errors import CommandRefused
 from kiln.device.detections import Box, Detections
 from kiln.device.discovery import find_board
 from kiln.device.labels import Description, from_info
 from kiln.device.link import open_link
-from kiln.device.sscma import ALGORITHMS, FOREVER, Board, Invocation
+from kiln.device.sscma import ALGORITHMS, FOREVER, AtClient, Invocation
 from kiln.errors import Interrupted, RequestError
-from kiln.paths import Paths
 
-_NOBODY = Description(name="")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Where:
-    """The board that is meant: by its port, by its target, or the only one that is attached."""
-
-    port: str | None
-    target: str | None
+_PERCENT = click.IntRange(0, 100)
+_NO_DESCRIPTION = Description(name="")
 
 
-def show_board(where: Where, paths: Paths, *, as_json: bool) -> None:
-    """Say what a board is: identity, firmware, model, labels, camera and thresholds."""
-    terminal = Terminal()
-    with _attached(where, paths) as board:
-        found = _facts(board)
+@click.group()
+def device() -> None:
+    """Talk to a board that runs SSCMA firmware."""
+
+
+@device.command()
+@board_options
+@click.option("--json", "as_json", is_flag=True, help="Print what the board says as JSON.")
+def info(port: str | None, target: str | None, as_json: bool) -> None:
+    """Say which board and firmware it is, and what model, labels and thresholds it has."""
+    session = Session.start()
+    with _opened(port, target, session) as board:
+        facts = _facts(board)
     if as_json:
-        terminal.json(found)
+        session.terminal.json(facts)
     else:
-        for line in _shown_facts(found):
-            terminal.result(line)
+        for line in _fact_lines(facts):
+            session.terminal.result(line)
 
 
-def watch_board(where: Where, paths: Paths, *, times: int | None, as_json: bool) -> None:
-    """Invoke the model and print a line for each frame; raises Interrupted on Ctrl-C."""
-    terminal = Terminal()
-    wanted = FOREVER if times is None else times
-    seen = 0
-    with _attached(where, paths) as board:
-        description = from_info(board.info()) or _NOBODY
-        with contextlib.closing(board.invoke(wanted, with_images=False)) as frames:
+@device.command()
+@board_options
+@click.option("--times", type=click.IntRange(min=1), help="How many frames; left out, for ever.")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each frame.")
+def invoke(port: str | None, target: str | None, times: int | None, as_json: bool) -> None:
+    """Print what the board sees, a line for each frame. Ctrl-C stops the board."""
+    session = Session.start()
+    count = 0
+    with _opened(port, target, session) as board:
+        description = from_info(board.info()) or _NO_DESCRIPTION
+        frames = board.invoke(FOREVER if times is None else times, with_images=False)
+        with contextlib.closing(frames):
             try:
                 for frame in frames:
-                    seen += 1
-                    _print_frame(frame, description, terminal, as_json=as_json)
+                    count += 1
+                    _print_frame(frame, description, session.terminal, as_json=as_json)
             except KeyboardInterrupt:
                 frames.close()
                 raise Interrupted("interrupted; the board has stopped") from None
-        if times is not None and seen < times:
-            terminal.say(f"{times - seen} of {times} frames did not arrive whole")
+    if times is not None and count < times:
+        session.terminal.say(f"{times - count} of {times} frames did not arrive whole")
 
 
-def set_thresholds(where: Where, paths: Paths, *, score: int | None, iou: int | None) -> None:
-    """Set what is not None, in percent; the board keeps it. Raises RequestError for nothing."""
+@device.command("set")
+@board_options
+@click.option("--score", type=_PERCENT, help="The least score that is reported, in percent.")
+@click.option("--iou", type=_PERCENT, help="How far two boxes may overlap, in percent.")
+def set_thresholds(
+    port: str | None, target: str | None, score: int | None, iou: int | None
+) -> None:
+    """Set the thresholds, which the board keeps."""
     if score is None and iou is None:
         raise RequestError("there is nothing to set", hint="kiln device set --score 50 --iou 45")
-    terminal = Terminal()
-    with _attached(where, paths) as board, _invoking(board):
+    session = Session.start()
+    with _opened(port, target, session) as board, _invoking(board):
         if score is not None:
             board.set_score(score)
         if iou is not None:
             board.set_iou(iou)
         kept = {"score": board.score(), "IoU": board.iou()}
-    terminal.result(_percents(kept))
+    session.terminal.result(_percents(kept))
 
 
 @contextlib.contextmanager
-def _attached(where: Where, paths: Paths) -> Iterator[Board]:
-    """The board that is meant, at rest."""
-    found = find_board(paths.root / "targets", port=where.port, target=where.target)
+def _opened(port: str | None, target: str | None, session: Session) -> Iterator[AtClient]:
+    """The board that is meant, not invoking its model."""
+    found = find_board(session.paths.root / "targets", port=port, target=target)
     link = open_link(found.port.path, found.target.device.baud)
     try:
-        board = Board(link)
-        # It may be invoking still, for a program that was killed: answers would come late.
+        board = AtClient(link)
+        # It may still be invoking for a program that was killed: answers would come late.
         board.stop()
         yield board
     finally:
@@ -89,7 +103,7 @@ def _attached(where: Where, paths: Paths) -> Iterator[Board]:
 
 
 @contextlib.contextmanager
-def _invoking(board: Board) -> Iterator[Invocation]:
+def _invoking(board: AtClient) -> Iterator[Invocation]:
     """For what the firmware does only while it invokes its model."""
     try:
         yield board.start(FOREVER, with_images=False)
@@ -97,7 +111,7 @@ def _invoking(board: Board) -> Iterator[Invocation]:
         board.stop()
 
 
-def _facts(board: Board) -> dict[str, Any]:
+def _facts(board: AtClient) -> dict[str, Any]:
     identity, slot = board.identity(), board.model()
     description = from_info(board.info())
     facts: dict[str, Any] = {
@@ -107,18 +121,18 @@ def _facts(board: Board) -> dict[str, Any]:
         "sensors": [dataclasses.asdict(sensor) for sensor in board.sensors()],
         "decoder": None,
         "thresholds": None,
-        "trouble": None,
+        "problem": None,
     }
     try:
-        with _invoking(board) as setup:
-            facts["decoder"] = ALGORITHMS.get(setup.algorithm, str(setup.algorithm))
-            facts["thresholds"] = {"score": setup.score, "IoU": setup.iou}
-    except Refused as error:
-        facts["trouble"] = f"{error.message} ({error.hint})"
+        with _invoking(board) as invocation:
+            facts["decoder"] = ALGORITHMS.get(invocation.algorithm, str(invocation.algorithm))
+            facts["thresholds"] = {"score": invocation.score, "IoU": invocation.iou}
+    except CommandRefused as error:
+        facts["problem"] = f"{error.message} ({error.hint})"
     return facts
 
 
-def _shown_facts(facts: dict[str, Any]) -> Iterator[str]:
+def _fact_lines(facts: Mapping[str, Any]) -> Iterator[str]:
     firmware = facts["software"] or "unknown"
     yield f"board      {facts['name']}, id {facts['id']}"
     yield f"firmware   {firmware}, hardware {facts['hardware'] or 'unknown'}"
@@ -137,8 +151,8 @@ def _shown_facts(facts: dict[str, Any]) -> Iterator[str]:
         yield f"camera     {sensor['option'] or sensor['id']}"
     if facts["thresholds"]:
         yield f"thresholds {_percents(facts['thresholds'])}"
-    if facts["trouble"]:
-        yield f"trouble    {facts['trouble']}"
+    if facts["problem"]:
+        yield f"problem    {facts['problem']}"
 
 
 def _print_frame(
@@ -150,16 +164,17 @@ def _print_frame(
         del table["image"]
         terminal.line({"time": now.isoformat(timespec="milliseconds"), **table})
         return
-    seen = [_shown(box, description) for box in frame.boxes]
-    seen += [
-        f"{_shown(pose.box, description)}, {len(pose.points)} keypoints" for pose in frame.poses
+    objects = [_object_text(box, description) for box in frame.boxes]
+    objects += [
+        f"{_object_text(pose.box, description)}, {len(pose.points)} keypoints"
+        for pose in frame.poses
     ]
-    seen += [f"{key} {value}" for key, value in frame.raw.items()]
+    objects += [f"{key} {value}" for key, value in frame.raw.items()]
     times = "+".join(f"{each:g}" for each in frame.perf_ms)
-    terminal.result(f"{now:%H:%M:%S.%f}"[:12] + f"  {times} ms  {'; '.join(seen) or 'nothing'}")
+    terminal.result(f"{now:%H:%M:%S.%f}"[:12] + f"  {times} ms  {'; '.join(objects) or 'nothing'}")
 
 
-def _shown(box: Box, description: Description) -> str:
+def _object_text(box: Box, description: Description) -> str:
     label = description.label(box.target)
     return f"{label} {box.score:g} % at {box.x:g},{box.y:g} {box.w:g}x{box.h:g}"
 

@@ -1,4 +1,4 @@
-"""What a build needs of this host, and what to do where it is missing."""
+"""``kiln doctor``: what a build needs of this host, and what to do if it is missing."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ import dataclasses
 import os
 import platform
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+from rich.markup import escape
+
+from kiln.cli.session import Session
 from kiln.errors import KilnError
 from kiln.executors.environments import ENVIRONMENT_NAMES, load_environment
 from kiln.paths import Paths
@@ -20,7 +25,7 @@ if TYPE_CHECKING:
 
 #: Environments or images (8 GB), caches and a data set; less than this fails in the middle.
 NEEDED_BYTES = 20 << 30
-#: What a step may write before it fails in the middle, where all environments are there.
+#: What a step may write before it fails, if all environments are there.
 LEAST_BYTES = 2 << 30
 
 _GPU_DEVICE = Path("/dev/nvidiactl")
@@ -37,6 +42,25 @@ class Finding:
     well: bool
     found: str
     advice: str = ""
+
+
+@click.command()
+@click.option("--deep", is_flag=True, help="Read all that the store holds, not a sample.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def doctor(deep: bool, as_json: bool) -> None:
+    """Check the host: engine, Python, GPU, disk, network, store; say what to do."""
+    session = Session.start()
+    findings = examine_host(session.paths, deep=deep)
+    if as_json:
+        session.terminal.json([dataclasses.asdict(finding) for finding in findings])
+    else:
+        for finding in findings:
+            sign = "✓" if finding.well else "✕"
+            session.terminal.mark(sign, f"{finding.name}: {finding.found}", out=True)
+            if finding.advice:
+                session.terminal.print(f"  {escape(finding.advice)}")
+    if not all(finding.well for finding in findings):
+        sys.exit(1)
 
 
 def examine_host(paths: Paths, *, deep: bool = False) -> list[Finding]:
@@ -164,7 +188,7 @@ def _network(paths: Paths, facts: EngineFacts | None, ready: bool) -> list[Findi
 
 
 def index_finding(address: str, problem: str, *, ready: bool) -> Finding:
-    """Being offline is a fault only where packages must still be fetched."""
+    """Being offline is a fault only if packages must still be fetched."""
     if not problem:
         return Finding(name="package index", well=True, found=f"{address} answers")
     found = f"{address} cannot be reached ({problem})"
@@ -174,8 +198,7 @@ def index_finding(address: str, problem: str, *, ready: bool) -> Finding:
             name="package index",
             well=True,
             found=found,
-            advice="if that is for want of a network, published weights and data sets cannot be "
-            "fetched either",
+            advice="without a network, published weights and data sets cannot be fetched either",
         )
     return Finding(
         name="package index",
@@ -208,7 +231,7 @@ def store_finding(folder: Path, *, deep: bool) -> Finding:
     """Whether finished steps can be read, and whether their files are still what they were."""
     health = examine_store(folder, sample_bytes=None if deep else _SAMPLE_BYTES)
     found = (
-        f"{health.entries} finished steps; {shown_bytes(health.checked_bytes)} of "
+        f"{folder} has {health.entries} finished steps; {shown_bytes(health.checked_bytes)} of "
         f"{shown_bytes(health.bytes)} read again"
     )
     wrong = [

@@ -1,22 +1,27 @@
-"""What can go from this host, and why. Decided first, then done: ``kiln gc``."""
+"""``kiln gc`` and ``kiln clean``: what can go from this host, decided first, then removed."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import re
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import click
+from rich.markup import escape
+
+from kiln.cli.session import Session, shown_path
 from kiln.device import esp
 from kiln.errors import RequestError, os_errors
-from kiln.executors.docker.clean import EngineImage, remove_image, stale_images
+from kiln.executors.docker.clean import EngineImage, clean_engine, remove_image, stale_images
 from kiln.executors.environments import ENVIRONMENT_NAMES, load_environment
 from kiln.executors.virtualenvs import folder_name
 from kiln.paths import Paths
 from kiln.store.store import Store
-from kiln.store.usage import Ledger
+from kiln.store.usage import Ledger, exclusive_lock
 from kiln.system.files import remove_tree, shown_bytes, size_of
 
 _AGE = re.compile(r"(?P<count>\d+)(?P<unit>[mhdw])")
@@ -64,10 +69,60 @@ class Removal:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """What goes, and what is to be said of what stays."""
+    """What is removed, and notes on what stays."""
 
     removals: tuple[Removal, ...]
     notes: tuple[str, ...]
+
+
+@click.command()
+@click.option("--older", metavar="AGE", default="7d", help="Unused for so long: 30d, 12h; 7d.")
+@click.option("--keep", metavar="SIZE", help="Then those used longest ago, down to 5GiB, 500M.")
+@click.option("--force", is_flag=True, help="Also steps that recorded builds are made of.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+def gc(older: str, keep: str | None, force: bool, dry_run: bool) -> None:
+    """Remove finished steps, environments and images that no recorded build needs."""
+    session = Session.start()
+    rules = Rules(
+        unused_s=seconds_of(older), keep_bytes=None if keep is None else bytes_of(keep), force=force
+    )
+    freed = 0
+    with exclusive_lock(session.paths.home, "kiln gc"):
+        sweep = plan_sweep(session.paths, rules)
+        for removal in sweep.removals:
+            if dry_run or carry_out(removal):
+                freed += removal.bytes
+                doing = "would remove" if dry_run else "removed"
+                line = f"{doing} {removal.what} ({shown_bytes(removal.bytes)}): {removal.why}"
+                session.terminal.print(escape(line))
+    for note in sweep.notes:
+        session.terminal.say(note)
+    doing = "would free" if dry_run else "freed"
+    done = f"{doing} {shown_bytes(freed)}" if freed else "nothing to remove"
+    session.terminal.mark("✓", done, out=True)
+
+
+@click.command()
+@click.option("--store", is_flag=True, help="Also every finished step: builds start from nothing.")
+@click.option("--environments", is_flag=True, help="Also stage environments and images.")
+def clean(store: bool, environments: bool) -> None:
+    """Remove unfinished work, logs, volumes; results under build/ stay."""
+    session = Session.start()
+    paths = session.paths
+    folders = [paths.home / "jobs", paths.home / "verify", paths.logs]
+    if store:
+        folders += [paths.store, paths.home / "descriptions"]
+    if environments:
+        folders.append(paths.home / "envs")
+    with exclusive_lock(paths.home, "kiln clean"):
+        for folder in folders:
+            if folder.exists():
+                size = size_of(folder)
+                with os_errors("cannot remove files"):
+                    shutil.rmtree(folder)
+                session.terminal.say(f"removed {shown_path(folder)} ({shown_bytes(size)})")
+        for removed in clean_engine(images=environments):
+            session.terminal.say(f"removed {removed}")
 
 
 def seconds_of(text: str) -> float:
@@ -98,7 +153,7 @@ def plan_sweep(paths: Paths, rules: Rules) -> Sweep:
         *_leftovers(paths, ledger, [each.path for each in gone]),
         *_environments(paths),
         *(
-            Removal(what=image.name, why="not of this checkout", bytes=image.bytes, image=image)
+            Removal(what=image.name, why="not of this Kiln", bytes=image.bytes, image=image)
             for image in stale_images(paths.root)
         ),
     ]
@@ -174,7 +229,7 @@ def _leftovers(paths: Paths, ledger: Ledger, gone: Sequence[Path]) -> Iterator[R
     yield from _together("records of builds", "their result folders are gone", records)
     indexes = [path for path in _in(store.index_folder) if not _is_live(path, gone)]
     yield from _together("indexes", "what they remember is gone", indexes)
-    # Whoever sweeps has the home alone, so nobody holds one.
+    # gc holds the home exclusively, so no lock is in use.
     locks = [path for path in _in(paths.store / "locks") if path.stem not in there]
     yield from _together("locks", "what they were for is gone or not in use", locks)
 
@@ -204,7 +259,7 @@ def _environments(paths: Paths) -> Iterator[Removal]:
         if _ENVIRONMENT.fullmatch(path.name) and path.name not in current:
             yield Removal(
                 what=f"environment {path.name}",
-                why="of another lock than this checkout's",
+                why="of another lock than this Kiln's",
                 bytes=size_of(path),
                 paths=(path, path.with_suffix(".lock")),
             )

@@ -1,38 +1,62 @@
-"""argv and make variables to a request; the one handler of errors; exit codes."""
+"""The command line: its commands by name, the one handler of errors, exit codes."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
 import traceback
-from pathlib import Path
+from collections.abc import Mapping
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
 from kiln import __version__
-from kiln.cli.board import device, flash, monitor
-from kiln.cli.options import (
-    Command,
-    common_options,
-    default_paths,
-    option,
-    request_options,
-    requests_of,
-)
-from kiln.errors import Interrupted, KilnError, ModelError, RequestError
-from kiln.plan.request import Flags, load_request
+from kiln.errors import Interrupted, KilnError, RequestError
+
+#: Every command in its own module of the same name, or in the one that is named, and its line in
+#: the help: a module is imported when its command is asked for.
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "build": ("build", "Make the model for a target, running only what is not made yet."),
+    "explain": ("build", "Say for each step whether it would run, and why."),
+    "report": ("report", "Make report.html again from build.json and open it."),
+    "compare": ("report", "Put two builds side by side."),
+    "inspect": ("inspect", "Say what a TFLite file is, and whether a board would take it."),
+    "flash": ("flash", "Write a model to the flash of an attached board."),
+    "monitor": ("monitor", "Show on a page what a board sees, and record it."),
+    "device": ("device", "Talk to a board that runs SSCMA firmware."),
+    "release": ("release", "Build, then write one archive that can be made again."),
+    "verify": ("release", "Build a release again and compare every file."),
+    "targets": ("targets", "List the boards."),
+    "doctor": ("doctor", "Check this host and say what to do."),
+    "images": ("images", "Make the stage images of the docker executor now."),
+    "gc": ("gc", "Remove what no recorded build needs."),
+    "clean": ("gc", "Remove unfinished work, logs and volumes."),
+}
 
 
-def bundle_argument(command: Command) -> Command:
-    """An argument that the make variable BUNDLE may give."""
-    path = click.Path(path_type=Path)
-    return click.argument("bundle", type=path, envvar="KILN_BUNDLE")(command)
+class _Commands(click.Group):
+    """Commands that are imported only when they are run: start-up time is a feature."""
+
+    def list_commands(self, _context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, _context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = getattr(
+            importlib.import_module(f"kiln.cli.{COMMANDS[name][0]}"), name
+        )
+        return command
+
+    def format_commands(self, _context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_module, line) in COMMANDS.items()])
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="kiln")
 @click.option("--debug", is_flag=True, help="Show a traceback when something fails.")
 @click.option("-v", "--verbose", is_flag=True, envvar="KILN_VERBOSE", help="Show the steps' logs.")
@@ -43,177 +67,6 @@ def kiln(context: click.Context, debug: bool, verbose: bool) -> None:
     Settings come from built-in defaults, then kiln.toml, then flags.
     """
     context.obj = {"debug": debug, "verbose": verbose}
-
-
-for command in (flash, device, monitor):
-    kiln.add_command(command)
-
-
-@kiln.command()
-@request_options
-@click.option("--json", "as_json", is_flag=True, help="Print build.json to stdout.")
-@click.pass_context
-def build(context: click.Context, /, as_json: bool, config: Path | None, **flags: Any) -> None:
-    """Make the model for a target, running only what is not made yet."""
-    from kiln.cli.commands import build_targets
-
-    verbose = context.obj["verbose"]
-    build_targets(requests_of(config, flags), default_paths(), as_json=as_json, verbose=verbose)
-
-
-@kiln.command()
-@request_options
-@click.option("--json", "as_json", is_flag=True, help="Print a list of steps as JSON.")
-def explain(as_json: bool, config: Path | None, **flags: Any) -> None:
-    """Say for each step whether it would run, and why. Runs nothing."""
-    from kiln.cli.commands import explain_targets
-
-    explain_targets(requests_of(config, flags), default_paths(), as_json=as_json)
-
-
-@kiln.command()
-@request_options
-@option(
-    "--key",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Sign with this Ed25519 private key, PEM or OpenSSH.",
-)
-def release(key: Path | None, config: Path | None, **flags: Any) -> None:
-    """Build, then write one archive that says how it was made and can be made again."""
-    from kiln.cli.commands import release_targets
-
-    release_targets(requests_of(config, flags), default_paths(), key_file=key)
-
-
-@kiln.command()
-@bundle_argument
-@option("--data", metavar="PATH", help="The data set that it was made from, if it was yours.")
-@option("--weights", metavar="FILE", help="The weights that it was made from, if they were yours.")
-@option("--executor", type=click.Choice(["auto", "docker", "local"]), help="Where steps run.")
-@option(
-    "--public-key",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Accept no other signature than one by this key.",
-)
-@option("--trust-bundle/--no-trust-bundle", help="Run its code, whoever made it.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
-def verify(
-    bundle: Path,
-    public_key: Path | None,
-    trust_bundle: bool | None,
-    as_json: bool,
-    **flags: Any,
-) -> None:
-    """Check a release's signature and sums, build it again, and compare every file.
-
-    Ends with 15 if it is damaged or by somebody else, with 16 if a file is not the same again.
-    """
-    from kiln.cli.commands import verify_release
-
-    verify_release(
-        bundle,
-        load_request(Flags(**flags), None, Path.cwd()),
-        default_paths(),
-        public_key=public_key,
-        trusted=bool(trust_bundle),
-        as_json=as_json,
-    )
-
-
-@kiln.command()
-@click.argument("build", required=False, type=click.Path(exists=True, path_type=Path))
-@request_options
-@click.option("--open/--no-open", "show", default=True, help="Open it in a browser.")
-def report(build: Path | None, show: bool, config: Path | None, **flags: Any) -> None:
-    """Make report.html anew from build.json, and from what a board measured; open it.
-
-    BUILD is a result folder; without it, that of the build which the settings ask for.
-    """
-    from kiln.cli.commands import show_report
-
-    for request in requests_of(config, flags):
-        show_report(build, request, default_paths(), show=show)
-
-
-@kiln.command()
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@common_options
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-def inspect(file: Path, as_json: bool, config: Path | None, **flags: Any) -> None:
-    """Say what any TFLite FILE is, and whether the board would take it.
-
-    With --data its accuracy is measured too. Ends with 13 if the firmware would refuse it.
-    """
-    from kiln.cli.commands import inspect_file
-
-    found = [
-        inspect_file(file, request, default_paths(), as_json=as_json)
-        for request in requests_of(config, flags)
-    ]
-    if not all(found):
-        sys.exit(ModelError.exit_code)
-
-
-@kiln.command()
-@click.argument("left", type=click.Path(path_type=Path))
-@click.argument("right", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print both and their differences as JSON.")
-def compare(left: Path, right: Path, as_json: bool) -> None:
-    """Put two builds, given by their result folders, side by side."""
-    from kiln.cli.commands import compare_builds
-
-    compare_builds(left, right, as_json=as_json)
-
-
-@kiln.command()
-@click.option("--json", "as_json", is_flag=True, help="Print the whole records as JSON.")
-def targets(as_json: bool) -> None:
-    """List the boards."""
-    from kiln.cli.commands import list_targets
-
-    list_targets(default_paths(), as_json=as_json)
-
-
-@kiln.command()
-@click.option("--deep", is_flag=True, help="Read all that the store holds, not a sample.")
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-def doctor(deep: bool, as_json: bool) -> None:
-    """Check the host: engine, Python, GPU, disk, network, store; say what to do."""
-    from kiln.cli.commands import examine
-
-    if not examine(default_paths(), deep=deep, as_json=as_json):
-        sys.exit(1)
-
-
-@kiln.command()
-@option("--registry", metavar="PREFIX", help="Pull images from here, if they are there.")
-def images(registry: str | None) -> None:
-    """Make the stage images of the docker executor now."""
-    from kiln.cli.commands import make_images
-
-    make_images(default_paths(), registry)
-
-
-@kiln.command()
-@click.option("--store", is_flag=True, help="Also every finished step: builds start from nothing.")
-@click.option("--environments", is_flag=True, help="Also stage environments and images.")
-def clean(store: bool, environments: bool) -> None:
-    """Remove unfinished work, logs, volumes; results under build/ stay."""
-    from kiln.cli.commands import clean_up
-
-    clean_up(default_paths(), store=store, environments=environments)
-
-
-@kiln.command()
-@click.option("--older", metavar="AGE", default="7d", help="Unused for so long: 30d, 12h; 7d.")
-@click.option("--keep", metavar="SIZE", help="Then those used longest ago, down to 5GiB, 500M.")
-@click.option("--force", is_flag=True, help="Also steps that recorded builds are made of.")
-@click.option("--dry-run", is_flag=True, help="Only say what would go.")
-def gc(older: str, keep: str | None, force: bool, dry_run: bool) -> None:
-    """Remove finished steps, environments and images that no recorded build needs."""
-    from kiln.cli.commands import collect_garbage
-
-    collect_garbage(default_paths(), older=older, keep=keep, force=force, dry_run=dry_run)
 
 
 def main() -> NoReturn:

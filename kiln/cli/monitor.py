@@ -1,4 +1,4 @@
-"""What `kiln monitor` does: shows on a page what a board sees, until Ctrl-C."""
+"""``kiln monitor``: shows on a page what a board sees, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -6,38 +6,40 @@ import contextlib
 import dataclasses
 import functools
 import ipaddress
-import os
 import shlex
 import webbrowser
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+
+import click
 
 from kiln.cli.console import Terminal
-from kiln.device.discovery import Attached, find_board
+from kiln.cli.options import board_options, option
+from kiln.cli.session import Session
+from kiln.device.discovery import AttachedBoard, find_board
 from kiln.device.labels import Description, describe, to_info
 from kiln.device.link import open_link
 from kiln.device.ports import Port
-from kiln.device.sscma import Board
-from kiln.executors.protocol import Executor, ExecutorName
+from kiln.device.sscma import AtClient
+from kiln.executors.protocol import ExecutorName
 from kiln.monitor.hub import Hub
 from kiln.monitor.recording import Recorder, Recording, default_folder, unused
 from kiln.monitor.server import MonitorServer
-from kiln.monitor.session import START_S, About, Camera, SscmaCamera
-from kiln.paths import Paths
+from kiln.monitor.session import START_S, DeviceInfo, DeviceSession, SscmaSession
 from kiln.plan.request import BuildRequest
 from kiln.plan.targets import Target, load_target
-from kiln.store.usage import shared_lock
 
 DEMO_TARGET = "grove-v2"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class WatchRequest:
-    """What is to be watched, and where the page is.
+class MonitorRequest:
+    """Which board to show, and where the page is.
 
     ``port`` or ``target`` name the board, None takes the only one. ``demo`` takes the emulated
     one with the model of ``build``, None for that of the demo data set, and ``executor`` is where
-    its steps run. ``http_port`` 0 is a free one. ``record`` begins a recording there.
+    its steps run. ``http_port`` 0 is a free one. ``record`` starts a recording there.
     """
 
     port: str | None
@@ -51,13 +53,40 @@ class WatchRequest:
     show: bool
 
 
-def monitor_board(request: WatchRequest, paths: Paths) -> None:
+@click.command()
+@board_options
+@click.option("--demo", is_flag=True, help="Show an emulated board with the demo's images.")
+@click.option(
+    "--build",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The result folder whose model the emulated board runs; that of the demo.",
+)
+@option(
+    "--executor",
+    type=click.Choice(["auto", "docker", "local"]),
+    help="Where the demo's steps run.",
+)
+@click.option("--listen", metavar="ADDRESS", default="127.0.0.1", help="Let others see the page.")
+@click.option("--http-port", type=click.IntRange(0, 65535), default=0, help="A free one if 0.")
+@click.option(
+    "--record", type=click.Path(path_type=Path), help="Record into this folder from the start on."
+)
+@click.option("--open/--no-open", "show", default=True, help="Open the page in a browser.")
+def monitor(**settings: Any) -> None:
+    """Show on a page what a board sees, and record it as training data. Ctrl-C ends it.
+
+    The page is for this host alone; with --listen, for everybody who has the address that is
+    printed.
+    """
+    monitor_board(MonitorRequest(**settings), Session.start())
+
+
+def monitor_board(request: MonitorRequest, session: Session) -> None:
     """Serve the page until Ctrl-C; then stop the board and finish the recording."""
-    terminal = Terminal()
     recorder = Recorder(_folders(request.record))
     with contextlib.ExitStack() as stack:
-        connect = stack.enter_context(_board(request, paths, terminal))
-        # Closed in turn: the page, the board, and when nothing more comes the recording.
+        connect = stack.enter_context(_board(request, session))
+        # Closed in this order: the page, the board, then the recording.
         stack.callback(recorder.stop)
         hub = stack.enter_context(Hub(connect))
         hub.subscribe(recorder.offer)
@@ -66,15 +95,15 @@ def monitor_board(request: WatchRequest, paths: Paths) -> None:
         )
         with contextlib.suppress(KeyboardInterrupt):
             if request.record is not None:
-                recorder.start(hub.state.about.labels)
-            _say_where(hub.state.about, server.url, terminal)
-            _open(request, server.url, terminal)
+                recorder.start(hub.state.device.labels)
+            _show_address(hub.state.device, server.url, session.terminal)
+            _open(request, server.url, session.terminal)
             hub.wait()
-    _say_recorded(recorder.recording, terminal)
+    _show_recording(recorder.recording, session.terminal)
 
 
-def _say_where(about: About, url: str, terminal: Terminal) -> None:
-    terminal.say(f"{about.labels.name or 'a model'} on {about.board}, {about.port}")
+def _show_address(info: DeviceInfo, url: str, terminal: Terminal) -> None:
+    terminal.say(f"{info.labels.name or 'a model'} on {info.board}, {info.port}")
     terminal.result(url)
     terminal.say("Ctrl-C ends it")
 
@@ -85,93 +114,72 @@ def _folders(first: Path | None) -> Callable[[], Path]:
 
 
 @contextlib.contextmanager
-def _board(
-    request: WatchRequest, paths: Paths, terminal: Terminal
-) -> Iterator[Callable[[], Camera]]:
-    """What opens the board that is meant, as often as it comes back."""
+def _board(request: MonitorRequest, session: Session) -> Iterator[Callable[[], DeviceSession]]:
+    """A function that opens the board, each time that it comes back."""
     if request.demo:
-        with _emulated_board(request, paths, terminal) as board:
-            yield functools.partial(_open_camera, board, "emulated")
+        with _emulated_board(request, session) as board:
+            yield functools.partial(_open_session, board, "emulated")
     else:
-        attached = find_board(paths.root / "targets", port=request.port, target=request.target)
-        yield functools.partial(_open_camera, attached, None)
+        targets = session.paths.root / "targets"
+        attached = find_board(targets, port=request.port, target=request.target)
+        yield functools.partial(_open_session, attached, None)
 
 
-def _open_camera(board: Attached, shown: str | None) -> Camera:
-    """Open it wherever it is now; ``shown`` is said instead of that. Raises BoardError."""
-    port = board.now().path
-    return SscmaCamera(open_link(port, board.target.device.baud), shown or port)
+def _open_session(board: AttachedBoard, shown: str | None) -> DeviceSession:
+    """Open a board at its current port; ``shown`` is displayed instead. Raises BoardError."""
+    port = board.current_port().path
+    return SscmaSession(open_link(port, board.target.device.baud), shown or port)
 
 
 @contextlib.contextmanager
-def _emulated_board(request: WatchRequest, paths: Paths, terminal: Terminal) -> Iterator[Attached]:
-    """A board that sees the pictures of the demo data set, with the model of a build on it."""
+def _emulated_board(request: MonitorRequest, session: Session) -> Iterator[AttachedBoard]:
+    """A board that sees the images of the demo data set, with the model of a build on it."""
     # A real board needs none of it.
     from kiln.emulator.board import EmulatedBoard
-    from kiln.emulator.recorded_model import prepare_eye
+    from kiln.emulator.recorded_model import record_model
     from kiln.pipeline.runner import Runner
     from kiln.report.result import load_build
 
-    target = load_target(paths.root / "targets", request.target or DEMO_TARGET)
-    asked = BuildRequest(target=target.name, executor=request.executor or "auto")
-    choose = functools.partial(_choose, asked, paths, terminal)
-    with shared_lock(paths.home, terminal.say):
-        folder = request.build or _demo_build(asked, target, paths, choose, terminal)
-        document = load_build(folder)
-        runner = Runner(paths, asked.limits, choose)
-        eye = prepare_eye(document, folder, target, runner, terminal)
-    model = (folder / document["deployed"]).read_bytes()
+    target = load_target(session.paths.root / "targets", request.target or DEMO_TARGET)
+    build = BuildRequest(target=target.name, executor=request.executor or "auto")
+    with session.working():
+        folder = request.build or _demo_build(build, target, session)
+        built = load_build(folder)
+        runner = Runner(session.paths, build.limits, session.executor(build))
+        recorded = record_model(built, folder, target, runner, session.terminal.progress())
+    model = (folder / built.deployed).read_bytes()
     address = target.flash.model_address
-    with EmulatedBoard(eye) as board:
+    with EmulatedBoard(recorded) as board:
         board.flash[address : address + len(model)] = model
         board.reset()
-        attached = Attached(port=Port(path=board.port), target=target)
-        _describe(attached, describe(document))
+        attached = AttachedBoard(port=Port(path=board.port), target=target)
+        _write_labels(attached, describe(built))
         yield attached
 
 
-def _demo_build(
-    asked: BuildRequest,
-    target: Target,
-    paths: Paths,
-    choose: Callable[[], Executor],
-    terminal: Terminal,
-) -> Path:
+def _demo_build(request: BuildRequest, target: Target, session: Session) -> Path:
     """The result folder of the demo data set, made now if it is not there."""
     from kiln.pipeline.build import Build
     from kiln.plan.plan import make_plan
 
-    plan = make_plan(asked, target)
-    folder = paths.result_of(target.name, plan.name)
+    plan = make_plan(request, target)
+    folder = session.paths.result_of(target.name, plan.name)
     if not (folder / "build.json").is_file():
-        terminal.say("the demo needs a model, which is made first: this takes some minutes")
-        Build(plan, paths, choose).run(terminal)
+        session.terminal.say("the demo needs a model, which is made first: this takes some minutes")
+        Build(plan, session.paths, session.executor(request)).run(session.terminal.progress())
     return folder
 
 
-def _choose(asked: BuildRequest, paths: Paths, terminal: Terminal) -> Executor:
-    from kiln.executors.choose import choose_executor
-
-    return choose_executor(
-        asked.executor,
-        registry=asked.registry,
-        root=paths.root,
-        home=paths.home,
-        variables=os.environ,
-        say=terminal.say,
-    )
-
-
-def _describe(attached: Attached, description: Description) -> None:
+def _write_labels(attached: AttachedBoard, description: Description) -> None:
     """Leave the model's labels on a board, as `kiln flash` does."""
     link = open_link(attached.port.path, attached.target.device.baud)
     with contextlib.closing(link):
-        board = Board(link)
-        board.wait(START_S)
+        board = AtClient(link)
+        board.wait_until_ready(START_S)
         board.set_info(to_info(description))
 
 
-def _open(request: WatchRequest, url: str, terminal: Terminal) -> None:
+def _open(request: MonitorRequest, url: str, terminal: Terminal) -> None:
     # The token would stand in the list of processes, as the browser's argument.
     if not request.show or not ipaddress.ip_address(request.listen).is_loopback:
         return
@@ -179,12 +187,12 @@ def _open(request: WatchRequest, url: str, terminal: Terminal) -> None:
         terminal.say("no browser was found on this host: open the address yourself")
 
 
-def _say_recorded(recording: Recording, terminal: Terminal) -> None:
+def _show_recording(recording: Recording, terminal: Terminal) -> None:
     if recording.note:
         terminal.say(f"the recording ended by itself: {recording.note}")
-    if recording.pictures:
+    if recording.images:
         folder = shlex.quote(recording.folder)
         terminal.done(
-            f"recorded {recording.pictures} pictures, {recording.objects} objects; "
+            f"recorded {recording.images} images, {recording.objects} objects; "
             f"train with them: kiln build --task {recording.task} --data {folder}"
         )

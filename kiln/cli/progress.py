@@ -1,53 +1,132 @@
-"""Moving lines: a bar for each step, and one for what is on its way to a board."""
+"""A build while it runs: a moving line for each step."""
 
 from __future__ import annotations
 
 import time
-from types import TracebackType
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
+
+from kiln.executors import events
+from kiln.executors.events import StepEvent
+from kiln.pipeline.events import (
+    Event,
+    Message,
+    StepFailed,
+    StepFinished,
+    StepReused,
+    StepSaid,
+    StepStarted,
+)
+from kiln.plan.step import Step
+from kiln.report.result import METRICS
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+#: Without a terminal, a long step shows that it lives.
+SECONDS_A_LINE = 15.0
+_SHOWN_METRICS = ("box/map50", "pose/map50")
 
-class StepBars:
-    """A bar for each step that runs, by its name."""
 
-    def __init__(self, console: Console) -> None:
+class BuildProgress:
+    """Shows a build live: the observer of a `Runner`.
+
+    On a terminal each step that runs has a bar; elsewhere a line every SECONDS_A_LINE, or at every
+    progress if ``verbose``, which shows the steps' logs too. ``mark`` prints a sign and a text,
+    ``warn`` a warning and its hint.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        *,
+        verbose: bool,
+        mark: Callable[[str, str], None],
+        warn: Callable[[str, str], None],
+    ) -> None:
         self._console = console
+        self._verbose = verbose
+        self._mark = mark
+        self._warn = warn
         self._progress: Progress | None = None
-        self._tasks: dict[str, TaskID] = {}
-        self.live = console.is_terminal
+        self._bars: dict[str, TaskID] = {}
+        self._started: dict[str, float] = {}
+        self._last_line: dict[str, float] = {}
 
-    def start(self, name: str, title: str) -> None:
-        if not self.live:
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Message():
+                self._mark("▸", event.text)
+            case StepReused():
+                self._mark("=", f"{event.step.title} (already made)")
+            case StepStarted():
+                self._start(event.step, event.why)
+            case StepSaid():
+                self._show(event.step, event.event)
+            case StepFinished():
+                self._stop(event.step)
+                self._mark("✓", f"{event.step.title}  {_seconds(event.seconds)}")
+            case StepFailed():
+                self._stop(event.step)
+                taken = time.monotonic() - self._started[event.step.name]
+                self._mark("✕", f"{event.step.title}  {_seconds(taken)}")
+
+    def _start(self, step: Step, why: str) -> None:
+        self._started[step.name] = self._last_line[step.name] = time.monotonic()
+        if not self._console.is_terminal:
+            self._mark("▸", f"{step.title}: {why}")
             return
         if self._progress is None:
             self._progress = _progress(self._console)
             self._progress.start()
-        self._tasks[name] = self._progress.add_task(title, total=None, count="", note="")
+        self._bars[step.name] = self._progress.add_task(step.title, total=None, count="", note="")
 
-    def advance(self, name: str, done: float, total: float, count: str) -> None:
-        if self._progress is not None and name in self._tasks:
-            self._progress.update(self._tasks[name], completed=done, total=total, count=count)
+    def _show(self, step: Step, event: StepEvent) -> None:
+        match event:
+            case events.LogLine() if self._verbose:
+                self._console.print(f"[dim]{step.name}:[/] {escape(event.text)}")
+            case events.Progress():
+                self._advance(step, event)
+            case events.Metric() if event.name in _SHOWN_METRICS:
+                self._note(step, f"{METRICS[event.name]} {event.value:.3f}")
+            case events.Device():
+                self._note(step, event.name)
+            case events.Warning():
+                self._warn(event.message, event.hint)
 
-    def note(self, name: str, text: str) -> None:
-        if self._progress is not None and name in self._tasks:
-            self._progress.update(self._tasks[name], note=text)
-
-    def stop(self, name: str) -> None:
-        if self._progress is not None and name in self._tasks:
-            self._progress.remove_task(self._tasks.pop(name))
-            if not self._tasks:
-                self.stop_all()
-
-    def stop_all(self) -> None:
+    def _advance(self, step: Step, event: events.Progress) -> None:
+        count = f"{_count(event.done)} of {_count(event.total)} {event.unit}"
         if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
-            self._tasks.clear()
+            bar = self._bars[step.name]
+            self._progress.update(bar, completed=event.done, total=event.total, count=count)
+            return
+        now = time.monotonic()
+        if self._verbose or now - self._last_line[step.name] > SECONDS_A_LINE:
+            self._last_line[step.name] = now
+            self._console.print(f"  {escape(step.title)}: {count}")
+
+    def _note(self, step: Step, text: str) -> None:
+        if self._progress is not None:
+            self._progress.update(self._bars[step.name], note=text)
+
+    def _stop(self, step: Step) -> None:
+        if self._progress is not None:
+            self._progress.remove_task(self._bars.pop(step.name))
+            if not self._bars:
+                self._progress.stop()
+                self._progress = None
+
+
+def _count(value: float) -> str:
+    return f"{value:.0f}" if value == int(value) else f"{value:.1f}"
+
+
+def _seconds(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}m{rest:02}s" if minutes else f"{seconds:.1f}s"
 
 
 def _progress(console: Console) -> Progress:
@@ -61,83 +140,6 @@ def _progress(console: Console) -> Progress:
         TextColumn("{task.fields[count]}"),
         TimeElapsedColumn(),
         TextColumn("{task.fields[note]}"),
-        console=console,
-        transient=True,
-    )
-
-
-class TransferBar:
-    """Bytes on their way to a board, in a ``with`` block: how many, how fast, and how long yet.
-
-    A bar on a terminal; elsewhere a line every ``seconds_a_line``, so that a log stays short.
-    """
-
-    def __init__(self, console: Console, seconds_a_line: float) -> None:
-        self._console = console
-        self._seconds_a_line = seconds_a_line
-        self._progress: Progress | None = None
-        self._task: TaskID | None = None
-        self._title = ""
-        self._began_at = self._line_at = time.monotonic()
-
-    def begin(self, title: str) -> None:
-        """What is under way from now on."""
-        self._title = title
-        self._began_at = self._line_at = time.monotonic()
-        if self._progress is not None:
-            if self._task is not None:
-                self._progress.remove_task(self._task)
-            self._task = self._progress.add_task(title, total=None)
-
-    def advance(self, done: int, total: int) -> None:
-        """``done`` of ``total`` bytes have arrived."""
-        if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, completed=done, total=total)
-            return
-        now = time.monotonic()
-        if self._progress is None and now - self._line_at >= self._seconds_a_line:
-            self._line_at = now
-            rate = done / (now - self._began_at)
-            left = f", {(total - done) / rate:.0f} s left" if rate else ""
-            self._console.print(
-                f"  {self._title}: {done // 1000} of {total // 1000} kB, "
-                f"{rate / 1000:.0f} kB/s{left}"
-            )
-
-    def __enter__(self) -> TransferBar:
-        if self._console.is_terminal:
-            self._progress = _transfer_progress(self._console)
-            self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-
-
-def _transfer_progress(console: Console) -> Progress:
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        SpinnerColumn,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
         console=console,
         transient=True,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from kiln.executors.local import LocalExecutor
+from kiln.executors.local.executor import LocalExecutor
 from kiln.executors.protocol import Executor, ExecutorName, Say
 
 

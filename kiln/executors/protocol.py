@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from kiln.executors.environments import Environment
+from kiln.executors.events import StepObserver
 from kiln.store.tree import Tree
 from stages.contract import CONTRACT_VERSION
 
 Gpu = Literal["none", "auto", "required"]
 ExecutorName = Literal["auto", "docker", "local"]
+
+#: Takes one line on what the executor is doing now.
+Say = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,9 +48,6 @@ class StepRun:
     gpu: Gpu = "none"
     resumable: bool = False
     limits: Limits = Limits()
-    #: Called once ``out`` is whole and before a resumable step's unfinished work is thrown away:
-    #: a driver that is killed between the two loses nothing.
-    keep: Callable[[StepExit], None] = lambda _ended: None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,14 +59,6 @@ class StepExit:
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-class Listener(Protocol):
-    """Hears a step live; called from the thread that called ``Executor.run``."""
-
-    def event(self, event: Mapping[str, Any]) -> None: ...
-
-    def log(self, line: str) -> None: ...
-
-
 class Executor(Protocol):
     """Makes environments and runs steps in them."""
 
@@ -73,18 +67,15 @@ class Executor(Protocol):
     def prepare(self, environments: Sequence[Environment], say: Say) -> None:
         """Make what is missing of these environments; raises EnvironmentBroken, EngineError."""
 
-    def run(self, run: StepRun, listener: Listener) -> StepExit:
-        """Run one step to its end; if it exits with 0, fill ``run.out`` and call ``run.keep``.
+    def run(self, run: StepRun, observe: StepObserver) -> AbstractContextManager[StepExit]:
+        """Run one step; inside the ``with`` block it has ended, and ``run.out`` is filled if it
+        exited with 0.
 
-        Raises EngineError if the engine goes away, StepTimeout, DiskFull, and lets
-        KeyboardInterrupt through after the step has been stopped; leaves nothing running.
+        Leaving the block without an exception throws the unfinished work of a resumable step
+        away that exited with 0; so what it gave is to be stored inside. ``observe`` is called in
+        the caller's thread. Raises EngineError if the engine goes away, StepTimeout, DiskFull, and
+        lets KeyboardInterrupt through after the step has been stopped; leaves nothing running.
         """
-
-
-class Say(Protocol):
-    """One line on what the executor is doing now."""
-
-    def __call__(self, message: str, /) -> None: ...
 
 
 def job_document(run: StepRun) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from kiln import __version__
 from kiln.errors import NotAccepted, os_errors
@@ -16,29 +15,37 @@ from kiln.executors.environments import Environment
 from kiln.executors.protocol import Executor
 from kiln.paths import Paths
 from kiln.pipeline.collect import (
-    evidence_of,
+    collect_evidence,
+    collect_numbers,
     mismatched_data,
-    request_document,
+    portable_request,
     step_result,
+    warnings_of,
 )
-from kiln.pipeline.runner import Observer, Runner, StepForecast, StepOutcome
+from kiln.pipeline.events import Message, Observer
+from kiln.pipeline.runner import Runner, StepForecast, StepOutcome
 from kiln.plan.plan import Plan, needs_host_data
 from kiln.plan.request import BuildRequest
-from kiln.report.board_record import proof_of
+from kiln.report.board_record import read_board_record
 from kiln.report.result import (
+    BUILD_FILE,
+    Board,
     BuildResult,
+    EnvironmentFacts,
+    ResultFile,
     Verdict,
-    board_of,
-    numbers_of,
 )
 from kiln.store.statindex import StatIndex
 from kiln.store.tree import File, Tree, digest_of, hash_file, sums_of, tree_of
 from kiln.store.usage import Ledger
 from kiln.store.verified_read import check_all, copy_checked
+from stages.results.check_firmware import CheckFirmwareResult
+from stages.results.dataset import Dataset
+from stages.results.networks import Network
 
 
 class Build:
-    """One plan at one default_paths. ``choose_executor`` is called only if something must run."""
+    """One plan in one home. ``choose_executor`` is called only if something must run."""
 
     def __init__(self, plan: Plan, paths: Paths, choose_executor: Callable[[], Executor]) -> None:
         self.plan = plan
@@ -59,55 +66,60 @@ class Build:
     def run(self, observer: Observer) -> BuildResult:
         """Run what is missing and lay out the result folder; raises KilnError."""
         brought = hash_inputs(self.plan.request, self.paths, self._runner)
-        made = self._runner.run(self.plan.steps, brought, observer, self._judge)
+        outcomes = self._runner.run(self.plan.steps, brought, observer, check=self._judge)
+        if all(outcome.reused for outcome in outcomes.values()):
+            observer(Message(text="nothing to do: every step is already made from these inputs"))
         with self._runner.store.trusting():
-            return self._lay_out(made)
+            return self._lay_out(outcomes)
 
     def explain(self) -> list[StepForecast]:
         """Say for each step what would run and why; changes nothing."""
         brought = hash_inputs(self.plan.request, self.paths, self._runner)
         return self._runner.explain(self.plan.steps, brought)
 
-    def _judge(self, made: StepOutcome) -> None:
-        """The firmware's word on what a step gave, as soon as it is known."""
+    def _judge(self, outcome: StepOutcome) -> None:
+        """Stop as soon as a step has found what the firmware would not take."""
         if self.plan.request.force:
             return
-        count = made.entry.result.get("nc")
-        if isinstance(count, int):
-            self.plan.target.check_classes(self.plan.request.task, count)
-        if made.step.name == "verify":
-            verdict = Verdict.of(made.entry.result, forced=False)
-            if not verdict.accepted:
-                raise NotAccepted(self.plan.target.firmware.name, verdict.refusals)
+        result = outcome.result
+        if isinstance(result, Dataset | Network):
+            self.plan.target.check_classes(self.plan.request.task, result.nc)
+        if isinstance(result, CheckFirmwareResult) and not result.accepted:
+            verdict = Verdict.of(result, forced=False)
+            raise NotAccepted(self.plan.target.firmware.name, verdict.refusals)
 
-    def _lay_out(self, made: Mapping[str, StepOutcome]) -> BuildResult:
+    def _lay_out(self, outcomes: Mapping[str, StepOutcome]) -> BuildResult:
         plan = self.plan
-        files = {name: made[ref.step].entry.files[ref.path] for name, ref in plan.files.items()}
-        steps = {name: step_result(each) for name, each in made.items()}
-        warnings = [warning for step in steps.values() for warning in step.warnings]
-        shown = {name: made[ref.step].entry.files[ref.path] for name, ref in plan.evidence.items()}
+        files = {name: outcomes[ref.step].entry.files[ref.path] for name, ref in plan.files.items()}
+        shown = {
+            name: outcomes[ref.step].entry.files[ref.path] for name, ref in plan.evidence.items()
+        }
         check_all(shown.values())
+        warnings = [warning for outcome in outcomes.values() for warning in warnings_of(outcome)]
         result = BuildResult(
             kiln=__version__,
             name=plan.name,
             target=plan.target.name,
-            board=board_of(plan.target),
+            board=Board.of(plan.target),
             imgsz=plan.imgsz,
             task=plan.request.task,
-            request=request_document(plan),
+            request=portable_request(plan.request),
             environments={each.name: _facts(each) for each in self.environments},
-            steps=tuple(steps.values()),
-            files={name: (file.sha256, file.size) for name, file in files.items()},
+            steps=tuple(step_result(outcome) for outcome in outcomes.values()),
+            files={
+                name: ResultFile(sha256=file.sha256, bytes=file.size)
+                for name, file in files.items()
+            },
             deployed=plan.deployed,
-            verdict=Verdict.of(steps["verify"].result, forced=plan.request.force),
-            numbers=numbers_of(steps),
-            evidence=evidence_of(steps, {name: file.path for name, file in shown.items()}),
-            warnings=(*warnings, *mismatched_data(plan, steps)),
+            verdict=Verdict.of(outcomes["check-firmware"].result, forced=plan.request.force),
+            numbers=collect_numbers(outcomes),
+            evidence=collect_evidence(outcomes, {name: each.path for name, each in shown.items()}),
+            warnings=(*warnings, *mismatched_data(plan, outcomes)),
         )
         index = self._runner.store.index_folder / f"result-{_file_name(self.folder)}.json"
         with os_errors("cannot write the result"), _alone_in(self.folder):
             write_result(self.folder, result, files, index=index)
-            keys = (each.recipe.key for each in made.values())
+            keys = (outcome.recipe.key for outcome in outcomes.values())
             Ledger(self.paths.store).record(self.folder, keys)
         return result
 
@@ -149,28 +161,25 @@ def write_result(
         for name, file in files.items():
             if name not in there or there[name].sha256 != file.sha256:
                 copy_checked(file, places[name])
-        document = result.document()
-        text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-        # The report first: it is made anew unless build.json, written after it, is the same.
+        text = json.dumps(result.document(), indent=2, ensure_ascii=False) + "\n"
+        # The report first: it is made again unless build.json, written after it, is the same.
         if not _is_shown(folder, text):
-            write_report(folder, document)
-        _write(folder / "build.json", text)
-        _write(
-            folder / "SHA256SUMS",
-            sums_of({name: sha256 for name, (sha256, _size) in result.files.items()}),
-        )
+            write_report(folder, result)
+        _write(folder / BUILD_FILE, text)
+        sums = sums_of({name: file.sha256 for name, file in result.files.items()})
+        _write(folder / "SHA256SUMS", sums)
 
 
-def write_report(folder: Path, document: Mapping[str, Any]) -> Path:
-    """Make report.html from the content of build.json, and of board.json if there is one of this
-    very model; raises StoreError.
+def write_report(folder: Path, result: BuildResult) -> Path:
+    """Make report.html of a build, with what a board measured of this very model if it was;
+    raises StoreError.
     """
     # Drawing takes longer to import than a build that has nothing to do.
     from kiln.report.render import render
 
     page = folder / "report.html"
     with os_errors("cannot write the report"):
-        _write(page, render(document, proof_of(folder, document)))
+        _write(page, render(result, read_board_record(folder, result.deployed_file.sha256)))
     return page
 
 
@@ -186,17 +195,17 @@ def _alone_in(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _facts(environment: Environment) -> dict[str, str]:
-    return {
-        "digest": environment.digest,
-        "base": environment.base,
-        "lock_sha256": hash_file(environment.lock),
-    }
+def _facts(environment: Environment) -> EnvironmentFacts:
+    return EnvironmentFacts(
+        digest=environment.digest,
+        base=environment.base,
+        lock_sha256=hash_file(environment.lock),
+    )
 
 
 def _is_shown(folder: Path, text: str) -> bool:
     """True if a report is there and was made from this very text of build.json."""
-    document = folder / "build.json"
+    document = folder / BUILD_FILE
     if not (document.is_file() and (folder / "report.html").is_file()):
         return False
     return document.read_text(encoding="utf-8") == text

@@ -1,24 +1,27 @@
-"""A TFLite file that Kiln need not have made: what it is, and whether a board would take it."""
+"""Any TFLite file: what it is, and whether a board would take it."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from kiln.errors import ModelError
 from kiln.executors.protocol import Executor
 from kiln.paths import Paths
 from kiln.pipeline.build import hash_file_input, hash_inputs
-from kiln.pipeline.runner import Observer, Runner, StepOutcome
-from kiln.plan.plan import data_steps_of
+from kiln.pipeline.collect import warnings_of
+from kiln.pipeline.events import Observer
+from kiln.pipeline.runner import Runner, StepOutcome
+from kiln.plan import steps
+from kiln.plan.plan import data_steps
 from kiln.plan.request import BuildRequest
 from kiln.plan.step import FromHost, Step
-from kiln.plan.steps import REFERENCE, evaluate_step, pictures_step, reference_step, verify_step
 from kiln.plan.targets import Target
-from kiln.report.result import Usage, Verdict, flash_of, sram_of
+from kiln.report.result import StepWarning, Usage, Verdict
 from kiln.store.tree import Tree
+from stages.results.check_firmware import CheckFirmwareResult, InterpreterTrial, ModelDescription
+from stages.results.evaluate import EvaluateResult
 
 _MODEL = FromHost(source="model")
 #: Of float32, yolov8x takes 270 MiB.
@@ -27,7 +30,7 @@ _MAX_BYTES = 512 << 20
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What was found. ``model`` and ``interpreter`` are those of the step `verify`;
+    """What was found. ``model`` and ``interpreter`` are those of the step `check-firmware`;
     ``accuracy`` is the result of `evaluate`, or None without a data set.
     """
 
@@ -36,12 +39,12 @@ class Inspection:
     target: str
     firmware: str
     verdict: Verdict
-    model: Mapping[str, Any]
+    model: ModelDescription
     flash: Usage
     sram: Usage
-    interpreter: Mapping[str, Any] | None
-    accuracy: Mapping[str, Any] | None
-    warnings: tuple[Mapping[str, str], ...]
+    interpreter: InterpreterTrial | None
+    accuracy: EvaluateResult | None
+    warnings: tuple[StepWarning, ...]
 
 
 class Inspector:
@@ -61,7 +64,7 @@ class Inspector:
         self._brought: dict[str, Tree] = {}
 
     def inspect(self, file: Path, observer: Observer) -> Inspection:
-        """Verify, and with a data set evaluate; raises KilnError."""
+        """Check the file, and with a data set evaluate; raises KilnError."""
         size = _size(file)
         if size is None:
             raise ModelError(f"{file} is not there", hint="pass a .tflite file")
@@ -71,72 +74,67 @@ class Inspector:
                 hint="pass the .tflite file of a model for a microcontroller",
             )
         self._brought = {"model": hash_file_input(file.absolute(), self._runner)}
-        verified = self._verify(observer)
-        found = verified.entry.result
-        evaluated = self._evaluate(found["model"], observer) if self._request.data else None
-        done = [verified, *([evaluated] if evaluated else [])]
+        checked = self._check(observer)
+        found: CheckFirmwareResult = checked.result
+        evaluated = self._evaluate(found.model, observer) if self._request.data else None
+        done = [checked, *([evaluated] if evaluated else [])]
         return Inspection(
             file=file.name,
             sha256=self._brought["model"].files[""].sha256,
             target=self._target.name,
             firmware=self._target.firmware.name,
             verdict=Verdict.of(found, forced=False),
-            model=found["model"],
-            flash=flash_of(found),
-            sram=sram_of(found),
-            interpreter=found["interpreter"],
-            accuracy=evaluated.entry.result if evaluated else None,
-            warnings=tuple(warning for made in done for warning in made.entry.warnings),
+            model=found.model,
+            flash=Usage.of_flash(found.flash),
+            sram=Usage.of_arena(found.arena),
+            interpreter=found.interpreter,
+            accuracy=evaluated.result if evaluated else None,
+            warnings=tuple(warning for each in done for warning in warnings_of(each)),
         )
 
-    def _verify(self, observer: Observer) -> StepOutcome:
-        """Look at the file first: it says itself what task and image size it is for."""
+    def _check(self, observer: Observer) -> StepOutcome:
+        """Hold the file against the firmware, for the task and image size that it is made for."""
+        described = self._run([steps.describe(_MODEL)], observer)["describe"]
+        model: ModelDescription = described.result.model
         tasks = self._target.tasks
-        task = self._request.task if self._request.task in tasks else next(iter(tasks))
-        verify = verify_step(self._target, task, None, _MODEL)
-        first = dataclasses.replace(verify, title="read the file")
-        looked = self._run([first], observer)["verify"]
-        model = looked.entry.result["model"]
-        if model["task"] in tasks:
-            task = model["task"]
-        steps = [verify_step(self._target, task, model["imgsz"], _MODEL)]
-        if self._target.vela is None and model["kind"] == "int8":
-            steps = [
-                reference_step({"model.tflite": _MODEL}),
-                verify_step(self._target, task, model["imgsz"], _MODEL, REFERENCE),
-            ]
-        if steps == [verify]:
-            return looked
-        return self._run(steps, observer)["verify"]
+        wanted = (model.task, self._request.task, next(iter(tasks)))
+        task = next(task for task in wanted if task is not None and task in tasks)
+        # Without an NPU the host can compute what the board would.
+        on_host = self._target.vela is None and model.kind == "int8"
+        needed = [
+            *([steps.reference(_MODEL, evaluation=False)] if on_host else []),
+            steps.check_firmware(self._target, task, model.imgsz, _MODEL, reference=on_host),
+        ]
+        return self._run(needed, observer)["check-firmware"]
 
-    def _evaluate(self, model: Mapping[str, Any], observer: Observer) -> StepOutcome:
+    def _evaluate(self, model: ModelDescription, observer: Observer) -> StepOutcome:
         """Measure on the user's data set; raises ModelError for what no host can run."""
-        if model["kind"] == "vela":
+        if model.kind == "vela":
             raise ModelError(
                 "a file that Vela has compiled runs on the NPU alone: its accuracy cannot be "
                 "measured here",
                 hint="leave --data out, or pass the int8 file that it was compiled from",
             )
-        if not model["task"] or not model["imgsz"]:
+        if not model.task or not model.imgsz:
             raise ModelError(
-                f"its accuracy cannot be measured: {model['what']}", hint="leave --data out"
+                f"its accuracy cannot be measured: {model.what}", hint="leave --data out"
             )
-        request = dataclasses.replace(self._request, task=model["task"])
+        request = dataclasses.replace(self._request, task=model.task)
         self._brought |= hash_inputs(request, self._paths, self._runner)
-        data, steps = data_steps_of(request)
-        name = "int8.tflite" if model["kind"] == "int8" else "float32.tflite"
-        steps += [
-            pictures_step(request, self._target, data, model["imgsz"]),
-            evaluate_step({name: _MODEL}),
+        data, needed = data_steps(request)
+        name = "int8.tflite" if model.kind == "int8" else "float32.tflite"
+        needed += [
+            steps.images(request, self._target, data, model.imgsz),
+            steps.evaluate({name: _MODEL}),
         ]
-        return self._run(steps, observer)["evaluate"]
+        return self._run(needed, observer)["evaluate"]
 
-    def _run(self, steps: Sequence[Step], observer: Observer) -> dict[str, StepOutcome]:
-        return self._runner.run(steps, self._brought, observer, lambda _made: None)
+    def _run(self, needed: Sequence[Step], observer: Observer) -> dict[str, StepOutcome]:
+        return self._runner.run(needed, self._brought, observer)
 
 
 def _size(file: Path) -> int | None:
-    """Bytes of a file, or None if it is none; raises ModelError for a name nobody can write."""
+    """Bytes of a file, or None if it is none; raises ModelError for a path that cannot be used."""
     try:
         str(file).encode()
         return file.stat().st_size if file.is_file() else None

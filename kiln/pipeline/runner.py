@@ -8,78 +8,36 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from kiln.errors import KilnError
 from kiln.executors.environments import Environment, EnvironmentName, load_environment
-from kiln.executors.protocol import STEP_VARIABLES, Executor, Limits, StepExit, StepRun
+from kiln.executors.events import StepEvent
+from kiln.executors.protocol import STEP_VARIABLES, Executor, Limits, StepRun
 from kiln.paths import Paths
-from kiln.pipeline.step_log import StepListener, failure_of
+from kiln.pipeline.events import (
+    Event,
+    Message,
+    Observer,
+    StepFailed,
+    StepFinished,
+    StepReused,
+    StepSaid,
+    StepStarted,
+)
+from kiln.pipeline.step_log import StepLog, failure_of
 from kiln.plan.request import LimitSettings
 from kiln.plan.step import FromHost, Step
+from kiln.plan.steps import read_result
 from kiln.store.sources import sources_digest
 from kiln.store.store import Entry, Miss, Recipe, Store
 from kiln.store.tree import Tree, digest_of
 from kiln.store.usage import Ledger
 from kiln.system.workers import Workers, cores
-from stages.contract import CONTRACT_VERSION
+from stages.contract import CONTRACT_VERSION, EXIT_OK
 
 #: Each step is a program with hundreds of megabytes of its own.
 _MOST_AT_ONCE = 4
-
-
-class Observer(Protocol):
-    """Hears a build live. Steps may run at the same time; they speak one after the other."""
-
-    def say(self, message: str, /) -> None: ...
-
-    def step_reused(self, step: Step) -> None: ...
-
-    def step_started(self, step: Step, why: str) -> None: ...
-
-    def step_event(self, step: Step, event: Mapping[str, Any]) -> None: ...
-
-    def step_log(self, step: Step, line: str) -> None: ...
-
-    def step_finished(self, step: Step, entry: Entry) -> None: ...
-
-    def step_failed(self, step: Step) -> None: ...
-
-
-class _OneAtATime:
-    """An observer that several threads may speak to."""
-
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
-        self._lock = threading.Lock()
-
-    def say(self, message: str, /) -> None:
-        with self._lock:
-            self._observer.say(message)
-
-    def step_reused(self, step: Step) -> None:
-        with self._lock:
-            self._observer.step_reused(step)
-
-    def step_started(self, step: Step, why: str) -> None:
-        with self._lock:
-            self._observer.step_started(step, why)
-
-    def step_event(self, step: Step, event: Mapping[str, Any]) -> None:
-        with self._lock:
-            self._observer.step_event(step, event)
-
-    def step_log(self, step: Step, line: str) -> None:
-        with self._lock:
-            self._observer.step_log(step, line)
-
-    def step_finished(self, step: Step, entry: Entry) -> None:
-        with self._lock:
-            self._observer.step_finished(step, entry)
-
-    def step_failed(self, step: Step) -> None:
-        with self._lock:
-            self._observer.step_failed(step)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,6 +60,11 @@ class StepOutcome:
     entry: Entry
     reused: bool
 
+    @functools.cached_property
+    def result(self) -> Any:
+        """What the step gave: its own record of ``stages.results``."""
+        return read_result(self.step.name, self.entry.result, "entry.json")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Job:
@@ -114,7 +77,7 @@ class _Job:
 
 
 class Runner:
-    """Runs steps at one default_paths. ``choose_executor`` is called only if something must run."""
+    """Runs steps in one home. ``choose_executor`` is called only if something must run."""
 
     def __init__(
         self, paths: Paths, limits: LimitSettings, choose_executor: Callable[[], Executor]
@@ -140,36 +103,37 @@ class Runner:
         steps: Sequence[Step],
         brought: Mapping[str, Tree],
         observer: Observer,
-        judge: Callable[[StepOutcome], None],
+        *,
+        check: Callable[[StepOutcome], None] = lambda _outcome: None,
     ) -> dict[str, StepOutcome]:
         """Run what is missing, each step when its inputs are there and a core is free for it.
 
-        ``judge`` hears of each as it is done, and may raise. The first failure gives up what
-        runs beside it. Raises KilnError.
+        ``check`` is called with each outcome as it comes, and may raise. The first failure ends
+        what runs beside it. Raises KilnError.
         """
         self.store.open()
-        observer = _OneAtATime(observer)
+        observe = _one_at_a_time(observer)
         done: dict[str, StepOutcome] = {}
         left = list(steps)
         with Workers[StepOutcome]() as workers:
             while left or workers.busy:
                 step = next((each for each in left if _is_ready(each, done)), None)
                 if step is None or workers.busy == self._at_once:
-                    made = workers.next()
+                    outcome = workers.next()
                 else:
                     left.remove(step)
                     recipe, inputs = self._recipe(step, brought, done)
                     found = self.store.lookup(recipe)
                     if not isinstance(found, Entry):
                         job = _Job(step=step, recipe=recipe, inputs=inputs, miss=found)
-                        executor = self._ready_executor([step, *left], observer)
-                        workers.start(functools.partial(self._make, job, executor, observer))
+                        executor = self._ready_executor([step, *left], observe)
+                        workers.start(functools.partial(self._make, job, executor, observe))
                         continue
                     self._ledger.mark_used(recipe.key)
-                    observer.step_reused(step)
-                    made = StepOutcome(step=step, recipe=recipe, entry=found, reused=True)
-                done[made.step.name] = made
-                judge(made)
+                    observe(StepReused(step=step))
+                    outcome = StepOutcome(step=step, recipe=recipe, entry=found, reused=True)
+                done[outcome.step.name] = outcome
+                check(outcome)
         return {step.name: done[step.name] for step in steps}
 
     def explain(self, steps: Sequence[Step], brought: Mapping[str, Tree]) -> list[StepForecast]:
@@ -214,105 +178,117 @@ class Runner:
         )
         return recipe, inputs
 
-    def _make(self, job: _Job, executor: Executor, observer: Observer) -> StepOutcome:
+    def _make(self, job: _Job, executor: Executor, observe: Observer) -> StepOutcome:
         """Run a step under its lock; another driver may have made it meanwhile."""
         step, recipe = job.step, job.recipe
         if job.miss.damaged:
-            observer.say(f"{step.name}: {job.miss.reason}; making it again")
+            observe(Message(text=f"{step.name}: {job.miss.reason}; making it again"))
 
         def waiting() -> None:
-            observer.say(f"{step.name}: another Kiln is making this step; waiting for it")
+            text = f"{step.name}: another Kiln is making this step; waiting for it"
+            observe(Message(text=text))
 
         with self.store.making(recipe.key, waiting):
             found = self.store.lookup(recipe)
             if isinstance(found, Entry):
-                observer.step_reused(step)
+                observe(StepReused(step=step))
                 return StepOutcome(step=step, recipe=recipe, entry=found, reused=True)
-            observer.step_started(step, job.miss.reason)
+            observe(StepStarted(step=step, why=job.miss.reason))
             try:
-                entry = self._run_step(job, executor, observer)
+                entry = self._run_step(job, executor, observe)
             except BaseException:
-                observer.step_failed(step)
+                observe(StepFailed(step=step))
                 raise
-            observer.step_finished(step, entry)
+            observe(StepFinished(step=step, seconds=entry.seconds))
             return StepOutcome(step=step, recipe=recipe, entry=entry, reused=False)
 
-    def _run_step(self, job: _Job, executor: Executor, observer: Observer) -> Entry:
-        step, recipe = job.step, job.recipe
-        log = self._paths.log_of(step.name, recipe.key)
-        limits = self._limits
+    def _run_step(self, job: _Job, executor: Executor, observe: Observer) -> Entry:
+        """Run a step, and publish what it gives before the executor clears up after it.
+
+        So a driver that is killed in between loses nothing.
+        """
+        path = self._paths.log_of(job.step.name, job.recipe.key)
         started = time.monotonic()
-        kept: list[Entry] = []
-        with self.store.workspace() as workspace, StepListener(log, step, observer) as listener:
+        with self.store.workspace() as workspace, StepLog(path, job.step) as log:
 
-            def keep(ended: StepExit) -> None:
-                if listener.result is not None:
-                    taken = time.monotonic() - started
-                    kept.append(
-                        self._publish(workspace, recipe, listener, ended, executor.name, taken)
-                    )
+            def hear(event: StepEvent) -> None:
+                log.add(event)
+                observe(StepSaid(step=job.step, event=event))
 
-            run = StepRun(
-                key=recipe.key,
-                step=step.name,
-                module=step.module,
-                environment=self.environment(step.environment),
-                params=step.params,
-                inputs=job.inputs,
-                out=workspace / "out",
-                network=step.network,
-                gpu=step.gpu,
-                resumable=step.resumable,
-                limits=Limits(memory_mib=limits.memory_mib, timeout_s=limits.timeout_s),
-                keep=keep,
-            )
             try:
-                ended = executor.run(run, listener)
+                with executor.run(self._step_run(job, workspace / "out"), hear) as ended:
+                    taken_s = time.monotonic() - started
+                    if ended.code != EXIT_OK or log.finished is None:
+                        raise failure_of(log, ended)
+                    facts = {**ended.facts, "executor": executor.name}
+                    return self._publish(workspace, job.recipe, log, facts, taken_s)
             except KilnError as error:
-                error.log = error.log or log
+                error.log = error.log or path
                 raise
-            if not kept:
-                raise failure_of(step, ended, listener)
-            return kept[0]
+
+    def _step_run(self, job: _Job, out: Path) -> StepRun:
+        step, limits = job.step, self._limits
+        return StepRun(
+            key=job.recipe.key,
+            step=step.name,
+            module=step.module,
+            environment=self.environment(step.environment),
+            params=step.params,
+            inputs=job.inputs,
+            out=out,
+            network=step.network,
+            gpu=step.gpu,
+            resumable=step.resumable,
+            limits=Limits(memory_mib=limits.memory_mib, timeout_s=limits.timeout_s),
+        )
 
     def _publish(
         self,
         workspace: Path,
         recipe: Recipe,
-        listener: StepListener,
-        ended: StepExit,
-        executor: str,
+        log: StepLog,
+        facts: Mapping[str, Any],
         taken_s: float,
     ) -> Entry:
-        if ended.facts.get("gpu_requested") and listener.device == "cpu":
+        """Put what a step gave into the store, with what it said."""
+        assert log.finished is not None
+        if facts.get("gpu_requested") and log.device is not None and log.device.kind == "cpu":
             # Some engines take the request and say nothing; only the step can tell.
-            listener.warn(
+            log.warn(
                 "the engine was asked for a GPU and the step saw none: it ran on the CPU",
                 hint="check the engine's NVIDIA container toolkit; GPU=required fails instead",
             )
         return self.store.publish(
             workspace,
             recipe,
-            result=listener.result or {},
-            warnings=tuple(listener.warnings),
+            result=log.finished.result,
+            warnings=tuple(log.warnings),
             seconds=round(taken_s, 3),
-            facts={
-                **ended.facts,
-                "executor": executor,
-                "peak_memory_mib": listener.peak_memory_mib,
-            },
+            facts={**facts, "peak_memory_mib": log.finished.peak_memory_mib},
         )
 
-    def _ready_executor(self, steps: Sequence[Step], observer: Observer) -> Executor:
+    def _ready_executor(self, steps: Sequence[Step], observe: Observer) -> Executor:
         """Choose once, and make every environment from here on: a late failure costs most."""
         if self._executor is None:
             self._executor = self._choose_executor()
         names = dict.fromkeys(step.environment for step in steps)
         missing = [name for name in names if name not in self._prepared]
         if missing:
-            self._executor.prepare([self.environment(name) for name in missing], observer.say)
+            environments = [self.environment(name) for name in missing]
+            self._executor.prepare(environments, lambda text: observe(Message(text=text)))
             self._prepared.update(missing)
         return self._executor
+
+
+def _one_at_a_time(observer: Observer) -> Observer:
+    """The same observer for several threads: it is called by one of them at a time."""
+    lock = threading.Lock()
+
+    def observe(event: Event) -> None:
+        with lock:
+            observer(event)
+
+    return observe
 
 
 def _is_ready(step: Step, done: Mapping[str, StepOutcome]) -> bool:

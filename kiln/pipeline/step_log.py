@@ -1,4 +1,4 @@
-"""Listens to a step, keeps its log, and turns a bad end into a sentence."""
+"""Keeps what a step says, and turns a bad end into a sentence."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
 
 from kiln import errors
 from kiln.errors import KilnError, os_errors
+from kiln.executors import events
+from kiln.executors.events import StepEvent
 from kiln.executors.protocol import StepExit
 from kiln.plan.step import Step
 from stages.contract import EXIT_INTERNAL
@@ -36,7 +37,7 @@ _CLASSES: Mapping[str, type[KilnError]] = {
 _HOST_FAULTS: Mapping[str, str] = {
     "internal": "",
     "disk": " because the disk is full",
-    "memory": " for want of memory",
+    "memory": " because memory ran out",
 }
 _HOST_HINTS: Mapping[str, str] = {
     "disk": "free some space (kiln clean, docker system prune) and run the same command again",
@@ -44,29 +45,24 @@ _HOST_HINTS: Mapping[str, str] = {
 }
 
 
-class _Audience(Protocol):
-    def step_event(self, step: Step, event: Mapping[str, Any]) -> None: ...
+class StepLog:
+    """Writes every log line to the file at ``path`` as it comes, and keeps all else that is said.
 
-    def step_log(self, step: Step, line: str) -> None: ...
+    Use it as a context manager; raises StoreError and DiskFull.
+    """
 
-
-class StepListener:
-    """Writes every log line to the log file as it comes and keeps what the step says."""
-
-    def __init__(self, path: Path, step: Step, audience: _Audience) -> None:
+    def __init__(self, path: Path, step: Step) -> None:
         self.path = path
+        self.step = step
         self.tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
         self.warnings: list[dict[str, str]] = []
-        self.problems: list[str] = []
-        self.failed: Mapping[str, Any] | None = None
-        self.result: Mapping[str, Any] | None = None
-        self.peak_memory_mib: int | None = None
-        self.device: str | None = None
-        self._step = step
-        self._audience = audience
+        self.problems: list[events.Problem] = []
+        self.device: events.Device | None = None
+        self.failed: events.Failed | None = None
+        self.finished: events.Finished | None = None
         self._written = 0
 
-    def __enter__(self) -> StepListener:
+    def __enter__(self) -> StepLog:
         with os_errors("cannot write a log"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._stream = self.path.open("w", encoding="utf-8")
@@ -82,7 +78,26 @@ class StepListener:
         with os_errors("cannot write a log") if error is None else contextlib.suppress(OSError):
             self._stream.close()
 
-    def log(self, line: str) -> None:
+    def add(self, event: StepEvent) -> None:
+        match event:
+            case events.LogLine():
+                self._write(event.text)
+            case events.Warning():
+                self.warn(event.message, hint=event.hint)
+            case events.Problem():
+                self.problems.append(event)
+            case events.Device():
+                self.device = event
+            case events.Failed():
+                self.failed = event
+            case events.Finished():
+                self.finished = event
+
+    def warn(self, message: str, *, hint: str) -> None:
+        """Keep a warning of this step, its own or the driver's."""
+        self.warnings.append({"step": self.step.name, "message": message, "hint": hint})
+
+    def _write(self, line: str) -> None:
         self.tail.append(line)
         if self._written < MAX_LOG_BYTES:
             with os_errors("cannot write a log"):
@@ -90,60 +105,38 @@ class StepListener:
                 if self._written >= MAX_LOG_BYTES:
                     self._stream.write("the log is cut here: the step said more than is kept\n")
                 self._stream.flush()
-        self._audience.step_log(self._step, line)
-
-    def warn(self, message: str, *, hint: str) -> None:
-        """Keep a warning of this step, its own or the driver's."""
-        self.warnings.append({"step": self._step.name, "message": message, "hint": hint})
-
-    def event(self, event: Mapping[str, Any]) -> None:
-        match event["event"]:
-            case "warning":
-                self.warn(str(event.get("message", "")), hint=str(event.get("hint", "")))
-            case "device":
-                self.device = str(event.get("kind"))
-            case "problem":
-                self.problems.append(_problem(event))
-            case "failed":
-                self.failed = event
-            case "finished":
-                self.result = event.get("result") or {}
-                self.peak_memory_mib = event.get("peak_memory_mib")
-        self._audience.step_event(self._step, event)
 
 
-def failure_of(step: Step, ended: StepExit, heard: StepListener) -> KilnError:
+def failure_of(log: StepLog, ended: StepExit) -> KilnError:
     """Say why a step failed: its own words first, then what the executor saw."""
-    if heard.failed is not None and not ended.oom_killed:
-        kind = str(heard.failed.get("kind"))
-        message = str(heard.failed.get("message") or "no reason given")
-        if heard.problems:
-            message = "\n".join([message, *_shown(heard.problems)])
-        if ended.code == EXIT_INTERNAL and kind in _HOST_FAULTS:
-            message = f"{step.name} stopped{_HOST_FAULTS[kind]}: {message}"
-        hint = str(heard.failed.get("hint") or _HOST_HINTS.get(kind, ""))
-        return _CLASSES.get(kind, errors.StepCrashed)(message, hint=hint, log=heard.path)
+    step, failed = log.step, log.failed
+    if failed is not None and not ended.oom_killed:
+        message = failed.message or "no reason given"
+        if log.problems:
+            message = "\n".join([message, *_shown(log.problems)])
+        if ended.code == EXIT_INTERNAL and failed.kind in _HOST_FAULTS:
+            message = f"{step.name} stopped{_HOST_FAULTS[failed.kind]}: {message}"
+        hint = failed.hint or _HOST_HINTS.get(failed.kind, "")
+        return _CLASSES.get(failed.kind, errors.StepCrashed)(message, hint=hint, log=log.path)
     if ended.oom_killed:
         return errors.OutOfMemory(
             f"{step.name} was killed: it needed more memory than it may have",
             hint="try a smaller BATCH or IMGSZ, or raise memory_mib under [limits] in kiln.toml",
-            log=heard.path,
+            log=log.path,
         )
-    last = next((line for line in reversed(heard.tail) if line.strip()), "it said nothing")
+    last = next((line for line in reversed(log.tail) if line.strip()), "it said nothing")
     return errors.StepCrashed(
         f"{step.name} ended with code {ended.code} and without a result: {last}",
         hint="the log has the whole story",
-        log=heard.path,
+        log=log.path,
     )
 
 
-def _problem(event: Mapping[str, Any]) -> str:
-    line = event.get("line")
-    place = f"{event.get('path')}:{line}" if line else str(event.get("path"))
-    return f"{place}: {event.get('message')}"
-
-
-def _shown(problems: list[str]) -> list[str]:
-    shown = [f"  {problem}" for problem in problems[:SHOWN_PROBLEMS]]
+def _shown(problems: list[events.Problem]) -> list[str]:
+    shown = [f"  {_place(each)}: {each.message}" for each in problems[:SHOWN_PROBLEMS]]
     rest = len(problems) - SHOWN_PROBLEMS
     return [*shown, f"  … and {rest} more"] if rest > 0 else shown
+
+
+def _place(problem: events.Problem) -> str:
+    return f"{problem.path}:{problem.line}" if problem.line else problem.path

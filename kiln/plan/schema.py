@@ -1,4 +1,4 @@
-"""TOML tables to frozen dataclasses: types kept, unknown keys refused by name."""
+"""Tables of TOML and JSON to frozen dataclasses: types kept, unknown keys refused by name."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def read_record(cls: type[Record], table: object, where: str) -> Record:
 
 def _read(hint: Any, value: object, where: str) -> Any:
     if isinstance(value, int) and abs(value) >= _MAX_INT:
-        raise RequestError(f"{where} is a number beyond all measure", hint="use a smaller one")
+        raise RequestError(f"{where} is too large a number", hint="use a smaller one")
     if dataclasses.is_dataclass(hint):
         return read_record(typing.cast(Any, hint), value, where)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
@@ -84,6 +84,8 @@ def _read(hint: Any, value: object, where: str) -> Any:
     if origin is typing.Literal:
         return _read_choice(arguments, value, where)
     if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None  # of JSON: TOML has no null
         inner = next(argument for argument in arguments if argument is not type(None))
         return _read(inner, value, where)
     if origin is tuple:
@@ -106,6 +108,8 @@ def _read_choice(choices: tuple[Any, ...], value: object, where: str) -> Any:
 
 def _read_any(value: object, where: str) -> Any:
     """What a build's recipe can repeat: no dates, no inf, no nan."""
+    if value is None:
+        return None
     if isinstance(value, list):
         return [_read(Any, item, where) for item in value]
     if isinstance(value, dict):

@@ -1,22 +1,85 @@
-"""The steps that prove what a model is worth: pictures, verify, evaluate, layers."""
+"""The catalogue of steps: every step that Kiln can run, as data, by one function each.
+
+The modules of ``stages`` say what a step takes and gives; here stands with which inputs and
+parameters each is run.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
 
-from kiln.plan.request import BuildRequest, Task
-from kiln.plan.step import FromStep, Input, Step
+from kiln.errors import UnknownName
+from kiln.plan.request import BuildRequest, GpuChoice, Task
+from kiln.plan.schema import read_record
+from kiln.plan.step import FromHost, FromStep, Input, Step
 from kiln.plan.targets import Target
+from stages.results.check import CheckResult
+from stages.results.check_firmware import CheckFirmwareResult
+from stages.results.compile import CompileResult
+from stages.results.demo import DemoResult
+from stages.results.describe import DescribeResult
+from stages.results.difference import DifferenceResult
+from stages.results.emulator_frames import EmulatorFramesResult
+from stages.results.evaluate import EvaluateResult
+from stages.results.fetch import FetchResult
+from stages.results.images import ImagesResult
+from stages.results.import_weights import ImportResult
+from stages.results.layers import LayersResult
+from stages.results.onnx import OnnxResult
+from stages.results.quantize import QuantizeResult
+from stages.results.reference import ReferenceResult
+from stages.results.tflm_outputs import TflmOutputsResult
+from stages.results.train import TrainResult
 
-_EVALUATION = FromStep(step="pictures", path="evaluation")
-_PAIR = ("float32.tflite", "int8.tflite")
-#: What a build judges, by the step that gives it.
-JUDGED: Mapping[str, FromStep] = {
-    "model.onnx": FromStep(step="onnx", path="model.onnx"),
-    **{name: FromStep(step="quantize", path=name) for name in _PAIR},
-}
+_DATASET = FromStep(step="check", path="dataset.json")
+_EVALUATION = FromStep(step="images", path="evaluation")
+_CALIBRATION = FromStep(step="images", path="calibration.npy")
+_ONNX = FromStep(step="onnx", path="model.onnx")
+_FLOAT32 = FromStep(step="quantize", path="float32.tflite")
+INT8 = FromStep(step="quantize", path="int8.tflite")
+COMPILED = FromStep(step="compile", path="vela.tflite")
 REFERENCE = FromStep(step="reference", path="reference.npz")
-_EVIDENCE = {
+
+#: What each step gives, by its name.
+RESULTS: Mapping[str, type[Any]] = {
+    "demo": DemoResult,
+    "fetch-data": FetchResult,
+    "fetch-weights": FetchResult,
+    "check": CheckResult,
+    "import": ImportResult,
+    "train": TrainResult,
+    "images": ImagesResult,
+    "onnx": OnnxResult,
+    "quantize": QuantizeResult,
+    "compile": CompileResult,
+    "reference": ReferenceResult,
+    "describe": DescribeResult,
+    "check-firmware": CheckFirmwareResult,
+    "evaluate": EvaluateResult,
+    "layers": LayersResult,
+    "difference": DifferenceResult,
+    "tflm-outputs": TflmOutputsResult,
+    "emulator-frames": EmulatorFramesResult,
+}
+
+#: The files of a build that the user gets, by the end of their name, in the order in which they
+#: are made.
+MODEL_FILES: Mapping[str, FromStep] = {
+    ".onnx": _ONNX,
+    "_float32.tflite": _FLOAT32,
+    "_full_integer_quant.tflite": INT8,
+}
+#: The forms of the network whose accuracy a build measures.
+EVALUATED: Mapping[str, FromStep] = {
+    "model.onnx": _ONNX,
+    "float32.tflite": _FLOAT32,
+    "int8.tflite": INT8,
+}
+#: Files that hold what the report shows beyond figures.
+EVIDENCE: Mapping[str, FromStep] = {
     "accuracy": FromStep(step="evaluate", path="evidence.json"),
     "operators": FromStep(step="compile", path="layers.json"),
     "layers": FromStep(step="layers", path="layers.json"),
@@ -24,12 +87,128 @@ _EVIDENCE = {
 }
 
 
-def pictures_step(request: BuildRequest, target: Target, data: Input, imgsz: int) -> Step:
-    """The pictures to calibrate and to judge with, as the board would see them."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DemoSettings:
+    """How large the demo data set is, and how it is trained if the user does not say."""
+
+    train: int
+    val: int
+    seed: int
+    epochs: int
+    batch: int
+    overrides: Mapping[str, Any]
+
+
+#: What reaches its accuracy soonest on two CPU cores: many small updates, and no mosaics, which a
+#: short training has no time to learn from.
+DEMO = DemoSettings(
+    train=256,
+    val=48,
+    seed=0,
+    epochs=14,
+    batch=8,
+    overrides={"optimizer": "AdamW", "lr0": 0.002, "momentum": 0.9, "mosaic": 0.0},
+)
+
+DEFAULT_EPOCHS = 100
+DEFAULT_BATCH = 16
+
+
+def read_result(step: str, table: object, where: str) -> Any:
+    """The record of what a step gave; raises RequestError if it is none of that step."""
+    if step not in RESULTS:
+        raise UnknownName("step", step, RESULTS, where=where)
+    return read_record(RESULTS[step], table, f"{where}: {step}")
+
+
+def demo(task: Task) -> Step:
+    """Draw the demo data set."""
+    return Step(
+        name="demo",
+        title="draw the demo data set",
+        environment="train",
+        module="stages.train.demo",
+        params={"task": task, "train": DEMO.train, "val": DEMO.val, "seed": DEMO.seed},
+        inputs={},
+    )
+
+
+def fetch(kind: str, name: str) -> Step:
+    """Fetch a published data set or weights: the one step that has a network."""
+    return Step(
+        name=f"fetch-{kind}",
+        title=f"fetch {name}",
+        environment="train",
+        module="stages.train.fetch",
+        params={"kind": kind, "name": name},
+        inputs={},
+        network=True,
+    )
+
+
+def check(task: Task, data: Input) -> Step:
+    """The check that nothing is trained without."""
+    return Step(
+        name="check",
+        title="check the data set",
+        environment="train",
+        module="stages.train.check",
+        params={"task": task},
+        inputs={"data": data},
+    )
+
+
+def import_weights(request: BuildRequest, source: Input) -> Step:
+    """Turn own or published weights into the canonical file."""
+    suffix = PurePosixPath(request.weights or "").suffix
+    file_name = "weights.safetensors" if suffix == ".safetensors" else "weights.pt"
+    return Step(
+        name="import",
+        title="import the weights",
+        environment="train",
+        module="stages.train.import_weights",
+        params={"task": request.task, "trust": request.trust_weights},
+        inputs={file_name: source},
+    )
+
+
+def train(request: BuildRequest, data: Input, start: Input | None, imgsz: int) -> Step:
+    """Train from ``start``, or the architecture from nothing."""
+    settings = request.train
+    demo = DEMO if request.data is None else None
+    gpu: GpuChoice = "none" if settings.reproducible else settings.gpu
+    return Step(
+        name="train",
+        title="train",
+        environment="train",
+        module="stages.train.train",
+        params={
+            "task": request.task,
+            "model": request.architecture,
+            "imgsz": imgsz,
+            "epochs": settings.epochs or (demo.epochs if demo else DEFAULT_EPOCHS),
+            "batch": settings.batch or (demo.batch if demo else DEFAULT_BATCH),
+            "seed": settings.seed,
+            "gpu": gpu,
+            "reproducible": bool(demo) if settings.reproducible is None else settings.reproducible,
+            "overrides": {**(demo.overrides if demo else {}), **settings.overrides},
+        },
+        inputs={
+            "data": data,
+            "dataset.json": _DATASET,
+            **({} if start is None else {"weights.safetensors": start}),
+        },
+        gpu=gpu,
+        resumable=True,
+    )
+
+
+def images(request: BuildRequest, target: Target, data: Input, imgsz: int) -> Step:
+    """The images to calibrate and to evaluate with, as the board would see them."""
     resize = request.calibration.resize or target.input.resize
     return Step(
-        name="pictures",
-        title="prepare pictures",
+        name="images",
+        title="prepare images",
         environment="train",
         module="stages.train.images",
         params={
@@ -38,54 +217,93 @@ def pictures_step(request: BuildRequest, target: Target, data: Input, imgsz: int
             "evaluation": request.evaluation.images,
             "letterbox": resize == "letterbox",
         },
-        inputs={"data": data, "dataset.json": FromStep(step="check", path="dataset.json")},
+        inputs={"data": data, "dataset.json": _DATASET},
     )
 
 
-def proof_steps(target: Target, task: Task, imgsz: int, model: FromStep) -> list[Step]:
-    """Hold the file that would be flashed against the firmware's contract.
+def onnx(weights: Input, imgsz: int) -> Step:
+    """Export the network with raw heads."""
+    return Step(
+        name="onnx",
+        title="export raw heads",
+        environment="train",
+        module="stages.train.onnx",
+        params={"imgsz": imgsz},
+        inputs={"weights.safetensors": weights},
+    )
 
-    Without an NPU the board computes what TFLite's reference kernels do, and the host can tell.
-    """
-    if target.vela is not None:
-        return [verify_step(target, task, imgsz, model)]
-    return [
-        reference_step({"model.tflite": model, "evaluation": _EVALUATION}),
-        verify_step(target, task, imgsz, model, REFERENCE),
-    ]
+
+def quantize(request: BuildRequest, target: Target) -> Step:
+    """Quantise to full int8, with the outputs in the order that the firmware wants, if any."""
+    contract = target.task(request.task)
+    return Step(
+        name="quantize",
+        title="quantise to int8",
+        environment="export",
+        module="stages.export.quantize",
+        params={
+            "granularity": request.quantize.granularity,
+            "order": list(contract.outputs) if contract.order == "fixed" else None,
+        },
+        inputs={"model.onnx": _ONNX, "calibration.npy": _CALIBRATION},
+    )
 
 
-def reference_step(inputs: Mapping[str, Input]) -> Step:
-    """What TFLite's reference kernels give, on evaluation pictures or on noise."""
+def compile_npu(target: Target, imgsz: int) -> Step:
+    """Compile the int8 model with Vela; for a target with an NPU."""
+    params = target.compilation(imgsz)
+    return Step(
+        name="compile",
+        title=f"compile for {params['accelerator']}",
+        environment="vela",
+        module="stages.vela.compile",
+        params=params,
+        inputs={"int8.tflite": INT8},
+    )
+
+
+def reference(model: Input, *, evaluation: bool) -> Step:
+    """What TFLite's reference kernels give, on evaluation images or else on noise."""
     return Step(
         name="reference",
         title="run the reference kernels",
         environment="export",
         module="stages.export.reference",
         params={},
-        inputs=inputs,
+        inputs={"model.tflite": model, **({"evaluation": _EVALUATION} if evaluation else {})},
     )
 
 
-def verify_step(
-    target: Target,
-    task: Task,
-    imgsz: int | None,
-    model: Input,
-    reference: FromStep | None = None,
-) -> Step:
-    """The checks; with ``reference`` TensorFlow Lite Micro must give those bytes too."""
+def describe(model: Input) -> Step:
+    """Say what a TFLite file is."""
     return Step(
-        name="verify",
-        title=f"verify against {target.firmware.name}",
+        name="describe",
+        title="read the file",
+        environment="vela",
+        module="stages.vela.describe",
+        params={},
+        inputs={"model.tflite": model},
+    )
+
+
+def check_firmware(
+    target: Target, task: Task, imgsz: int | None, model: Input, *, reference: bool
+) -> Step:
+    """Hold the file that would be flashed against the firmware's contract.
+
+    With ``reference`` TensorFlow Lite Micro must give the bytes of the reference kernels too.
+    """
+    return Step(
+        name="check-firmware",
+        title=f"check against {target.firmware.name}",
         environment="vela",
         module="stages.vela.check_firmware",
         params=target.contract(task, imgsz),
-        inputs={"model.tflite": model, **({"reference.npz": reference} if reference else {})},
+        inputs={"model.tflite": model, **({"reference.npz": REFERENCE} if reference else {})},
     )
 
 
-def evaluate_step(models: Mapping[str, Input]) -> Step:
+def evaluate(models: Mapping[str, Input]) -> Step:
     """Measure the accuracy of models: model.onnx, float32.tflite, int8.tflite, any of them."""
     return Step(
         name="evaluate",
@@ -97,18 +315,55 @@ def evaluate_step(models: Mapping[str, Input]) -> Step:
     )
 
 
-def layers_step() -> Step:
-    models = {name: JUDGED[name] for name in _PAIR}
+def layers() -> Step:
+    """Compare the int8 model with the float model, layer by layer."""
     return Step(
         name="layers",
         title="compare layer by layer",
         environment="export",
         module="stages.export.layers",
         params={},
-        inputs={**models, "evaluation": _EVALUATION},
+        inputs={"float32.tflite": _FLOAT32, "int8.tflite": INT8, "evaluation": _EVALUATION},
     )
 
 
-def evidence_of(steps: Sequence[str]) -> dict[str, FromStep]:
-    """Files that hold what the report shows, of the steps that a plan has."""
-    return {name: source for name, source in _EVIDENCE.items() if source.step in steps}
+def difference(name: str, suffix: str) -> Step:
+    """Say where two files of a model differ, ``left`` and ``right`` of this host."""
+    return Step(
+        name="difference",
+        title=f"compare {name}",
+        environment="export",
+        module="stages.export.difference",
+        params={"suffix": suffix},
+        inputs={f"{side}.{suffix}": FromHost(source=side) for side in ("left", "right")},
+    )
+
+
+def tflm_outputs(model: Input, *, images: int) -> Step:
+    """Run a model in TensorFlow Lite Micro on the first evaluation images."""
+    return Step(
+        name="tflm-outputs",
+        title="run the model in TensorFlow Lite Micro",
+        environment="vela",
+        module="stages.vela.tflm_outputs",
+        params={"pictures": images},
+        inputs={"model.tflite": model, "evaluation": _EVALUATION},
+    )
+
+
+def emulator_frames(model: Input, *, frame: int, score: float, candidates: int) -> Step:
+    """What an emulated board sees: frames of ``frame`` pixels and what the model finds in them,
+    at most ``candidates`` of at least ``score``, before suppression.
+    """
+    return Step(
+        name="emulator-frames",
+        title="decode what the model sees",
+        environment="export",
+        module="stages.export.emulator_frames",
+        params={"frame": frame, "score": score, "candidates": candidates},
+        inputs={
+            "model.tflite": model,
+            "answers.npz": FromStep(step="tflm-outputs", path="answers.npz"),
+            "evaluation": _EVALUATION,
+        },
+    )

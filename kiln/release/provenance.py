@@ -31,7 +31,7 @@ _OUTPUTS_DIGEST = "kilnOutputs"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Recipe:
+class BuildDefinition:
     """All that a release is made by.
 
     ``steps`` in their order; ``files``: the released models by name; ``inputs``: digests of what
@@ -61,7 +61,7 @@ class Materials:
 
 
 def statement_of(
-    recipe: Recipe, subjects: Mapping[str, str], materials: Materials, *, version: str
+    definition: BuildDefinition, subjects: Mapping[str, str], materials: Materials, *, version: str
 ) -> dict[str, Any]:
     """The statement on ``subjects`` (released files, sha256 by name); the same for the same."""
     statement = {
@@ -71,14 +71,16 @@ def statement_of(
         "predicate": {
             "buildDefinition": {
                 "buildType": BUILD_TYPE,
-                "externalParameters": {"request": dict(recipe.request)},
+                "externalParameters": {"request": dict(definition.request)},
                 "internalParameters": {
-                    "steps": [_step_document(step) for step in recipe.steps],
-                    "files": {name: dataclasses.asdict(ref) for name, ref in recipe.files.items()},
-                    "fixed": dict(recipe.fixed),
+                    "steps": [_step_document(step) for step in definition.steps],
+                    "files": {
+                        name: dataclasses.asdict(ref) for name, ref in definition.files.items()
+                    },
+                    "fixed": dict(definition.fixed),
                 },
                 "resolvedDependencies": [
-                    *(_tree(f"input:{name}", tree) for name, tree in recipe.inputs.items()),
+                    *(_tree(f"input:{name}", tree) for name, tree in definition.inputs.items()),
                     *(
                         {"uri": address, "digest": {"sha256": sha256}}
                         for address, sha256 in sorted(materials.fetched.items())
@@ -100,7 +102,7 @@ def statement_of(
     return statement
 
 
-def recipe_of(text: str) -> Recipe:
+def read_definition(text: str) -> BuildDefinition:
     """Read a statement; raises BundleError for one that is none, or of another version."""
     try:
         statement = json.loads(text)
@@ -114,7 +116,7 @@ def recipe_of(text: str) -> Recipe:
             for each in definition["resolvedDependencies"]
             if str(each.get("name")).startswith("input:")
         }
-        return Recipe(
+        return BuildDefinition(
             steps=tuple(_step(each) for each in inner["steps"]),
             files={name: FromStep(**ref) for name, ref in inner["files"].items()},
             inputs=brought,

@@ -1,42 +1,37 @@
 """Builds a release again, from its archive alone, and says of every file whether it is the same.
 
 A release is a program: its folder ``source/`` holds the code of its steps and what its
-environments are made of. That code is run only if it is this checkout's own, if the release is
-signed by a key that the user has named, or if he says that he trusts it.
+environments are made of. That code is run only if it is this Kiln's own, if the release is
+signed by a key that the user has named, or if they say that they trust it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from kiln.errors import BundleError, RequestError, os_errors
 from kiln.executors.protocol import Executor
 from kiln.paths import Paths
 from kiln.pipeline.build import hash_file_input, hash_inputs
-from kiln.pipeline.runner import Observer, Runner, StepOutcome
+from kiln.pipeline.events import Observer
+from kiln.pipeline.runner import Runner, StepOutcome
+from kiln.plan import steps
 from kiln.plan.request import BuildRequest
 from kiln.plan.step import FromHost, FromStep, Step
 from kiln.release.archive import SIGNATURE, SUMS, check_sums, read_archive
-from kiln.release.provenance import Recipe, recipe_of
-from kiln.release.write import PROVENANCE, PUBLIC_KEY, SOURCE, figures, run_by
+from kiln.release.provenance import BuildDefinition, read_definition
+from kiln.release.write import PROVENANCE, PUBLIC_KEY, SOURCE, run_by
+from kiln.report.result import BUILD_FILE, BuildResult, load_build
 from kiln.store.tree import Tree, hash_file
+from stages.results.difference import DifferenceResult
+from stages.results.host import without_host
 
 _WEIGHTS = "weights.safetensors"
-#: The released weights, where a build starts from them.
+#: The released weights, if a build starts from them.
 _RELEASED = FromHost(source="released weights")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Recorded:
-    """What build.json says of a step: digests of what it gave by name, and its figures."""
-
-    outputs: Mapping[str, str]
-    figures: Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,9 +44,8 @@ class Release:
     folder: Path
     digest: str
     files: Mapping[str, str]
-    name: str
-    recipe: Recipe
-    recorded: Mapping[str, Recorded]
+    definition: BuildDefinition
+    build: BuildResult
     signer: str | None
     known: bool
 
@@ -60,9 +54,13 @@ class Release:
         return self.folder / SOURCE
 
     @property
+    def name(self) -> str:
+        return self.build.name
+
+    @property
     def weights_file(self) -> str:
         """The name of the released weights."""
-        return next(name for name in self.recipe.files if name.endswith(".safetensors"))
+        return next(name for name in self.definition.files if name.endswith(".safetensors"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,21 +103,20 @@ def open_release(bundle: Path, paths: Paths, public_key: Path | None) -> Release
     release = folder / "release"
     files = check_sums(release)
     signer, known = _check_signature(release, public_key)
-    for name in (PROVENANCE, "build.json"):
+    for name in (PROVENANCE, BUILD_FILE):
         if name not in files:
             raise BundleError(f"{name} is missing from the release")
-    recipe = recipe_of(_text(release / PROVENANCE))
-    missing = [name for name in recipe.files if name not in files]
+    definition = read_definition(_text(release / PROVENANCE))
+    missing = [name for name in definition.files if name not in files]
     if missing:
         raise BundleError(f"{missing[0]} is missing from the release")
-    name, recorded = _read_build(_text(release / "build.json"), recipe)
+    build = _read_build(release, definition)
     return Release(
         folder=release,
         digest=digest,
         files=files,
-        name=name,
-        recipe=recipe,
-        recorded=recorded,
+        definition=definition,
+        build=build,
         signer=signer,
         known=known,
     )
@@ -144,7 +141,7 @@ class Verifier:
         self._request = request
         self._paths = paths
         self._choose_executor = choose_executor
-        # A store of its own: what the release's maker has in his would prove nothing. It stays
+        # A store of its own: what the release's maker has in theirs would prove nothing. It stays
         # until the end, so that a verification that was broken off goes on.
         self._home = release.folder.parent
         self._runner = Runner(
@@ -154,17 +151,18 @@ class Verifier:
         )
 
     def verify(self, observer: Observer) -> Verification:
-        """Run every step of the recipe and compare what it gives; raises KilnError.
+        """Run every step of the definition and compare what it gives; raises KilnError.
 
         What is not the same again is kept, in ``rebuilt``.
         """
         self._refuse_strangers()
         steps, brought, taken = self._prepare()
-        made = self._runner.run(steps, brought, observer, lambda _made: None)
-        recorded = self._release.recorded
+        made = self._runner.run(steps, brought, observer)
+        recorded = {step.name: step for step in self._release.build.steps}
         changed = [name for name, each in made.items() if _outputs(each) != recorded[name].outputs]
         files = [
-            self._judge(name, made, changed, taken, observer) for name in self._release.recipe.files
+            self._judge(name, made, changed, taken, observer)
+            for name in self._release.definition.files
         ]
         verification = Verification(
             name=self._release.name,
@@ -175,7 +173,7 @@ class Verifier:
             figures=tuple(
                 each.step.title
                 for name, each in made.items()
-                if figures(each.entry.result) != recorded[name].figures
+                if without_host(each.result) != recorded[name].result
             ),
         )
         if verification.reproduced:
@@ -188,47 +186,48 @@ class Verifier:
         return self._home / "rebuilt"
 
     def _refuse_strangers(self) -> None:
-        """Raises RequestError for code that nobody has vouched for."""
+        """Raises RequestError for code that the user has not said to trust."""
         if self._trusted:
             return
         with os_errors("cannot read the release"):
             own, theirs = (run_by(each) for each in (self._paths.root, self._release.source))
         if own != theirs:
             raise RequestError(
-                "building this release again runs its own code, which is not that of this checkout",
-                hint="pass the PUBLIC_KEY= of whom you trust, check out the version of Kiln that "
-                "made it, or say TRUST_BUNDLE=1",
+                "building this release again runs its own code, which is not that of this Kiln",
+                hint="pass the PUBLIC_KEY= of whom you trust, use the version of Kiln that made "
+                "it, or say TRUST_BUNDLE=1",
             )
 
     def _prepare(self) -> tuple[list[Step], dict[str, Tree], dict[str, str]]:
         """Steps to run, what they are given, and why which step is not among them.
 
-        Raises RequestError where the user must bring something, or has brought another thing.
+        Raises RequestError if the user must bring something, or has brought something else.
         """
-        recipe = self._release.recipe
+        definition = self._release.definition
         brought = hash_inputs(self._request, self._paths, self._runner)
-        for name, digest in recipe.inputs.items():
+        for name, digest in definition.inputs.items():
             if name in brought and brought[name].digest != digest:
                 raise RequestError(
                     f"{name.upper()} is not what this release was made from: "
                     f"{brought[name].digest[:12]}… instead of {digest[:12]}…",
-                    hint=f"it was made from {recipe.request.get(name)}",
+                    hint=f"it was made from {definition.request.get(name)}",
                 )
-        if "data" in recipe.inputs and "data" not in brought:
+        if "data" in definition.inputs and "data" not in brought:
             raise RequestError(
                 f"this release was made from a data set that is not in it, "
-                f"{recipe.request.get('data')} with the digest {recipe.inputs['data'][:12]}…",
+                f"{definition.request.get('data')} with the digest "
+                f"{definition.inputs['data'][:12]}…",
                 hint="pass DATA=",
             )
-        source = recipe.files[self._release.weights_file]
-        reason = recipe.fixed.get(source.step)
-        if "weights" in recipe.inputs and "weights" not in brought:
-            reason = f"WEIGHTS={recipe.request.get('weights')} was not given"
+        source = definition.files[self._release.weights_file]
+        reason = definition.fixed.get(source.step)
+        if "weights" in definition.inputs and "weights" not in brought:
+            reason = f"WEIGHTS={definition.request.get('weights')} was not given"
         if reason is None:
-            return list(recipe.steps), brought, {}
+            return list(definition.steps), brought, {}
         path = self._release.folder / self._release.weights_file
         brought[_RELEASED.source] = hash_file_input(path, self._runner)
-        return _from_weights(recipe.steps, source), brought, {source.step: reason}
+        return _from_weights(definition.steps, source), brought, {source.step: reason}
 
     def _judge(
         self,
@@ -238,13 +237,13 @@ class Verifier:
         taken: Mapping[str, str],
         observer: Observer,
     ) -> FileComparison:
-        source = self._release.recipe.files[name]
+        source = self._release.definition.files[name]
         if source.step in taken:
             return FileComparison(name=name, same=True, taken=taken[source.step])
         file = made[source.step].entry.files[source.path]
         if file.sha256 == self._release.files[name]:
             return FileComparison(name=name, same=True)
-        origins = _origins(source.step, self._release.recipe.steps)
+        origins = _origins(source.step, self._release.definition.steps)
         # Where every step gave what build.json says, the file was changed behind its back.
         first = next((step for step in made if step in origins & set(changed)), source.step)
         how = self._difference(self._release.folder / name, file.path, observer)
@@ -254,46 +253,41 @@ class Verifier:
         return FileComparison(name=name, same=False, step=first, how=how)
 
     def _difference(self, left: Path, right: Path, observer: Observer) -> str:
-        """In words; made by a step of this checkout's own, which can read such files."""
+        """In words; made by a step of this Kiln's own, which can read such files."""
         suffix = left.suffix.removeprefix(".")
         brought = {
             side: hash_file_input(path, self._runner)
             for side, path in (("left", left), ("right", right))
         }
-        step = Step(
-            name="difference",
-            title=f"compare {left.name}",
-            environment="export",
-            module="stages.export.difference",
-            params={"suffix": suffix},
-            inputs={f"{side}.{suffix}": FromHost(source=side) for side in brought},
-        )
+        step = steps.difference(left.name, suffix)
         own = dataclasses.replace(self._paths, home=self._home)
         runner = Runner(own, self._request.limits, lambda: self._choose_executor(own.root))
-        found = runner.run([step], brought, observer, lambda _made: None)["difference"].entry.result
-        place = f"from byte {found['offset']:,} on"
-        if found["sizes"][0] != found["sizes"][1]:
-            place += f", {found['sizes'][1]:,} bytes instead of {found['sizes'][0]:,}"
-        if not found["where"]:
-            return place
-        more = f"{found['differing']} of {found['tensors']} tensors differ"
-        return f"{place}: {found['where']}; {more}"
+        outcomes = runner.run([step], brought, observer)
+        found: DifferenceResult = outcomes["difference"].result
+        start = f"from byte {found.offset:,} on"
+        if found.sizes[0] != found.sizes[1]:
+            start += f", {found.sizes[1]:,} bytes instead of {found.sizes[0]:,}"
+        if not found.where:
+            return start
+        more = f"{found.differing} of {found.tensors} tensors differ"
+        return f"{start}: {found.where}; {more}"
 
 
-def _read_build(text: str, recipe: Recipe) -> tuple[str, dict[str, Recorded]]:
-    """The build's name, and what it says of every step; raises BundleError."""
+def _read_build(release: Path, definition: BuildDefinition) -> BuildResult:
+    """What the release says of its build, of every step of it; raises BundleError."""
     try:
-        document = json.loads(text)
-        recorded = {
-            step["name"]: Recorded(outputs=dict(step["outputs"]), figures=dict(step["result"]))
-            for step in document["steps"]
-        }
-        lost = [step.name for step in recipe.steps if step.name not in recorded]
-        if lost:
-            raise ValueError(f"it says nothing of the step {lost[0]}")
-        return str(document["name"]), recorded
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise BundleError(f"the release's build.json cannot be used: {error}") from error
+        build = load_build(release)
+    except RequestError as error:
+        raise BundleError(
+            f"the release's build.json cannot be used: {error.message}",
+            hint="it was made by another version of Kiln: use the one in its folder source/",
+        ) from error
+    lost = [step.name for step in definition.steps if build.step(step.name) is None]
+    if lost:
+        raise BundleError(
+            f"the release's build.json cannot be used: it says nothing of the step {lost[0]}"
+        )
+    return build
 
 
 def _outputs(made: StepOutcome) -> dict[str, str]:
@@ -353,7 +347,7 @@ def _check_signature(folder: Path, public_key: Path | None) -> tuple[str | None,
         raise BundleError(
             f"the release is signed by {fingerprint(carried)}, and {public_key} is "
             f"{fingerprint(wanted)}",
-            hint="it comes from somebody else than you think",
+            hint="it is not from whom you expected",
         )
     return fingerprint(carried), True
 

@@ -6,8 +6,10 @@ same archive, byte for byte.
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +19,17 @@ from kiln import __version__
 from kiln.errors import StoreError, os_errors
 from kiln.executors.environments import Environment
 from kiln.plan.plan import Plan
+from kiln.plan.request import BuildRequest
 from kiln.plan.step import FromHost
 from kiln.release.archive import SIGNATURE, SUMS, Content, write_archive
-from kiln.release.provenance import Materials, Recipe, statement_of
+from kiln.release.provenance import BuildDefinition, Materials, statement_of
 from kiln.release.sbom import sbom_of
 from kiln.report.render import render
-from kiln.report.result import BuildResult, StepResult
+from kiln.report.result import BUILD_FILE, BuildResult, StepResult
 from kiln.store.tree import File, Tree, digest_of, hash_bytes, hash_file, sums_of, tree_of
+from stages.results.fetch import FetchResult
+from stages.results.host import without_host
+from stages.results.train import TrainResult
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -31,15 +37,8 @@ if TYPE_CHECKING:
 PROVENANCE = "provenance.json"
 PUBLIC_KEY = "signer.pub"
 SOURCE = "source"
-#: What Kiln consists of, in its checkout.
-_FOLDERS = ("docker", "kiln", "scripts", "stages", "targets")
-_FILES = (
-    *("LICENSE", "Makefile", "README.md", "compose.yaml", "dev.lock", "kiln.lock"),
-    "pyproject.toml",
-)
-#: What a step's result says of the host it ran on, and not of what it made.
-_OF_A_HOST = ("device", "resumed_from", "seconds")
-_REQUEST_OF_A_HOST = ("executor", "limits", "registry")
+#: What a build runs of it: its steps, and their environments.
+_RUN = ("compose.yaml", "docker", "kiln.lock", "stages")
 
 
 def release_file(folder: Path) -> Path:
@@ -58,23 +57,23 @@ def write_release(
 ) -> Path:
     """Write the release of what lies in a result folder; raises StoreError, DiskFull.
 
-    ``root`` is the checkout that made it. The archive is not compressed: what is in it hardly
+    ``root`` is the Kiln that made it. The archive is not compressed: what is in it hardly
     gets smaller, and compressors of two versions write different bytes.
     """
     models = {name: folder / name for name in result.files}
     _check_models(models, result)
-    document = portable(result.document())
+    portable_result = portable(result)
     with os_errors("cannot read what a release is made of"):
         source = source_files(root)
-        recipe = _recipe(plan, result)
+        definition = _definition(plan, result)
         files: dict[str, Content] = {
             **models,
             **{f"{SOURCE}/{name}": file.path for name, file in source.files.items()},
             **{f"sbom/{each.name}.cdx.json": sbom_of(each).encode() for each in environments},
-            "build.json": _json(document),
-            "report.html": render(document).encode("utf-8"),
-            "kiln.toml": _request_toml(document["request"]),
-            PROVENANCE: _json(_statement(recipe, result, source, environments)),
+            BUILD_FILE: _json(portable_result.document()),
+            "report.html": render(portable_result).encode("utf-8"),
+            "kiln.toml": _request_toml(portable_result.request),
+            PROVENANCE: _json(_statement(definition, result, source, environments)),
         }
         if key is not None:
             files |= _signer(key)
@@ -88,79 +87,74 @@ def write_release(
     return path
 
 
-def portable(document: Mapping[str, Any]) -> dict[str, Any]:
+def portable(result: BuildResult) -> BuildResult:
     """The content of build.json without what it says of the host that made the build."""
-    request = {
-        name: value for name, value in document["request"].items() if name not in _REQUEST_OF_A_HOST
-    }
+    defaults = BuildRequest()
+    request = dataclasses.replace(
+        result.request,
+        executor=defaults.executor,
+        limits=defaults.limits,
+        registry=defaults.registry,
+    )
     steps = [
-        {
-            **{name: value for name, value in step.items() if name not in ("seconds", "facts")},
-            "result": figures(step["result"]),
-        }
-        for step in document["steps"]
+        dataclasses.replace(step, seconds=None, facts={}, result=without_host(step.result))
+        for step in result.steps
     ]
-    return {**document, "request": request, "steps": steps}
-
-
-def figures(result: Mapping[str, Any]) -> dict[str, Any]:
-    """What a step says of what it made."""
-    return {name: value for name, value in result.items() if name not in _OF_A_HOST}
+    return dataclasses.replace(result, request=request, steps=tuple(steps))
 
 
 def source_files(root: Path) -> Tree:
-    """Kiln itself, as a checkout holds it; raises OSError."""
-    paths = [root / name for name in _FILES]
-    for folder in _FOLDERS:
-        paths += [path for path in (root / folder).rglob("*") if _is_source(path)]
-    names = {path.relative_to(root).as_posix(): path for path in paths}
-    return tree_of(
-        {
-            name: File(path=path, sha256=hash_file(path), size=path.stat().st_size)
-            for name, path in names.items()
-        }
-    )
+    """Kiln itself, the same from a checkout and from the wheel made of it; raises OSError."""
+    settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    wheel = settings["tool"]["hatch"]["build"]["targets"]["wheel"]
+    return _source_tree(root, wheel["hooks"]["custom"]["files"])
 
 
 def run_by(root: Path) -> str:
-    """Digest of what a build runs of a checkout or release: its steps, and their environments."""
-    ran = ("stages/", "docker/", "compose.yaml", "kiln.lock")
-    return tree_of(
-        {name: file for name, file in source_files(root).files.items() if name.startswith(ran)}
-    ).digest
+    """Digest of what a build runs of a checkout or release; raises OSError."""
+    return _source_tree(root, _RUN).digest
 
 
-def _is_source(path: Path) -> bool:
-    hidden = any(part.startswith((".", "__pycache__")) for part in path.parts[-3:])
-    return path.is_file() and not hidden
+def _source_tree(root: Path, names: Iterable[str]) -> Tree:
+    """Files and folders below ``root``, without what is hidden and what Python has compiled."""
+    files: dict[str, File] = {}
+    for place in (root / name for name in names):
+        for path in place.rglob("*") if place.is_dir() else [place]:
+            inside = path.relative_to(root)
+            hidden = any(part.startswith((".", "__pycache__")) for part in inside.parts)
+            if not hidden and not path.is_dir():
+                files[inside.as_posix()] = File(
+                    path=path, sha256=hash_file(path), size=path.stat().st_size
+                )
+    return tree_of(files)
 
 
 def _check_models(models: Mapping[str, Path], result: BuildResult) -> None:
     for name, path in models.items():
-        if hash_file(path) != result.files[name][0]:
+        if hash_file(path) != result.files[name].sha256:
             raise StoreError(
                 f"{path} is not what the build wrote",
                 hint="remove it: the build lays it out again",
             )
 
 
-def _recipe(plan: Plan, result: BuildResult) -> Recipe:
+def _definition(plan: Plan, result: BuildResult) -> BuildDefinition:
     steps = {step.name: step for step in result.steps}
-    return Recipe(
+    return BuildDefinition(
         steps=plan.steps,
         files=plan.files,
         inputs=_brought(plan, steps),
         fixed={
-            step.name: str(step.result.get("why_not") or "it does not say that it is reproducible")
+            step.name: step.result.why_not or "it does not say that it is reproducible"
             for step in result.steps
-            if step.name == "train" and not step.result.get("reproducible")
+            if isinstance(step.result, TrainResult) and not step.result.reproducible
         },
-        request=portable(result.document())["request"],
+        request=dataclasses.asdict(portable(result).request),
     )
 
 
 def _brought(plan: Plan, steps: Mapping[str, StepResult]) -> dict[str, str]:
-    """Digests of what the user brought: the data set, and weights of his own."""
+    """Digests of what the user brought: the data set, and weights of their own."""
     return {
         source.source: steps[step.name].inputs[name]
         for step in plan.steps
@@ -170,7 +164,10 @@ def _brought(plan: Plan, steps: Mapping[str, StepResult]) -> dict[str, str]:
 
 
 def _statement(
-    recipe: Recipe, result: BuildResult, source: Tree, environments: Sequence[Environment]
+    definition: BuildDefinition,
+    result: BuildResult,
+    source: Tree,
+    environments: Sequence[Environment],
 ) -> dict[str, Any]:
     definitions = [each for env in environments for each in (env.dockerfile, env.lock)]
     names = [f"docker/{path.name}" for path in definitions] + [f"targets/{result.target}.toml"]
@@ -180,26 +177,28 @@ def _statement(
         fetched=_fetched(result, environments),
         outputs={step.name: digest_of(dict(step.outputs)) for step in result.steps},
     )
-    subjects = {name: sha256 for name, (sha256, _size) in result.files.items()}
-    return statement_of(recipe, subjects, materials, version=__version__)
+    subjects = {name: file.sha256 for name, file in result.files.items()}
+    return statement_of(definition, subjects, materials, version=__version__)
 
 
 def _fetched(result: BuildResult, environments: Sequence[Environment]) -> dict[str, str]:
     """sha256 of what came from a network, by its address."""
     images = (each.base.partition("@sha256:") for each in environments)
-    steps = (step.result for step in result.steps if step.name.startswith("fetch-"))
+    fetched = (step.result for step in result.steps if isinstance(step.result, FetchResult))
     return {
         **{f"docker://{image}": digest for image, _at, digest in images},
-        **{step["url"]: step["sha256"] for step in steps},
+        **{each.url: each.sha256 for each in fetched},
     }
 
 
-def _request_toml(request: Mapping[str, Any]) -> bytes:
-    """The request as a settings file. Whoever builds by it passes his own DATA and WEIGHTS."""
-    kept = {name: value for name, value in request.items() if name not in ("data", "weights")}
-    table = _without_none(kept)
+def _request_toml(request: BuildRequest) -> bytes:
+    """The request as a settings file. Whoever builds by it passes their own DATA and WEIGHTS."""
+    brought = {"data": request.data, "weights": request.weights}
+    table = _without_none(dataclasses.asdict(request))
+    for name in brought:
+        table.pop(name, None)
     table["train"] |= table["train"].pop("overrides", {})
-    named = "".join(f"# {name}: {request[name]}\n" for name in ("data", "weights") if request[name])
+    named = "".join(f"# {name}: {value}\n" for name, value in brought.items() if value)
     return (named + tomli_w.dumps(table)).encode("utf-8")
 
 

@@ -1,15 +1,14 @@
-"""What a board was found to do with a build's model: the record ``board.json`` beside it.
+"""The record of an on-device check: what a board was found to do with a build's model.
 
-It is kept out of build.json, which says the same wherever and whenever it is made.
+It is written to ``board.json`` beside build.json, which stays the same wherever and whenever it is
+made.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from kiln.errors import KilnError, os_errors
 from kiln.plan.schema import read_record
@@ -19,7 +18,7 @@ FILE = "board.json"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Check:
-    """One thing that the board was asked, and what it should have said."""
+    """One thing that the board was asked, and what it should have answered."""
 
     title: str
     ok: bool
@@ -28,10 +27,10 @@ class Check:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Proof:
+class BoardRecord:
     """The model of ``sha256`` on a board, at ``time`` (UTC); times are medians over ``frames``.
 
-    ``most_seen`` is the largest number of objects in a frame; ``estimated_ms`` is what the build
+    ``most_objects`` is the largest number of objects in a frame; ``estimated_ms`` is what the build
     had estimated for the inference, None if it had not.
     """
 
@@ -46,7 +45,7 @@ class Proof:
     preprocess_ms: float
     inference_ms: float
     postprocess_ms: float
-    most_seen: int
+    most_objects: int
     estimated_ms: float | None
     checks: tuple[Check, ...]
     warnings: tuple[str, ...]
@@ -65,26 +64,25 @@ class Proof:
         ]
 
 
-def write_proof(folder: Path, proof: Proof) -> Path:
+def write_board_record(folder: Path, record: BoardRecord) -> Path:
     """Leave it in a result folder; raises StoreError and DiskFull."""
-    text = json.dumps(dataclasses.asdict(proof), indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(dataclasses.asdict(record), indent=2, ensure_ascii=False) + "\n"
     path, temporary = folder / FILE, folder / f".{FILE}.part"
-    with os_errors("cannot write what was measured"):
+    with os_errors("cannot write the record of the on-device check"):
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
     return path
 
 
-def proof_of(folder: Path, document: Mapping[str, Any]) -> Proof | None:
-    """What a board did with this very build's model; None if it has not been measured.
+def read_board_record(folder: Path, sha256: str) -> BoardRecord | None:
+    """What a board did with the model of this digest; None if it was not checked on one.
 
-    A record of an earlier model, or one that cannot be read, is none: a board is measured again
-    by flashing it again.
+    A record of an earlier model, or one that cannot be read, counts as none: flashing again makes a
+    new one.
     """
     try:
         table = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        proof = read_record(Proof, table, FILE)
+        record = read_record(BoardRecord, table, FILE)
     except (OSError, ValueError, RecursionError, KilnError):
         return None
-    deployed = document.get("files", {}).get(document.get("deployed"))
-    return proof if deployed and deployed[0] == proof.sha256 else None
+    return record if sha256 == record.sha256 else None

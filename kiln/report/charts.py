@@ -1,69 +1,75 @@
-"""The page's charts: pygal draws them as SVG, the page's style sheet colours them.
+"""The page's charts, laid out as lines, bars and labels; a template draws them as SVG.
 
-pygal adds styles, scripts, a date and links of its own; here they are taken off, so that the same
-figures give the same bytes and the page's own style, light or dark, is the only one.
+The page's style sheet colours them, light or dark. Coordinates are the drawing's own units; a
+column of the page is about as many pixels wide, on a phone and on a desk, so text stays at about
+the size of the page's small print.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any
-from xml.etree.ElementTree import Element, SubElement
-
-import pygal
-from markupsafe import Markup
-from pygal.style import Style
 
 from kiln.report.page import MODELS, Panel
+from stages.results.compile import Layer
+from stages.results.evaluate import Kind
+from stages.results.layers import LayerSnr
 
-# pygal leaves a finder behind for plug-ins that nothing here has. It is of a protocol that Python
-# has given up, so 3.11 warns of it whenever a module is not found.
-sys.meta_path[:] = [each for each in sys.meta_path if not isinstance(each, pygal.PluginImportFixer)]
-
-#: The drawing's own units. A column of the page is about as many pixels wide, on a phone and on a
-#: desk, so text stays at about the size of the page's small print.
 WIDTH, HEIGHT = 340, 210
 FONT = 11
 ROW = 24
+#: Width of a letter or digit, and of a capital, in parts of the font's size.
+_LETTER, _CAPITAL = 0.56, 0.72
+_MARGIN = 6
 
 #: Letters that leave a bar its room: RESIZE_NEAREST_NEIGHBOR and no more.
 LABEL = 23
 #: Kinds of operators with a bar of their own; the rest take few cycles.
 KINDS = 10
 
-_STYLE = Style(label_font_size=FONT, major_label_font_size=FONT, value_font_size=FONT)
-#: Capitals are wider than pygal takes letters to be; the style sheet draws them at FONT too.
-_CAPITALS = Style(label_font_size=FONT + 2, major_label_font_size=FONT + 2, value_font_size=FONT)
-_PLAIN: Mapping[str, Any] = {
-    "style": _STYLE,
-    "width": WIDTH,
-    "height": HEIGHT,
-    "margin": 6,
-    "spacing": 6,
-    "explicit_size": False,
-    "show_legend": False,
-    "show_dots": False,
-    "js": (),
-    "css": (),
-    "no_prefix": True,
-    "disable_xml_declaration": True,
-}
-
 Line = Sequence[tuple[float, float | None]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Label:
+    """Text at a point; ``kind`` is x, y, title or value, by which it is aligned and coloured."""
+
+    kind: str
+    x: float
+    y: float
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bar:
+    """A rectangle; ``title`` is said when one points at it."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    title: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A drawing with its title, what stands for which line, and what is said below it."""
+    """A drawing: paths of its lines and of the guides behind them, bars, labels.
+
+    ``keys`` are the names of the lines in their order, each with its last value or "".
+    """
 
     title: str
-    svg: Markup
-    keys: Sequence[tuple[str, str]]
+    description: str
+    height: float
+    width: float = WIDTH
+    keys: Sequence[tuple[str, str]] = ()
+    guides: Sequence[str] = ()
+    lines: Sequence[str] = ()
+    bars: Sequence[Bar] = ()
+    labels: Sequence[Label] = ()
 
 
 def curves(panel: Panel) -> Chart:
@@ -71,143 +77,162 @@ def curves(panel: Panel) -> Chart:
     lines = {
         name: list(zip(panel.epochs, values, strict=True)) for name, values in panel.lines.items()
     }
-    values = chain(*panel.lines.values())
     ends = {
         name: f"{values[-1]:.3g}" for name, values in panel.lines.items() if values[-1] is not None
     }
-    return Chart(
-        title=panel.title,
-        svg=_lines(panel.title, lines, x=_steps(panel.epochs), y=_ticks(values), x_title="epoch"),
-        keys=[(name, ends.get(name, "")) for name in lines],
+    chart = _line_chart(
+        panel.title,
+        lines,
+        x=_steps(panel.epochs),
+        y=_ticks(chain(*panel.lines.values())),
+        x_title="epoch",
     )
+    return dataclasses.replace(chart, keys=[(name, ends.get(name, "")) for name in lines])
 
 
-def precision_recall(curves: Mapping[str, Mapping[str, Sequence[Sequence[float]]]]) -> list[Chart]:
+def precision_recall(
+    curves: Mapping[Kind, Mapping[str, Sequence[Sequence[float]]]],
+) -> list[Chart]:
     """Precision over recall, a chart for boxes and one for poses, a line for each model."""
     ticks = [0, 0.25, 0.5, 0.75, 1]
     charts = []
-    for kind, title in (("pose", "Poses"), ("box", "Boxes")):
+    kinds: tuple[tuple[Kind, str], ...] = (("pose", "Poses"), ("box", "Boxes"))
+    for kind, title in kinds:
         measured = curves.get(kind, {})
         lines = {name: [(x, y) for x, y in measured[name]] for name in MODELS if name in measured}
         if lines:
             name = f"{title}: precision over recall"
-            svg = _lines(name, lines, x=ticks, y=ticks, x_title="recall")
-            charts.append(Chart(title=name, svg=svg, keys=[(each, "") for each in lines]))
+            chart = _line_chart(name, lines, x=ticks, y=ticks, x_title="recall")
+            charts.append(dataclasses.replace(chart, keys=[(each, "") for each in lines]))
     return charts
 
 
-def cycles(operators: Sequence[Mapping[str, Any]]) -> list[Chart]:
+def cycles(operators: Sequence[Layer]) -> list[Chart]:
     """Where the estimated cycles go: by kind of operator, and along the network."""
-    known = [each for each in operators if each["cycles"]]
-    if not known:
-        return []
-    return [
-        Chart(title="By kind of operator, million cycles", svg=_by_kind(known), keys=[]),
-        Chart(title="From input to output, million cycles", svg=_along(known), keys=[]),
-    ]
+    known = [(each, each.cycles) for each in operators if each.cycles]
+    return [_by_kind(known), _along(known)] if known else []
 
 
-def snr(layers: Sequence[Mapping[str, Any]]) -> Chart | None:
+def snr(layers: Sequence[LayerSnr]) -> Chart | None:
     """How far the int8 model's layers are from the float model's, in order of the network."""
-    line: Line = [(number, each["snr_db"]) for number, each in enumerate(layers, 1)]
+    line: Line = [(number, each.snr_db) for number, each in enumerate(layers, 1)]
     if not line:
         return None
-    title = "By layer, signal over noise in dB"
-    svg = _lines(
-        title,
+    return _line_chart(
+        "By layer, signal over noise in dB",
         {"int8": line},
         x=_steps([x for x, _ in line]),
         y=_ticks(y for _, y in line),
         x_title="layer",
     )
-    return Chart(title=title, svg=svg, keys=[])
 
 
-def _lines(
+def _line_chart(
     title: str, lines: Mapping[str, Line], *, x: Sequence[float], y: Sequence[float], x_title: str
-) -> Markup:
-    chart = pygal.XY(
-        **_PLAIN,
-        x_labels=x,
-        y_labels=y,
-        xrange=(x[0], x[-1]),
-        range=(y[0], y[-1]),
-        x_title=x_title,
-        x_value_formatter=_short,
-        value_formatter=_short,
-        allow_interruptions=True,
+) -> Chart:
+    left = _MARGIN + max(_width(f"{tick:g}") for tick in y) + _MARGIN
+    bottom = HEIGHT - 3 * FONT - _MARGIN
+    across = _scale((x[0], x[-1]), (left, WIDTH - 2 * _MARGIN))
+    up = _scale((y[0], y[-1]), (bottom, _MARGIN + FONT / 2))
+    return Chart(
+        title=title,
+        description=title,
+        height=HEIGHT,
+        guides=_guides(y, up, left),
+        lines=[_path(line, across, up) for line in lines.values()],
+        labels=[
+            *_y_labels(y, up, left),
+            *(
+                Label(kind="x", x=across(tick), y=_r(bottom + 1.5 * FONT), text=f"{tick:g}")
+                for tick in x
+            ),
+            Label(kind="title", x=_r((left + WIDTH) / 2), y=HEIGHT - _MARGIN / 2, text=x_title),
+        ],
     )
-    for name, line in lines.items():
-        chart.add(name, line)
-    return _drawn(chart, title)
 
 
-def _by_kind(operators: Sequence[Mapping[str, Any]]) -> Markup:
+def _by_kind(known: Sequence[tuple[Layer, int]]) -> Chart:
     sums: Counter[tuple[str, str]] = Counter()
-    for each in operators:
-        sums[each["operator"], each["place"]] += each["cycles"]
-    rows = sums.most_common(KINDS)[::-1]
-    labels = [
-        (kind if len(kind) <= LABEL else f"{kind[: LABEL - 1]}…")
-        + (" (CPU)" if place == "cpu" else "")
-        for (kind, place), _ in rows
+    for each, count in known:
+        sums[each.operator, each.place] += count
+    rows = [
+        (f"{_shortened(kind)}{' (CPU)' if place == 'cpu' else ''}", count / 1e6)
+        for (kind, place), count in sums.most_common(KINDS)
     ]
-    chart = pygal.HorizontalBar(
-        **{**_PLAIN, "height": ROW * len(rows) + 12, "style": _CAPITALS},
-        x_labels=labels,
-        show_x_labels=False,
-        show_y_guides=False,
-        print_values=True,
-        print_values_position="top",
-        range=(0, 1.2 * rows[-1][1] / 1e6),
-        value_formatter=lambda value: f"{value:.1f}",
+    left = max(_width(name, _CAPITAL) for name, _ in rows) + 2 * _MARGIN
+    room = _width(f"{rows[0][1]:.1f}") + 2 * _MARGIN
+    along = _scale((0, rows[0][1]), (0, WIDTH - left - room))
+    bars, labels = [], []
+    for number, (name, millions) in enumerate(rows):
+        top, base = ROW * number + _MARGIN, _r(ROW * (number + 0.5) + _MARGIN + FONT / 3)
+        bars.append(Bar(x=_r(left), y=top + 3, width=along(millions), height=ROW - 6, title=name))
+        labels.append(Label(kind="y", x=_r(left - _MARGIN), y=base, text=name))
+        end = left + along(millions) + _MARGIN
+        labels.append(Label(kind="value", x=_r(end), y=base, text=f"{millions:.1f}"))
+    return Chart(
+        title="By kind of operator, million cycles",
+        description="Estimated cycles by kind of operator",
+        height=ROW * len(rows) + 2 * _MARGIN,
+        bars=bars,
+        labels=labels,
     )
-    chart.add("cycles", [value / 1e6 for _, value in rows])
-    return _drawn(chart, "Estimated cycles by kind of operator")
 
 
-def _along(operators: Sequence[Mapping[str, Any]]) -> Markup:
-    ticks = _ticks(each["cycles"] / 1e6 for each in operators)
-    names = [f"{each['name'].split(';')[0]}, {each['operator']}" for each in operators]
-    chart = pygal.Bar(
-        **_PLAIN,
-        x_labels=names,
-        show_x_labels=False,
-        y_labels=ticks,
-        range=(0, ticks[-1]),
-        value_formatter=lambda value: f"{value:.3g}",
+def _along(known: Sequence[tuple[Layer, int]]) -> Chart:
+    ticks = _ticks(count / 1e6 for _, count in known)
+    left = _MARGIN + max(_width(f"{tick:g}") for tick in ticks) + _MARGIN
+    up = _scale((0, ticks[-1]), (HEIGHT - 2 * _MARGIN, _MARGIN + FONT / 2))
+    each_width = (WIDTH - _MARGIN - left) / len(known)
+    return Chart(
+        title="From input to output, million cycles",
+        description="Estimated cycles of each operator, from input to output",
+        height=HEIGHT,
+        guides=_guides(ticks, up, left),
+        bars=[
+            Bar(
+                x=_r(left + number * each_width),
+                y=up(count / 1e6),
+                width=_r(0.8 * each_width),
+                height=_r(up(0) - up(count / 1e6)),
+                title=f"{each.name.split(';')[0]}, {each.operator}: {count / 1e6:.3g}",
+            )
+            for number, (each, count) in enumerate(known)
+        ],
+        labels=_y_labels(ticks, up, left),
     )
-    chart.add("cycles", [each["cycles"] / 1e6 for each in operators])
-    return _drawn(chart, "Estimated cycles of each operator, from input to output")
 
 
-def _drawn(chart: Any, title: str) -> Markup:
-    chart.add_xml_filter(_cleaner(title))
-    return Markup(chart.render(is_unicode=True))
+def _guides(ticks: Sequence[float], up: Callable[[float], float], left: float) -> list[str]:
+    return [f"M{_r(left)} {up(tick)}H{WIDTH - _MARGIN}" for tick in ticks]
 
 
-def _cleaner(title: str) -> Callable[[Element], Element]:
-    """A filter that keeps the drawing alone, names it, and makes its values titles to point at."""
+def _y_labels(ticks: Sequence[float], up: Callable[[float], float], left: float) -> list[Label]:
+    return [
+        Label(kind="y", x=_r(left - _MARGIN), y=_r(up(tick) + FONT / 3), text=f"{tick:g}")
+        for tick in ticks
+    ]
 
-    def clean(root: Element) -> Element:
-        drawing = root.find("g")
-        assert drawing is not None
-        for child in list(root):
-            if child is not drawing:
-                root.remove(child)
-        del root.attrib["id"]
-        root.attrib.update({"class": "chart", "role": "img", "aria-label": title})
-        for parent in list(drawing.iter()):
-            notes = {note.get("class", ""): note for note in parent.findall("desc")}
-            if not notes:
-                continue
-            words = [notes[key].text or "" for key in ("x_label", "value") if key in notes]
-            for note in notes.values():
-                parent.remove(note)
-            SubElement(parent, "title").text = ": ".join(words)
-        return root
 
-    return clean
+def _path(line: Line, across: Callable[[float], float], up: Callable[[float], float]) -> str:
+    """A path's ``d``, interrupted where there is no value."""
+    parts, pen = [], "M"
+    for x, y in line:
+        if y is None:
+            pen = "M"
+        else:
+            parts.append(f"{pen}{across(x)} {up(y)}")
+            pen = "L"
+    return "".join(parts)
+
+
+def _scale(values: tuple[float, float], places: tuple[float, float]) -> Callable[[float], float]:
+    """The linear map that takes the ends of ``values`` to those of ``places``."""
+    span = (values[1] - values[0]) or 1.0
+
+    def place(value: float) -> float:
+        return _r(places[0] + (value - values[0]) / span * (places[1] - places[0]))
+
+    return place
 
 
 def _ticks(values: Iterable[float | None]) -> list[float]:
@@ -231,5 +256,14 @@ def _steps(numbers: Sequence[float]) -> list[float]:
     return [*inner, last] if inner[-1] != last else inner
 
 
-def _short(value: float) -> str:
-    return f"{value:g}"
+def _shortened(kind: str) -> str:
+    return kind if len(kind) <= LABEL else f"{kind[: LABEL - 1]}…"
+
+
+def _width(text: str, letter: float = _LETTER) -> float:
+    return FONT * letter * len(text)
+
+
+def _r(value: float) -> float:
+    """A tenth of a unit is less than anyone sees."""
+    return round(value, 1)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from typing import Any
 
-from kiln.report.result import METRICS, reading
+from kiln.report.result import METRICS, Accuracy, BuildResult
 
 #: Their inputs are the user's own data set and weights, or what was drawn or fetched instead.
 _TAKES_WHAT_WAS_BROUGHT = ("check", "import")
-
-Document = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,59 +33,57 @@ class Comparison:
     differences: tuple[Row, ...]
 
 
-def compare(left: Document, right: Document) -> Comparison:
-    """Put two builds side by side; raises RequestError for what is no whole build.json."""
-    with reading("the comparison"):
-        return Comparison(
-            left=f"{left['target']}/{left['name']}",
-            right=f"{right['target']}/{right['name']}",
-            figures=tuple(_figures(left, right)),
-            differences=tuple(_differences(left, right)),
-        )
+def compare(left: BuildResult, right: BuildResult) -> Comparison:
+    """Put two builds side by side."""
+    return Comparison(
+        left=f"{left.target}/{left.name}",
+        right=f"{right.target}/{right.name}",
+        figures=tuple(_figures(left, right)),
+        differences=tuple(_differences(left, right)),
+    )
 
 
-def _figures(left: Document, right: Document) -> Iterator[Row]:
-    verdicts = [_verdict(document) for document in (left, right)]
+def _figures(left: BuildResult, right: BuildResult) -> Iterator[Row]:
+    verdicts = [_verdict(build) for build in (left, right)]
     yield Row(name="firmware", left=verdicts[0], right=verdicts[1])
-    a, b = left["numbers"], right["numbers"]
-    for name, title in (("flash", "flash"), ("sram", "SRAM")):
-        yield _number(title, a[name]["used_kib"], b[name]["used_kib"], ",.1f", " KiB")
-    models = [numbers["performance_model"] for numbers in (a, b)]
+    a, b = left.numbers, right.numbers
+    yield _number("flash", a.flash.used_kib, b.flash.used_kib, ",.1f", " KiB")
+    yield _number("SRAM", a.sram.used_kib, b.sram.used_kib, ",.1f", " KiB")
+    models = [numbers.performance_model for numbers in (a, b)]
     alike = models[0] == models[1]
     why = "" if alike or None in models else f"not comparable: {models[0]} against {models[1]}"
-    yield _number("estimated", a["estimated_ms"], b["estimated_ms"], ".1f", " ms", why)
-    yield _number("cycles", a["cycles"], b["cycles"], ",d", "", why)
-    for place in ("npu", "cpu"):
-        one, two = (sum(each["operators"].get(place, {}).values()) for each in (a, b))
-        yield _number(f"operators on the {place.upper()}", one, two, "d", "")
-    same = _data(left) == _data(right)
+    yield _number("estimated", a.estimated_ms, b.estimated_ms, ".1f", " ms", why)
+    yield _number("cycles", a.cycles, b.cycles, ",d", "", why)
+    for processor in ("npu", "cpu"):
+        one, two = (sum(each.operators.get(processor, {}).values()) for each in (a, b))
+        yield _number(f"operators on the {processor.upper()}", one, two, "d", "")
+    same = _data_digest(left) == _data_digest(right)
     why = "" if same else "not comparable: measured on another data set"
-    yield from _accuracy(a["accuracy"], b["accuracy"], why)
+    yield from _accuracy(a.accuracy, b.accuracy, why)
 
 
-def _verdict(document: Document) -> str:
-    accepted = document["verdict"]["accepted"]
-    return f"{'' if accepted else 'NOT '}accepted by {document['board']['firmware']}"
+def _verdict(build: BuildResult) -> str:
+    return f"{'' if build.verdict.accepted else 'NOT '}accepted by {build.board.firmware}"
 
 
-def _data(document: Document) -> str:
+def _data_digest(build: BuildResult) -> str | None:
     """The digest of the data set that a build was trained and judged with."""
-    (check,) = (step for step in document["steps"] if step["name"] == "check")
-    return str(check["inputs"]["data"])
+    check = build.step("check")
+    return check.inputs.get("data") if check else None
 
 
-def _accuracy(left: Document, right: Document, why: str) -> Iterator[Row]:
+def _accuracy(left: Accuracy, right: Accuracy, why: str) -> Iterator[Row]:
     """mAP in points of a hundred; of the form that is deployed, and what quantising cost it."""
     for key, title in METRICS.items():
-        pair = [each["artifacts"].get("int8", {}).get(key) for each in (left, right)]
+        pair = [each.artifacts.get("int8", {}).get(key) for each in (left, right)]
         if pair != [None, None]:
             one, two = (None if value is None else 100 * value for value in pair)
             yield _number(f"{title}, int8", one, two, ".1f", "", why)
     for key, title in METRICS.items():
-        one, two = (each["drop"].get(key) for each in (left, right))
+        one, two = (each.drop.get(key) for each in (left, right))
         if (one, two) != (None, None):
             yield _number(f"{title}, lost to int8", one, two, ".1f", "", why)
-    yield _number("pictures judged", left["images"], right["images"], "d", "")
+    yield _number("images evaluated", left.images, right.images, "d", "")
 
 
 def _number(
@@ -102,10 +98,10 @@ def _number(
     return Row(name=name, left=shown[0], right=shown[1], change=change)
 
 
-def _differences(left: Document, right: Document) -> Iterator[Row]:
+def _differences(left: BuildResult, right: BuildResult) -> Iterator[Row]:
     """Settings, packages and brought inputs that are not the same, by the step they belong to."""
-    one, two = ({step["name"]: step for step in each["steps"]} for each in (left, right))
-    shared = one.keys() & two.keys()
+    one, two = ([step.name for step in each.steps] for each in (left, right))
+    shared = set(one) & set(two)
     a, b = _recipe(left, shared), _recipe(right, shared)
     for name in dict.fromkeys([*a, *b]):
         if a.get(name) != b.get(name):
@@ -116,19 +112,20 @@ def _differences(left: Document, right: Document) -> Iterator[Row]:
             yield Row(name=f"step {name}", left=words[0], right=words[1])
 
 
-def _recipe(document: Document, steps: Collection[str]) -> dict[str, Any]:
-    """What was decided for some of the steps. What `verify` asks for is the target's."""
-    recipe: dict[str, Any] = {"kiln": document["kiln"], "target": document["target"]}
-    for step in document["steps"]:
-        name, versions = step["name"], step["result"].get("versions", {})
-        if name not in steps or name == "verify":
+def _recipe(build: BuildResult, steps: Collection[str]) -> dict[str, Any]:
+    """What was decided for some of the steps. What `check-firmware` asks for is the target's."""
+    recipe: dict[str, Any] = {"kiln": build.kiln, "target": build.target}
+    for step in build.steps:
+        name = step.name
+        if name not in steps or name == "check-firmware":
             continue
-        recipe |= {f"{name}: {key}": value for key, value in step["params"].items()}
+        versions = step.result.versions
+        recipe |= {f"{name}: {key}": value for key, value in step.params.items()}
         recipe |= {f"{name}: version of {key}": value for key, value in versions.items()}
         if name in _TAKES_WHAT_WAS_BROUGHT:
-            recipe |= {f"{name}: {key}": digest[:12] for key, digest in step["inputs"].items()}
-    for name, environment in document["environments"].items():
-        recipe[f"{name} environment"] = environment["digest"][:12]
+            recipe |= {f"{name}: {key}": digest[:12] for key, digest in step.inputs.items()}
+    for environment, facts in build.environments.items():
+        recipe[f"{environment} environment"] = facts.digest[:12]
     return recipe
 
 

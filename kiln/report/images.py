@@ -1,4 +1,4 @@
-"""What is drawn over the pictures of the evaluation set: boxes, skeletons and scores."""
+"""What is drawn over the images of the evaluation set: boxes, skeletons and scores."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kiln.report.page import MODELS
+from stages.results.evaluate import Evidence, ReportImage
 
 #: Keypoints that a model itself holds for hidden are not drawn.
 VISIBLE = 0.5
-#: Height of the text in parts of the picture, and how wide a letter is in parts of that.
+#: Height of the text in parts of the image, and how wide a letter is in parts of that.
 FONT = 0.058
 WIDTH_OF_LETTER = 0.6
 
@@ -19,7 +20,7 @@ Point = tuple[float, float]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mark:
-    """One object in pixels of the picture; ``text`` stands at ``at``, anchored at ``anchor``."""
+    """One object in pixels of the image; ``text`` stands at ``at``, anchored at ``anchor``."""
 
     x: float
     y: float
@@ -33,8 +34,8 @@ class Mark:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A picture, what its labels say, and what each model finds in it, by the model's name."""
+class AnnotatedImage:
+    """An image, what its labels say, and what each model finds in it, by the model's name."""
 
     file: str
     size: int
@@ -44,23 +45,26 @@ class Picture:
     found: Mapping[str, Sequence[Mark]]
 
 
-def pictures(evidence: Mapping[str, Any]) -> list[Picture]:
-    """The pictures with their marks; boxes are [x1, y1, x2, y2], keypoints [x, y, visibility]."""
-    names, skeleton = evidence["names"], evidence["skeleton"]
+def annotated_images(evidence: Evidence) -> list[AnnotatedImage]:
+    """The images with their marks; boxes are [x1, y1, x2, y2], keypoints [x, y, visibility]."""
 
-    def marks(picture: Mapping[str, Any], kind: str) -> list[Mark]:
-        return [_mark(each, picture["size"], names, skeleton) for each in picture[kind]]
+    def marks(image: ReportImage, objects: Sequence[Mapping[str, Any]]) -> list[Mark]:
+        return [_mark(each, image.size, evidence.names, evidence.skeleton) for each in objects]
 
     return [
-        Picture(
-            file=picture["file"],
-            size=picture["size"],
-            image=picture["image"],
-            note=picture["note"],
-            truth=marks(picture, "truth"),
-            found={model: marks(picture, model) for model in MODELS if picture[model] is not None},
+        AnnotatedImage(
+            file=image.file,
+            size=image.size,
+            image=image.image,
+            note=image.note,
+            truth=marks(image, image.truth),
+            found={
+                model: marks(image, found)
+                for model in MODELS
+                if (found := getattr(image, model)) is not None
+            },
         )
-        for picture in evidence["pictures"]
+        for image in evidence.images
     ]
 
 
@@ -74,7 +78,7 @@ def _mark(
         if len(point) < 3 or point[2] >= VISIBLE
     }
     text, font = _text(found, names), FONT * size
-    # Above the box's top left corner, but never outside the picture.
+    # Above the box's top left corner, but never outside the image.
     over_the_edge = x1 + WIDTH_OF_LETTER * font * len(text) > size
     y = y1 - 0.3 * font if y1 > 1.3 * font else max(y1, 0.0) + 1.1 * font
     return Mark(

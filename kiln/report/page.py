@@ -1,57 +1,21 @@
-"""What the page shows, chosen from build.json and put in order."""
+"""What the page shows, chosen from a build's result and put in order."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from kiln.report.result import Usage
+from kiln.report.result import METRICS, Accuracy, BuildResult, Numbers, Usage
+from stages.results.compile import Layer
 
-#: Everything that the page reads, as it is in a build that gave none of it.
-_EMPTY: Mapping[str, Any] = {
-    "kiln": "",
-    "name": "",
-    "target": "",
-    "board": {"title": "", "description": "", "firmware": "", "source": "", "npu": None},
-    "imgsz": None,
-    "task": None,
-    "request": {},
-    "environments": {},
-    "steps": [],
-    "files": {},
-    "deployed": None,
-    "verdict": {"accepted": None, "forced": False, "checks": []},
-    "numbers": {
-        "flash": None,
-        "sram": None,
-        "estimated_ms": None,
-        "cycles": None,
-        "estimator": None,
-        "performance_model": None,
-        "operators": {},
-        "accuracy": {"images": 0, "artifacts": {}, "drop": {}},
-    },
-    "evidence": {
-        "pictures": [],
-        "precision_recall": {},
-        "names": [],
-        "skeleton": [],
-        "outputs": [],
-        "classes": [],
-        "operators": [],
-        "layers": [],
-        "curves": {},
-    },
-    "warnings": [],
-}
-
-#: The first one that was measured is the page's headline.
+_KINDS: Mapping[str, str] = {"pose": "Poses", "box": "Boxes"}
+#: Titles of metrics by their key, those of poses first: the first one that was measured is the
+#: page's headline.
 _METRICS: Mapping[str, str] = {
-    "pose/map50": "Poses, mAP50",
-    "pose/map50_95": "Poses, mAP50-95",
-    "box/map50": "Boxes, mAP50",
-    "box/map50_95": "Boxes, mAP50-95",
+    key: f"{plural}, {title.removeprefix(f'{kind} ')}"
+    for kind, plural in _KINDS.items()
+    for key, title in METRICS.items()
+    if key.startswith(f"{kind}/")
 }
 _ARTIFACTS: Mapping[str, str] = {
     "trained": "trained",
@@ -90,7 +54,7 @@ class Table:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Bar(Usage):
+class MemoryBar(Usage):
     """A memory's use as a bar with its limit marked; all widths in percent of the bar's length."""
 
     title: str
@@ -113,38 +77,22 @@ class Panel:
     """A small chart over the epochs: a title and a line for each name."""
 
     title: str
-    epochs: Sequence[int]
+    epochs: Sequence[float]
     lines: Mapping[str, Sequence[float | None]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Placed:
-    """How many operators of a kind run where."""
+    """How many operators of a kind run on which processor."""
 
     operator: str
     npu: int
     cpu: int
 
 
-def completed(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The document, and for everything that it leaves out or open what stands for none of it."""
-    return _filled(document, _EMPTY)
-
-
-def _filled(given: Mapping[str, Any], empty: Mapping[str, Any]) -> dict[str, Any]:
-    known = {}
-    for key, value in empty.items():
-        if isinstance(value, Mapping) and value:
-            known[key] = _filled(given.get(key) or {}, value)
-        else:
-            known[key] = value if given.get(key) is None else given[key]
-    return {**given, **known}
-
-
-def scores(build: Mapping[str, Any]) -> list[Score]:
+def scores(accuracy: Accuracy) -> list[Score]:
     """The measures that were taken, the task's own first."""
-    accuracy = build["numbers"]["accuracy"]
-    measured = accuracy["artifacts"]
+    measured = accuracy.artifacts
     before = next((name for name in ("float32", "onnx") if measured.get(name)), "float32")
     found = [
         Score(
@@ -154,16 +102,16 @@ def scores(build: Mapping[str, Any]) -> list[Score]:
                 for name in (before, "int8")
                 if metric in measured.get(name, {})
             },
-            drop=accuracy["drop"].get(metric),
+            drop=accuracy.drop.get(metric),
         )
         for metric, title in _METRICS.items()
     ]
     return [score for score in found if score.figures]
 
 
-def accuracy(build: Mapping[str, Any]) -> Table:
+def accuracy_table(accuracy: Accuracy) -> Table:
     """Every measure of every file that was measured, in the order in which the files were made."""
-    measured = build["numbers"]["accuracy"]["artifacts"]
+    measured = accuracy.artifacts
     files = [name for name in _ARTIFACTS if measured.get(name)]
     return Table(
         columns=[_ARTIFACTS[name] for name in files],
@@ -175,18 +123,17 @@ def accuracy(build: Mapping[str, Any]) -> Table:
     )
 
 
-def memory(build: Mapping[str, Any]) -> list[Bar]:
-    numbers = build["numbers"]
+def memory(numbers: Numbers) -> list[MemoryBar]:
+    """SRAM and flash against the board's limits."""
     return [
-        Bar(title=title, **numbers[name])
-        for name, title in (("sram", "SRAM"), ("flash", "Flash"))
-        if numbers[name]
+        MemoryBar(title=title, **dataclasses.asdict(usage))
+        for title, usage in (("SRAM", numbers.sram), ("Flash", numbers.flash))
     ]
 
 
-def panels(curves: Mapping[str, Sequence[Any]]) -> list[Panel]:
+def panels(curves: Mapping[str, Sequence[float | None]]) -> list[Panel]:
     """The curves that answer how good the training got, and whether it was learning."""
-    epochs = curves.get("epoch", [])
+    epochs = [epoch for epoch in curves.get("epoch", []) if epoch is not None]
     if len(epochs) < 2:
         return []
     wanted = [
@@ -207,21 +154,21 @@ def panels(curves: Mapping[str, Sequence[Any]]) -> list[Panel]:
     return [panel for panel in found if panel.lines]
 
 
-def kept_epoch(build: Mapping[str, Any]) -> int | None:
-    """The epoch whose weights the training kept."""
-    trained = (step["result"] for step in build["steps"] if step["name"] == "train")
-    return next((result.get("best_epoch") for result in trained), None)
+def kept_epoch(build: BuildResult) -> int | None:
+    """The epoch whose weights the training kept; None without a training."""
+    trained = build.step("train")
+    return trained.result.best_epoch if trained else None
 
 
-def slowest(operators: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def slowest(operators: Sequence[Layer]) -> list[Layer]:
     """The operators that take the most cycles; those without an estimate cannot be among them."""
-    known = [each for each in operators if each["cycles"]]
-    return sorted(known, key=lambda each: -int(each["cycles"]))[:SLOWEST]
+    known = [each for each in operators if each.cycles]
+    return sorted(known, key=lambda each: -(each.cycles or 0))[:SLOWEST]
 
 
 def placement(operators: Mapping[str, Mapping[str, int]]) -> list[Placed]:
     """Each kind of operator, those that are left on the CPU of a board with an NPU first."""
-    npu, cpu = operators.get("npu") or {}, operators.get("cpu") or {}
+    npu, cpu = operators.get("npu", {}), operators.get("cpu", {})
     rows = [
         Placed(operator=name, npu=npu.get(name, 0), cpu=cpu.get(name, 0))
         for name in npu.keys() | cpu.keys()

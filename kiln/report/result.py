@@ -1,20 +1,27 @@
-"""What a build gave: the one record that the console, build.json and every page are made from."""
+"""What a build gave: the one record that the terminal, build.json and every page are made from."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from kiln.errors import RequestError
+from kiln.plan.request import BuildRequest, Task
+from kiln.plan.schema import read_record
+from kiln.plan.steps import read_result
 from kiln.plan.targets import Target
+from stages.results.check_firmware import ArenaUsage, Check, CheckFirmwareResult, FlashUsage
+from stages.results.compile import Layer
+from stages.results.evaluate import ClassAccuracy, Evidence, OutputSnr
+from stages.results.layers import LayerSnr
 
-FORMAT = 2
+FORMAT = 3
+BUILD_FILE = "build.json"
 
-#: What is measured, in people's words.
+#: The accuracy metrics by their key in results, and how they are written.
 METRICS: Mapping[str, str] = {
     "box/map50": "box mAP50",
     "box/map50_95": "box mAP50-95",
@@ -24,50 +31,57 @@ METRICS: Mapping[str, str] = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class StepWarning:
+    """What a step, or the driver about a step, warned of, and what to do about it."""
+
+    step: str
+    message: str
+    hint: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """One step: its key, its inputs and outputs by digest, and what it said."""
+    """One step: its key, its inputs and outputs by digest, and what it gave.
+
+    ``result`` is the step's own record of ``stages.results``. ``seconds`` and ``facts`` are of the
+    host that ran it; a release leaves them out.
+    """
 
     name: str
     title: str
     key: str
-    reused: bool
-    seconds: float
+    seconds: float | None
     params: Mapping[str, Any]
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
-    result: Mapping[str, Any]
-    warnings: tuple[Mapping[str, str], ...]
+    result: Any
+    warnings: tuple[StepWarning, ...]
     facts: Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Whether the firmware takes the model; ``forced`` says that the user wants it all the same.
-
-    ``checks`` are those of the step `verify`: name, title, ok, figure, limit, help.
-    """
+    """Whether the firmware takes the model; ``forced`` says that the user keeps it anyway."""
 
     accepted: bool
     forced: bool
-    checks: tuple[Mapping[str, Any], ...]
+    checks: tuple[Check, ...]
 
     @staticmethod
-    def of(result: Mapping[str, Any], *, forced: bool) -> Verdict:
-        """What the step `verify` found."""
+    def of(result: CheckFirmwareResult, *, forced: bool) -> Verdict:
+        """What the step `check-firmware` found."""
         return Verdict(
-            accepted=bool(result["accepted"]),
-            forced=forced and not result["accepted"],
-            checks=tuple(result["checks"]),
+            accepted=result.accepted, forced=forced and not result.accepted, checks=result.checks
         )
 
     @property
     def refusals(self) -> list[str]:
         """A line for each check that failed: what, the figure, the limit, and what would help."""
         return [
-            f"{check['title']}: {check['figure']}, limit {check['limit']}"
-            + (f" ({check['help']})" if check["help"] else "")
+            f"{check.title}: {check.figure}, limit {check.limit}"
+            + (f" ({check.help})" if check.help else "")
             for check in self.checks
-            if not check["ok"]
+            if not check.ok
         ]
 
 
@@ -83,12 +97,22 @@ class Usage:
     def fits(self) -> bool:
         return self.used_kib <= self.limit_kib
 
+    @staticmethod
+    def of_flash(flash: FlashUsage) -> Usage:
+        """The file against the room in the flash."""
+        return Usage(used_kib=flash.used_kib, limit_kib=flash.limit_kib, source="file size")
+
+    @staticmethod
+    def of_arena(arena: ArenaUsage) -> Usage:
+        """The tensor arena, with what the interpreter itself needs."""
+        return Usage(used_kib=arena.used_kib, limit_kib=arena.limit_kib, source=arena.source)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """mAP, 0 to 1, of every form of the network on the same pictures; None if nothing is there.
+    """mAP, 0 to 1, of every form of the network on the same images; None if nothing is there.
 
-    ``trained`` is the trainer's own figure, on whole pictures and before raw heads; ``drop`` is
+    ``trained`` is the trainer's own figure, on whole images and before raw heads; ``drop`` is
     what quantising cost, in points.
     """
 
@@ -99,9 +123,10 @@ class Accuracy:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Numbers:
-    """The figures of a build; None where this target or request has none.
+    """The figures of a build; None if this target or request has none.
 
-    ``performance_model`` says which estimates of cycles may be compared with each other.
+    ``operators`` are counts by processor and type. ``performance_model`` says which estimates of
+    cycles may be compared with each other.
     """
 
     flash: Usage
@@ -115,88 +140,114 @@ class Numbers:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class BuildEvidence(Evidence):
+    """What the report shows beyond figures.
+
+    ``outputs`` and ``classes`` are those of the step `evaluate`, ``operators`` Vela's list,
+    ``layers`` those of the step `layers`; ``curves`` are columns of a training's figures, a value
+    an epoch, None for what is no number. Empty if the step did not run.
+    """
+
+    outputs: tuple[OutputSnr, ...]
+    classes: tuple[ClassAccuracy, ...]
+    operators: tuple[Layer, ...]
+    layers: tuple[LayerSnr, ...]
+    curves: Mapping[str, tuple[float | None, ...]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Board:
+    """What a reader needs to know of the board."""
+
+    title: str
+    description: str
+    firmware: str
+    source: str
+    npu: str | None
+
+    @staticmethod
+    def of(target: Target) -> Board:
+        """The board of a target."""
+        return Board(
+            title=target.title,
+            description=target.description,
+            firmware=target.firmware.name,
+            source=target.firmware.source,
+            npu=target.vela.accelerator if target.vela else None,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EnvironmentFacts:
+    """What defined a stage environment: sha256 (hex) of all of it and of its lock, base image."""
+
+    digest: str
+    base: str
+    lock_sha256: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ResultFile:
+    """A file of the result folder: sha256 (hex) and size in bytes."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class BuildResult:
-    """A finished build. ``files`` are by name in the result folder, sha256 and bytes."""
+    """A finished build: the content of build.json, which holds nothing else.
+
+    It says what made these files, not who asked for them this time. ``request`` has no paths of
+    this host: a file is named by its last part. ``files`` are by name in the result folder.
+    """
 
     kiln: str
     name: str
     target: str
-    board: Mapping[str, Any]
+    board: Board
     imgsz: int
-    task: str
-    request: Mapping[str, Any]
-    environments: Mapping[str, Mapping[str, str]]
+    task: Task
+    request: BuildRequest
+    environments: Mapping[str, EnvironmentFacts]
     steps: tuple[StepResult, ...]
-    files: Mapping[str, tuple[str, int]]
+    files: Mapping[str, ResultFile]
     deployed: str
     verdict: Verdict
     numbers: Numbers
-    evidence: Mapping[str, Any]
-    warnings: tuple[Mapping[str, str], ...]
+    evidence: BuildEvidence
+    warnings: tuple[StepWarning, ...]
 
     @property
-    def did_nothing(self) -> bool:
-        return all(step.reused for step in self.steps)
+    def deployed_file(self) -> ResultFile:
+        """The file that goes onto the board."""
+        return self.files[self.deployed]
+
+    def step(self, name: str) -> StepResult | None:
+        """One step by its name; None if the build had no such step."""
+        return next((step for step in self.steps if step.name == name), None)
 
     def document(self) -> dict[str, Any]:
-        """The content of build.json: what made these files, not who asked for them this time."""
-        document = {"format": FORMAT, **dataclasses.asdict(self)}
-        for step in document["steps"]:
-            del step["reused"]
-        return document
+        """The content of build.json."""
+        return {"format": FORMAT, **dataclasses.asdict(self)}
+
+    @staticmethod
+    def read(document: Mapping[str, Any], where: str) -> BuildResult:
+        """The record that a build.json holds; raises RequestError if it is none."""
+        table = {key: value for key, value in document.items() if key != "format"}
+        result = read_record(BuildResult, table, where)
+        typed = [
+            dataclasses.replace(step, result=read_result(step.name, step.result, where))
+            for step in result.steps
+        ]
+        if result.deployed not in result.files:
+            raise RequestError(f"{where} names no file that goes onto the board")
+        return dataclasses.replace(result, steps=tuple(typed))
 
 
-def board_of(target: Target) -> dict[str, Any]:
-    """What a reader needs to know of the board."""
-    return {
-        "title": target.title,
-        "description": target.description,
-        "firmware": target.firmware.name,
-        "source": target.firmware.source,
-        "npu": target.vela.accelerator if target.vela else None,
-    }
-
-
-def flash_of(verified: Mapping[str, Any]) -> Usage:
-    """The file against the room in the flash."""
-    return Usage(source="file size", **verified["flash"])
-
-
-def sram_of(verified: Mapping[str, Any]) -> Usage:
-    """The tensor arena, with what the interpreter itself needs."""
-    return Usage(**{key: verified["arena"][key] for key in ("used_kib", "limit_kib", "source")})
-
-
-def numbers_of(steps: Mapping[str, StepResult]) -> Numbers:
-    """Collect the figures of a build from what its steps said."""
-    compiled = steps["compile"].result if "compile" in steps else {}
-    verified = steps["verify"].result
-    return Numbers(
-        flash=flash_of(verified),
-        sram=sram_of(verified),
-        estimated_ms=compiled.get("inference_ms"),
-        cycles=compiled.get("cycles"),
-        estimator=compiled.get("estimator"),
-        performance_model=compiled.get("performance_model"),
-        operators=compiled.get("operators") or {"cpu": steps["quantize"].result["operators"]},
-        accuracy=_accuracy(steps),
-    )
-
-
-def _accuracy(steps: Mapping[str, StepResult]) -> Accuracy:
-    judged = steps["evaluate"].result
-    trained = steps["train"].result.get("metrics", {}) if "train" in steps else {}
-    artifacts = {"trained": trained} if trained else {}
-    return Accuracy(
-        images=judged["images"],
-        artifacts={**artifacts, **judged["artifacts"]},
-        drop=judged["drop"],
-    )
-
-
-def load_build(path: Path) -> dict[str, Any]:
+def load_build(path: Path) -> BuildResult:
     """Read build.json, or that of a result folder; raises RequestError if it is none."""
-    file = path / "build.json" if path.is_dir() else path
+    file = path / BUILD_FILE if path.is_dir() else path
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -205,24 +256,17 @@ def load_build(path: Path) -> dict[str, Any]:
         ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise RequestError(
-            f"{file} cannot be read: {error}", hint="the same build command writes it anew"
+            f"{file} cannot be read: {error}", hint="the same build command writes it again"
         ) from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise RequestError(
             f"{file} was not written by this version of Kiln",
-            hint="build it again; what is in the store is not made anew",
+            hint="build it again; what is in the store is not made again",
         )
-    return document
-
-
-@contextlib.contextmanager
-def reading(what: str) -> Iterator[None]:
-    """Raise RequestError if ``what``, made of a build.json, fails for what stands in it."""
     try:
-        yield
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        return BuildResult.read(document, BUILD_FILE)
+    except RequestError as error:
         raise RequestError(
-            f"{what} cannot be made: a build.json was changed since Kiln wrote it "
-            f"({type(error).__name__}: {error})",
-            hint="the build command writes it anew",
+            f"{file} was changed since Kiln wrote it: {error.message}",
+            hint="the same build command writes it again",
         ) from error

@@ -206,7 +206,7 @@ def evidence(findings: Findings) -> Evidence:
     evaluation, sides = findings.evaluation, findings.sides
     kinds = next(iter(findings.precision.values()))
     return Evidence(
-        pictures=_report_images(findings),
+        images=_report_images(findings),
         precision_recall={
             kind: {side: findings.precision[name][kind].curve for side, name in sides.items()}
             for kind in kinds

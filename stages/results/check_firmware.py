@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from stages.results.dataset import Task
+from stages.results.host import OF_HOST
 from stages.results.tensors import Tensor
 
 Kind = Literal["vela", "int8", "float32", "mixed"]
@@ -92,7 +93,7 @@ class InterpreterTrial:
     images: int
     equal: bool | None
     arena_bytes: int
-    seconds: float
+    seconds: float | None = dataclasses.field(metadata=OF_HOST)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from stages.results.host import OF_HOST
+
 #: Whether an average precision is over boxes or over keypoints.
 Kind = Literal["box", "pose"]
 #: Figures of accuracy, and what people call them.
@@ -50,7 +52,7 @@ class EvaluateResult:
     drop: Mapping[str, float]
     classes: tuple[ClassAccuracy, ...]
     outputs: tuple[OutputSnr, ...]
-    seconds: Mapping[str, float]
+    seconds: Mapping[str, float] | None = dataclasses.field(metadata=OF_HOST)
     score_threshold: float
     iou_threshold: float
     versions: Mapping[str, str]
@@ -81,7 +83,7 @@ class Evidence:
     ``precision_recall``: by kind and model, points [recall, precision] at an IoU or OKS of 0.5.
     """
 
-    pictures: tuple[ReportImage, ...]
+    images: tuple[ReportImage, ...]
     precision_recall: Mapping[Kind, Mapping[str, tuple[tuple[float, ...], ...]]]
     names: tuple[str, ...]
     skeleton: tuple[tuple[int, ...], ...]

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
+from stages.results.host import OF_HOST
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Device:
@@ -28,9 +30,9 @@ class TrainResult:
     metrics: Mapping[str, float]
     epochs_run: int
     best_epoch: int
-    device: Device
+    device: Device | None = dataclasses.field(metadata=OF_HOST)
     reproducible: bool
     why_not: str | None
-    resumed_from: int | None
+    resumed_from: int | None = dataclasses.field(metadata=OF_HOST)
     tensors_taken_over: tuple[int, ...] | None
     versions: Mapping[str, str]

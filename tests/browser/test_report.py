@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Page, ViewportSize
 
 from kiln.report.render import render
 from tests.support import build_documents
+from tests.support.build_documents import built
 
 PHONE, LARGER_PHONE, DESK = (
     ViewportSize(width=width, height=height)
@@ -81,7 +82,7 @@ def opened(browser: Browser, tmp_path: Path) -> Iterator[Open]:
         build: dict[str, Any], window: ViewportSize = DESK, *, dark: bool = False
     ) -> Opened:
         file = tmp_path / "report.html"
-        file.write_text(render(build), encoding="utf-8")
+        file.write_text(render(built(build)), encoding="utf-8")
         report = Opened(browser, file, window, dark)
         contexts.append(report.context)
         return report
@@ -117,7 +118,7 @@ def test_long_names_do_not_widen_the_page(opened: Open, window: ViewportSize) ->
     build["evidence"]["outputs"][0]["name"] = long
     slowest = max(build["evidence"]["operators"], key=lambda each: int(each["cycles"]))
     slowest |= {"name": long, "operator": long}
-    build["evidence"]["pictures"][0]["file"] = long
+    build["evidence"]["images"][0]["file"] = long
     report = opened(build, window)
     assert report.page.evaluate("document.documentElement.scrollWidth") == window["width"]
     assert report.page.evaluate(CUT) == []
@@ -153,7 +154,7 @@ def test_a_forced_build_is_red_at_every_height(
         (".banner", "backgroundColor"),
         ("body", "borderLeftColor"),
         (".memory:not(.over) .filled", "backgroundColor"),
-        (".chart .rect", "fill"),
+        (".chart .bar", "fill"),
         (".deployed .note", "color"),
     ):
         red, green, blue = report.colour(selector, property)
@@ -222,7 +223,7 @@ def test_a_hostile_name_runs_nothing_and_loads_nothing(opened: Open) -> None:
         "</script><img src='http://localhost:9/x' onerror='alert(1)'><script>alert(2)</script>"
     )
     build["name"] = build["board"]["title"] = hostile
-    build["evidence"]["pictures"][0]["file"] = hostile
+    build["evidence"]["images"][0]["file"] = hostile
     build["evidence"]["operators"][0]["name"] = hostile
     build["warnings"][0]["message"] = hostile
     report = opened(build, PHONE)
@@ -234,7 +235,7 @@ def test_a_hostile_name_runs_nothing_and_loads_nothing(opened: Open) -> None:
 
 def test_a_picture_that_is_elsewhere_is_not_fetched(opened: Open) -> None:
     build = build_documents.pose()
-    build["evidence"]["pictures"][1]["image"] = "http://localhost:9/picture.jpg"
+    build["evidence"]["images"][1]["image"] = "http://localhost:9/picture.jpg"
     report = opened(build)
     assert set(report.refused) == {"csp"}
     assert all("Content Security Policy" in complaint for complaint in report.complaints)

@@ -43,18 +43,18 @@ GIVES: Mapping[str, tuple[str, ...]] = {
     "demo": ("data/data.yaml", "data/images/a.png", "data/images/b.png"),
     "check": ("dataset.json",),
     "train": ("weights.safetensors", "curves.csv"),
-    "pictures": ("calibration.npy", "evaluation/truth.json"),
+    "images": ("calibration.npy", "evaluation/truth.json"),
     "onnx": ("model.onnx",),
     "quantize": ("float32.tflite", "int8.tflite"),
     "compile": ("vela.tflite", "layers.json"),
-    "verify": ("log.txt",),
+    "check-firmware": ("log.txt",),
     "evaluate": ("evidence.json",),
 }
 #: What the driver itself reads of them.
 CONTENTS: Mapping[str, bytes] = {
     "curves.csv": b"epoch,box/map50\n1,0.25\n2,0.5\n",
     "layers.json": b"[]",
-    "evidence.json": b'{"pictures": [], "precision_recall": {}, "names": [], "skeleton": []}',
+    "evidence.json": b'{"images": [], "precision_recall": {}, "names": [], "skeleton": []}',
 }
 _CHECK = Check(
     name="arena", title="tensor arena", figure="294 KiB", limit="1110 KiB", help="", ok=True
@@ -80,7 +80,7 @@ RESULTS: Mapping[str, Record] = {
         tensors_taken_over=None,
         versions=_VERSIONS,
     ),
-    "pictures": ImagesResult(calibration=2, evaluation=2, objects=2, versions=_VERSIONS),
+    "images": ImagesResult(calibration=2, evaluation=2, objects=2, versions=_VERSIONS),
     "onnx": OnnxResult(**_NETWORK, outputs=(), opset=13, macs=1, versions=_VERSIONS),
     "quantize": QuantizeResult(
         inputs=(),
@@ -104,7 +104,7 @@ RESULTS: Mapping[str, Record] = {
         accelerator="ethos-u55-64",
         versions=_VERSIONS,
     ),
-    "verify": CheckFirmwareResult(
+    "check-firmware": CheckFirmwareResult(
         accepted=True,
         checks=(_CHECK,),
         model=ModelDescription(

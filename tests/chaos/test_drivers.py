@@ -79,7 +79,7 @@ def test_what_one_reads_another_makes_again(victim: Victim) -> None:
             victim.let_go()
             assert ended(two).code == 0
         assert ended(one).code == 0
-    assert sorted(_started(victim)) == sorted([*STEPS, "pictures"])
+    assert sorted(_started(victim)) == sorted([*STEPS, "images"])
     victim.is_whole()
 
 

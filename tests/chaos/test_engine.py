@@ -30,9 +30,10 @@ from tests.chaos.bench import (
     reads_up_to,
 )
 from tests.chaos.damage import flip_unseen, forget, outputs_of
-from tests.executors.test_docker_engines import Engine, _clear
 from tests.support.checkout import ROOT
-from tests.support.docker_bench import PREFIX, engine_or_skip, one_pin, remove_all
+from tests.support.docker_bench import PREFIX, engine_or_skip, remove_all
+from tests.support.docker_engine import Engine, clear
+from tests.support.executor_bench import one_pin
 from tests.support.user import User
 
 pytestmark = pytest.mark.skipif(not ALL, reason="make chaos runs this: images take a minute")
@@ -67,16 +68,11 @@ def engine(
         engine.start()
         try:
             maker.types("images")
-            names = [tag for image in client.images.list() for tag in image.tags if PREFIX in tag]
-            saved = Path(folder) / "images.tar"
-            base = "kiln-base:bookworm"
-            subprocess.run(["docker", "save", "-o", saved, base, *names], check=True)
-            subprocess.run(["docker", "-H", engine.address, "load", "-qi", saved], check=True)
-            saved.unlink()
+            engine.take(client, (PREFIX, "kiln-base:"))
             yield engine
         finally:
             engine.stop()
-            _clear(Path(folder))
+            clear(Path(folder))
             remove_all(client)
             client.close()
 
@@ -135,9 +131,9 @@ class Guest(Victim):
         with self.client() as client:
             image = next(tag for each in client.images.list() for tag in each.tags if "vela" in tag)
             mount = Mount("/kiln", f"{PREFIX}inputs")
-            porter = client.containers.create(image, mounts=[mount])
-            porter.put_archive("/kiln", stream.getvalue())
-            porter.remove()
+            upload = client.containers.create(image, mounts=[mount])
+            upload.put_archive("/kiln", stream.getvalue())
+            upload.remove()
 
     def left(self) -> list[str]:
         """Containers and volumes of jobs."""

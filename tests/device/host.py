@@ -58,13 +58,17 @@ class Host:
         return frame
 
     def ask(self, command: str) -> dict[str, Any]:
-        """The first frame that is no event after a command."""
+        """The reply to a command, or what is logged of an unknown one.
+
+        Events go by, and so does the reply to nobody that the firmware sends when it starts.
+        """
+        name = command.removeprefix("AT+").removeprefix("at+").partition("=")[0].upper()
         self.write(command.encode("ascii") + b"\r")
-        while (frame := self.frame())["type"] == 1:
+        while (frame := self.frame())["type"] != 2 and (frame["type"], frame["name"]) != (0, name):
             pass
         return frame
 
-    def enter_loader(self) -> None:
+    def enter_bootloader(self) -> None:
         """As a person does: press the key now and then until the menu is there."""
         while MENU not in self._left:
             self.write(b"1")

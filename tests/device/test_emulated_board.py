@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import binascii
 import os
+import threading
 import time
 from typing import Any
 
@@ -11,19 +12,18 @@ import pytest
 
 from kiln.emulator.board import EmulatedBoard
 from kiln.emulator.faults import Faults, Noise, random_faults
-from kiln.emulator.firmware import Camera
+from kiln.emulator.firmware import Camera, Firmware
 from kiln.emulator.flash import MODELS_ADDRESS
 from tests.device.conftest import MakeBoard, OpenLine
 from tests.device.host import packet, preamble
-from tests.support.eyes import GREY_JPEG, FixedEye
+from tests.support.emulated_models import GREY_JPEG, FixedModel
 
 MODEL = b"\x1c\0\0\0TFL3"
-BAUD = 921_600
 
 
 def flashed_board(make: MakeBoard, **settings: Any) -> EmulatedBoard:
     """A board with a model, whose firmware has found it."""
-    board = make(FixedEye(), **settings)
+    board = make(FixedModel(), **settings)
     board.flash[MODELS_ADDRESS : MODELS_ADDRESS + len(MODEL)] = MODEL
     board.reset()
     board.wait_until(lambda board: board.mode == "firmware")
@@ -44,6 +44,37 @@ def test_the_firmware_answers(emulated_board: MakeBoard, line: OpenLine) -> None
     unknown = host.ask("AT+COFFEE")
     assert (unknown["type"], unknown["code"]) == (2, 5)
     assert host.ask("AT+INVOKE=1")["type"] == 2
+
+
+def test_what_the_firmware_says_when_it_starts_answers_no_command(
+    emulated_board: MakeBoard, line: OpenLine
+) -> None:
+    """A host that took any reply for the next one would be told that INVOKE succeeded."""
+    board = flashed_board(emulated_board, boot_s=0.05)
+    host = line(board)
+    started = board.boot_count
+    board.reset()
+    board.wait_until(lambda board: board.boot_count > started)
+    assert host.ask("AT+INVOKE=1,0,1")["data"]["algorithm"]["type"] == 5
+
+
+def test_a_board_is_never_seen_in_the_middle_of_a_step(
+    emulated_board: MakeBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starting = threading.Event()
+    start = Firmware.start
+
+    def slowly(self: Firmware) -> None:
+        starting.set()
+        time.sleep(0.1)
+        start(self)
+
+    board = emulated_board(boot_s=0.05)
+    monkeypatch.setattr(Firmware, "start", slowly)
+    board.reset()
+    assert starting.wait(5)
+    board.wait_until(lambda board: board.mode == "firmware")
+    assert board.boot_count == 2
 
 
 def test_info_outlives_a_reset_and_a_new_model(emulated_board: MakeBoard, line: OpenLine) -> None:
@@ -126,7 +157,7 @@ def test_only_what_differs_is_reported_if_so_asked(
     assert host.frame()["data"]["count"] == 1
     assert host.is_quiet(0.1)
     host.ask("AT+TSCORE=20")
-    assert host.frame()["data"]["count"] > 5
+    assert host.frame()["data"]["count"] > 1
 
 
 def test_a_host_that_does_not_read_holds_up_the_camera_and_loses_nothing(
@@ -140,42 +171,21 @@ def test_a_host_that_does_not_read_holds_up_the_camera_and_loses_nothing(
     assert [host.frame()["data"]["count"] for _ in range(200)] == list(range(1, 201))
 
 
-def test_frames_come_at_the_pace_of_the_camera(emulated_board: MakeBoard, line: OpenLine) -> None:
-    board = flashed_board(emulated_board, camera=Camera(fps=50))
-    host = line(board)
-    host.ask("AT+INVOKE=-1,0,0")
-    host.frame()
-    started = time.monotonic()
-    for _ in range(50):
-        host.frame()
-    assert time.monotonic() - started == pytest.approx(1.0, rel=0.05)
-
-
-def test_bytes_come_at_the_pace_of_the_wire(emulated_board: MakeBoard, line: OpenLine) -> None:
-    board = flashed_board(emulated_board, camera=Camera(fps=1000), baud=BAUD)
-    host = line(board)
-    host.ask("AT+INVOKE=-1,0,1")
-    host.frame()
-    started, count = time.monotonic(), 0
-    while count < BAUD / 10:
-        count += len(host.until(b"\n"))
-    assert time.monotonic() - started == pytest.approx(10 * count / BAUD, rel=0.03)
-
-
-def test_bytes_to_the_board_take_the_time_of_the_wire(
+def test_nothing_arrives_before_the_wire_can_have_carried_it(
     emulated_board: MakeBoard, line: OpenLine
 ) -> None:
+    """How close it comes to that time, scripts/bench_flash.py measures."""
     board = emulated_board(baud=19_200)
     host = line(board)
-    question = "AT+" + "X" * 1900 + "\r"
+    question = "AT+" + "X" * 300 + "\r"
     started = time.monotonic()
     host.write(question.encode("ascii"))
     host.until(b"Unknown")
     wire = 10 * (len(question) + len('\r{"type": 2, "name": "AT", "code": 5, "data": "Unknown'))
-    assert time.monotonic() - started == pytest.approx(wire / 19_200, rel=0.03)
+    assert time.monotonic() - started >= 0.99 * wire / 19_200
 
 
-@pytest.mark.parametrize("kind", ["drop", "double", "corrupt"])
+@pytest.mark.parametrize("kind", ["drop", "duplicate", "corrupt"])
 def test_noise_on_the_line_spoils_some_frames(
     emulated_board: MakeBoard, line: OpenLine, kind: str
 ) -> None:
@@ -194,7 +204,7 @@ def test_noise_on_the_line_spoils_some_frames(
     other.write(b"AT+NAME?\r")
     expected = other.until(b'"Grove Vision AI V2"')
     assert received != expected
-    longer = {"drop": -1, "double": 1, "corrupt": 0}[kind]
+    longer = {"drop": -1, "duplicate": 1, "corrupt": 0}[kind]
     assert (len(received) > len(expected)) - (len(received) < len(expected)) == longer
 
 
@@ -207,7 +217,7 @@ def test_a_board_that_hangs_says_nothing_until_it_is_reset(
         host.write(b"AT+ID?\r" * 2)
     board.wait_until(lambda board: board.mode == "silent")
     assert len(board.commands) == 71
-    host.enter_loader()
+    host.enter_bootloader()
 
 
 def test_an_unplugged_board_loses_its_port_and_gets_it_back(
@@ -215,7 +225,7 @@ def test_an_unplugged_board_loses_its_port_and_gets_it_back(
 ) -> None:
     board = emulated_board(faults=Faults(unplug_after=300))
     host = line(board)
-    host.enter_loader()
+    host.enter_bootloader()
     host.write(packet(1, preamble(MODELS_ADDRESS)) * 3)
     board.wait_until(lambda board: board.mode == "unplugged")
     assert not os.path.lexists(board.port)
@@ -229,7 +239,7 @@ def test_an_unplugged_board_loses_its_port_and_gets_it_back(
 def test_a_board_may_restart_by_itself(emulated_board: MakeBoard, line: OpenLine) -> None:
     board = emulated_board(faults=Faults(reboot_after=400, boot_noise=50), boot_s=0.05)
     host = line(board)
-    host.enter_loader()
+    host.enter_bootloader()
     host.announce(MODELS_ADDRESS)
     host.write(b"".join(packet(number, MODEL[:128]) for number in (1, 2, 3)))
     assert host.frame()["name"] == "INIT@STAT?"

@@ -17,7 +17,7 @@ from kiln.emulator.board import EmulatedBoard
 from kiln.emulator.faults import Faults
 from tests.support import build_documents
 from tests.support.checkout import ROOT
-from tests.support.eyes import FixedEye
+from tests.support.emulated_models import FixedModel
 
 ADDRESS = 0x400000
 
@@ -60,7 +60,7 @@ def _run(folder: Path, *arguments: str | Path, **variables: str) -> tuple[int, s
 def test_a_build_is_written_and_recorded(tmp_path: Path) -> None:
     result, model = _result(tmp_path)
     with EmulatedBoard(boot_s=0.1) as board:
-        code, out, err = _run(tmp_path, result, "--no-prove", KILN_PORT=board.port)
+        code, out, err = _run(tmp_path, result, "--no-check", KILN_PORT=board.port)
         assert code == 0, err
         assert bytes(board.flash[ADDRESS : ADDRESS + len(model)]) == model
     assert "wrote 19.5 KiB" in out
@@ -73,7 +73,7 @@ def test_an_address_of_ones_own(tmp_path: Path) -> None:
     result, model = _result(tmp_path)
     with EmulatedBoard(boot_s=0.1) as board:
         variables = {"KILN_PORT": board.port, "KILN_ADDRESS": "0x800000"}
-        assert _run(tmp_path, result, "--no-prove", **variables)[0] == 0
+        assert _run(tmp_path, result, "--no-check", **variables)[0] == 0
         assert bytes(board.flash[0x800000 : 0x800000 + len(model)]) == model
         assert board.flash[ADDRESS] == 0xFF
 
@@ -85,7 +85,7 @@ def test_a_bare_file_is_written_by_force_without_being_inspected(tmp_path: Path)
         code, _out, err = _run(tmp_path, file, "--force", "--port", board.port)
         assert code == 0, err
         assert bytes(board.flash[ADDRESS : ADDRESS + 17]) == file.read_bytes()
-    assert "it is not proved" in err
+    assert "not checked on the board" in err
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_what_is_refused_says_so(
 def test_a_failure_has_an_exit_code_of_its_own(tmp_path: Path) -> None:
     result, _model = _result(tmp_path)
     with EmulatedBoard(boot_s=0.1, faults=Faults(flash_full=3000)) as board:
-        code, _out, err = _run(tmp_path, result, "--no-prove", "--port", board.port)
+        code, _out, err = _run(tmp_path, result, "--no-check", "--port", board.port)
     assert code == 18
     assert "after 2 of 20 kB" in err
     assert "takes another attempt" in err
@@ -120,33 +120,33 @@ def test_a_failure_has_an_exit_code_of_its_own(tmp_path: Path) -> None:
 def test_ctrl_c_in_the_middle_says_what_the_board_holds(tmp_path: Path) -> None:
     result, model = _result(tmp_path)
     with EmulatedBoard(boot_s=0.1, baud=57_600) as board:
-        with _command(tmp_path, result, "--no-prove", "--port", board.port) as process:
+        with _command(tmp_path, result, "--no-check", "--port", board.port) as process:
             board.wait_until(lambda board: any(each.bytes > 2000 for each in board.transfers))
             process.send_signal(signal.SIGINT)
             _out, err = process.communicate(timeout=60)
         assert process.returncode == 130
         assert "half a model" in err
         assert "takes another attempt" in err
-        code, _out, err = _run(tmp_path, result, "--no-prove", "--port", board.port)
+        code, _out, err = _run(tmp_path, result, "--no-check", "--port", board.port)
         assert code == 0, err
         assert bytes(board.flash[ADDRESS : ADDRESS + len(model)]) == model
 
 
-def test_the_board_then_proves_what_it_runs(tmp_path: Path) -> None:
+def test_the_board_is_then_checked(tmp_path: Path) -> None:
     result, model = _result(tmp_path)
-    with EmulatedBoard(FixedEye(), boot_s=0.1) as board:
+    with EmulatedBoard(FixedModel(), boot_s=0.1) as board:
         code, out, err = _run(tmp_path, result, KILN_PORT=board.port)
         assert code == 0, out + err
         assert "AT+RST" not in "".join(board.commands)
     assert "labels on the board: of the model" in out
     assert "measured on board, 83.8 estimated" in out
-    proof = json.loads((result / "board.json").read_text(encoding="utf-8"))
-    assert proof["sha256"] == hashlib.sha256(model).hexdigest()
+    record = json.loads((result / "board.json").read_text(encoding="utf-8"))
+    assert record["sha256"] == hashlib.sha256(model).hexdigest()
     assert "measured on board" in (result / "report.html").read_text(encoding="utf-8")
 
 
-class _Blind(FixedEye):
-    def recognises(self, memory: memoryview) -> bool:
+class _Blind(FixedModel):
+    def matches(self, memory: memoryview) -> bool:
         del memory
         return False
 

@@ -34,10 +34,10 @@ def tool(tmp_path_factory: pytest.TempPathFactory) -> Esptool:
     home = tmp_path_factory.mktemp("home")
     said: list[str] = []
     paths = Paths(root=ROOT, home=home, results=home / "build")
-    made = Esptool.made(paths, said.append)
+    made = Esptool.prepare(paths, said.append)
     assert "making an environment for esptool" in said[0]
     said.clear()
-    assert Esptool.made(paths, said.append) == made
+    assert Esptool.prepare(paths, said.append) == made
     assert said == []
     return made
 

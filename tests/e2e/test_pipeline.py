@@ -55,7 +55,7 @@ def test_demo_build_then_nothing_then_another_board(user: User) -> None:
     assert "accepted by SSCMA-Micro 1.0.x" in out
     explained = json.loads(user.types("explain", "--json", *TINY, "--quant", "per-channel")[0])
     would_run = [look["step"] for look in explained["grove-v2"] if look["runs"]]
-    assert would_run == ["quantize", "compile", "verify", "evaluate"]
+    assert would_run == ["quantize", "compile", "check-firmware", "evaluate"]
 
     user.types("clean")
     assert "nothing to do" in user.types("build", *TINY)[1]
@@ -77,8 +77,8 @@ def test_own_detection_weights_and_data_for_every_board(
     builds = user.builds("--target", "all", "--weights", "best.safetensors")
     assert [build["target"] for build in builds] == ["grove-v2", "xiao-esp32s3"]
     steps = [step["name"] for step in builds[0]["steps"]]
-    made = ["check", "import", "pictures", "onnx", "quantize", "compile"]
-    assert steps == [*made, "verify", "evaluate"]
+    made = ["check", "import", "images", "onnx", "quantize", "compile"]
+    assert steps == [*made, "check-firmware", "evaluate"]
     assert builds[0]["steps"][1]["result"]["nc"] == 5
     int8 = "best-64_full_integer_quant.tflite"
     assert builds[0]["files"][int8] == builds[1]["files"][int8]

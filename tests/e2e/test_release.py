@@ -164,7 +164,7 @@ def test_it_names_the_step_since_which_a_file_differs_and_the_tensor(
     path = unpacked / "provenance.json"
     statement = json.loads(path.read_text("utf-8"))
     steps = statement["predicate"]["buildDefinition"]["internalParameters"]["steps"]
-    (pictures,) = (step for step in steps if step["name"] == "pictures")
+    (pictures,) = (step for step in steps if step["name"] == "images")
     pictures["params"]["calibration"] = 3
     path.write_text(json.dumps(statement), encoding="utf-8")
     bundle = _packed(unpacked)
@@ -312,7 +312,7 @@ def test_code_of_others_runs_only_if_somebody_vouches_for_it(maker: User, unpack
     bundle = _packed(unpacked)
     brings = _from(maker, *BRINGS)
     _out, err = maker.types("verify", str(bundle), *brings, code=2)
-    assert "runs its own code, which is not that of this checkout" in err
+    assert "runs its own code, which is not that of this Kiln" in err
     assert not canary.exists()
     maker.types("verify", str(bundle), *brings, "--trust-bundle", code=7)
     assert canary.exists()

@@ -6,21 +6,17 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import docker
 import pytest
 
 from kiln.errors import EnvironmentBroken
 from kiln.executors.docker.compose import load_names
-from kiln.executors.docker.executor import BuildNetwork, DockerExecutor
-from kiln.executors.environments import ENVIRONMENT_NAMES, load_environment
+from kiln.executors.environments import ENVIRONMENT_NAMES
 from kiln.executors.protocol import STEP_VARIABLES
-from kiln.plan.targets import load_target
 from tests.support.checkout import ROOT
-from tests.support.docker_bench import engine_or_skip, make_bench, remove_all
+from tests.support.docker_bench import DockerBench
 
 COMPOSE = Path(sys.executable).with_name("docker-compose")
 
@@ -81,16 +77,7 @@ def test_a_file_without_names_is_a_sentence(tmp_path: Path, text: str) -> None:
         load_names(tmp_path)
 
 
-@pytest.fixture
-def client() -> Iterator[docker.DockerClient]:
-    client = engine_or_skip()
-    yield client
-    client.close()
-
-
-def test_a_person_runs_a_step_by_hand(client: docker.DockerClient, tmp_path: Path) -> None:
-    bench = make_bench(tmp_path / "checkout", client)
-    bench.executor().prepare([bench.environment], print)
+def test_a_person_runs_a_step_by_hand(docker_bench: DockerBench, tmp_path: Path) -> None:
     job = tmp_path / "job"
     job.mkdir()
     body = "import os\n(job.out / 'file').write_text('made')\nresult = {'uid': os.getuid()}"
@@ -98,32 +85,8 @@ def test_a_person_runs_a_step_by_hand(client: docker.DockerClient, tmp_path: Pat
     (job / "job.json").write_text(json.dumps(document), encoding="utf-8")
     user = f"{os.getuid()}:{os.getgid()}"
     command = ("run", "--rm", "-T", "--user", user, "--volume", f"{job}:/job")
-    done = compose(bench.root, *command, "vela", "stages.vela.probe")
-    remove_all(client)
+    done = compose(docker_bench.root, *command, "vela", "stages.vela.probe")
     assert done.returncode == 0, done.stderr
     last = json.loads(done.stdout.splitlines()[-1])
-    assert (last["event"], last["result"]) == ("finished", {"value": {"uid": os.getuid()}})
+    assert (last["event"], last["result"]) == ("finished", {"uid": os.getuid()})
     assert (job / "out" / "file").read_text(encoding="utf-8") == "made"
-
-
-@pytest.mark.usefixtures("client")
-def test_a_real_step_runs_by_hand(tmp_path: Path) -> None:
-    network = BuildNetwork.from_environment(os.environ)
-    DockerExecutor(root=ROOT, logs=tmp_path, network=network).prepare(
-        [load_environment(ROOT, "vela")], print
-    )
-    (tmp_path / "job" / "in").mkdir(parents=True)
-    (tmp_path / "job" / "in" / "int8.tflite").write_bytes(b"no model")
-    params = {
-        **load_target(ROOT / "targets", "grove-v2").compilation(192),
-        "ini": {},
-        "memory_mode": "none",
-    }
-    document = {"contract": 1, "step": "compile", "params": params}
-    (tmp_path / "job" / "job.json").write_text(json.dumps(document), encoding="utf-8")
-    user = f"{os.getuid()}:{os.getgid()}"
-    command = ("run", "--rm", "-T", "--user", user, "--volume", f"{tmp_path}/job:/job")
-    done = compose(ROOT, *command, "vela", "stages.vela.compile")
-    assert done.returncode == 3, done.stderr
-    last = json.loads(done.stdout.splitlines()[-1])
-    assert (last["event"], last["kind"]) == ("failed", "request")

@@ -6,10 +6,6 @@ import contextlib
 import gc
 import json
 import os
-import shlex
-import shutil
-import signal
-import socket
 import socketserver
 import subprocess
 import sys
@@ -28,140 +24,50 @@ import pytest
 from kiln.errors import EngineError
 from kiln.executors.docker.clean import clean_engine
 from kiln.executors.docker.executor import engine_status
+from kiln.executors.events import Progress, StepEvent
 from tests.support.checkout import ROOT
-from tests.support.docker_bench import PREFIX, Bench, engine_or_skip, make_bench, remove_all
+from tests.support.docker_bench import PREFIX, DockerBench
+from tests.support.docker_engine import Engine, clear, own_engine_or_skip
 from tests.support.fixtures import Recorder, tree
-
-_START_S = 60.0
-
-
-class Engine:
-    """A dockerd that shares nothing with the host's own, and can be killed."""
-
-    def __init__(self, folder: Path, hidden: tuple[Path, ...] = ()) -> None:
-        self.address = f"unix://{folder}/engine.sock"
-        self._folder = folder
-        self._hidden = hidden
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Run it in namespaces of its own, lest it take the host's bridge away; wait for it."""
-        covers = [f"mount -t tmpfs none {shlex.quote(str(path))}" for path in self._hidden]
-        command = [
-            *("dockerd", "--host", self.address, "--pidfile", f"{self._folder}/pid"),
-            *("--data-root", f"{self._folder}/data", "--exec-root", f"{self._folder}/exec"),
-            *("--bridge", "none", "--iptables=false", "--ip-forward=false", "--ip-masq=false"),
-        ]
-        script = " && ".join([*covers, f"exec {shlex.join(command)}"])
-        with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                ["unshare", "--mount", "--net", "sh", "-c", script], stdout=log, stderr=log
-            )
-        deadline = time.monotonic() + _START_S
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail((self._folder / "log").read_text(errors="replace")[-2000:])
-            time.sleep(0.2)
-
-    def kill(self) -> None:
-        """Pull the plug: the daemon goes first, without a word to anybody, then all that ran.
-
-        What it keeps under /run goes too, as when a machine starts again.
-        """
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait()
-        _clear(self._folder)
-        shutil.rmtree(self._folder / "exec")
-        (self._folder / "pid").unlink()
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait()
-
-    def _answers(self) -> bool:
-        """Whether it serves: it listens long before that."""
-        with socket.socket(socket.AF_UNIX) as probe:
-            if probe.connect_ex(self.address.removeprefix("unix://")) != 0:
-                return False
-        try:
-            with contextlib.closing(docker.DockerClient(self.address, timeout=60)) as client:
-                return bool(client.ping())
-        except docker.errors.DockerException:
-            return False
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """The probing step's image, in the engine of the host."""
-    client = engine_or_skip()
-    missing = [tool for tool in ("dockerd", "unshare") if not shutil.which(tool)]
-    if os.geteuid() != 0 or missing:
-        reason = f"an engine of one's own takes root and {', '.join(missing) or 'nothing else'}"
-        if os.environ.get("CI"):
-            pytest.fail(reason, pytrace=False)
-        pytest.skip(reason)
-    bench = make_bench(tmp_path_factory.mktemp("checkout"), client)
-    bench.executor().prepare([bench.environment], print)
-    yield bench
-    remove_all(client)
-    client.close()
-
-
-@pytest.fixture
-def engine(built: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    """An engine that has the image, and is the one that the driver finds.
+def own_engine(docker_bench: DockerBench) -> Iterator[Engine]:
+    """An engine that has the probing step's image, and the base that it is recognised by.
 
     It sees neither the checkout nor the folders of the driver and its tests.
     """
-    hidden = (ROOT, built.root, Path(tempfile.gettempdir()))
+    own_engine_or_skip()
+    hidden = (ROOT, docker_bench.root, Path(tempfile.gettempdir()))
     # Outside of what is hidden from it.
     with tempfile.TemporaryDirectory(dir="/var/lib", prefix="kiln-test-") as folder:
         engine = Engine(Path(folder), tuple(path for path in hidden if path.is_dir()))
         engine.start()
         try:
-            _copy_image(built, engine)
-            monkeypatch.setenv("DOCKER_HOST", engine.address)
+            engine.take(docker_bench.client, (PREFIX, "kiln-base:"))
             yield engine
         finally:
             engine.stop()
-            _clear(Path(folder))
+            clear(Path(folder))
 
 
-def _copy_image(built: Bench, engine: Engine) -> None:
-    """Give an engine the image, and the base that it is recognised by."""
-    with contextlib.closing(docker.DockerClient(engine.address, timeout=300)) as client:
-        for image in built.client.images.list():
-            names = [tag for tag in image.tags if tag.startswith((PREFIX, "kiln-base:"))]
-            if names:
-                client.images.load(b"".join(image.save(named=names[0])))
+@pytest.fixture
+def engine(own_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """The engine that the driver finds."""
+    monkeypatch.setenv("DOCKER_HOST", own_engine.address)
+    return own_engine
 
 
-def _clear(folder: Path) -> None:
-    """End and unmount what a killed engine has left."""
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if str(folder).encode() in (process / "cmdline").read_bytes():
-                # Containers are their children.
-                children = (process / "task" / process.name / "children").read_text().split()
-                for pid in (*children, process.name):
-                    os.kill(int(pid), signal.SIGKILL)
-    for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()[::-1]:
-        if (place := line.split()[1]).startswith(str(folder)):
-            subprocess.run(["umount", "--lazy", place], check=False)
+@pytest.fixture
+def there(docker_bench: DockerBench, engine: Engine) -> Iterator[DockerBench]:
+    """The bench, over that engine."""
+    with contextlib.closing(docker.DockerClient(engine.address)) as client:
+        yield docker_bench.over(client)
 
 
-def bench_of(built: Bench, engine: Engine) -> Bench:
-    return Bench(root=built.root, client=docker.DockerClient(engine.address))
-
-
-def test_an_engine_that_cannot_see_the_drivers_files(
-    built: Bench, engine: Engine, tmp_path: Path
-) -> None:
+def test_an_engine_that_cannot_see_the_drivers_files(there: DockerBench, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
-    (tmp_path / "images" / "a.txt").write_text("picture", encoding="utf-8")
-    there = bench_of(built, engine)
+    (tmp_path / "images" / "a.txt").write_text("image", encoding="utf-8")
     # It really is blind: mounting the folder shows an empty one.
     volumes = {str(tmp_path): {"bind": "/mnt", "mode": "ro"}}
     image = next(tag for tag in _tags(there) if ":environment-" not in tag)
@@ -176,14 +82,51 @@ def test_an_engine_that_cannot_see_the_drivers_files(
         """,
         inputs={"data": tree(tmp_path)},
     )
-    assert there.executor().run(step, Recorder()).code == 0
-    assert (step.out / "data" / "images" / "a.txt").read_text(encoding="utf-8") == "picture"
+    assert there.run(step).code == 0
+    assert (step.out / "data" / "images" / "a.txt").read_text(encoding="utf-8") == "image"
     assert {path.stat().st_uid for path in step.out.rglob("*")} == {os.getuid()}
-    assert there.is_clear_of(step.key)
-    there.client.close()
+    assert there.left(step.key) == []
+
+
+def _tags(bench: DockerBench) -> list[str]:
+    return [tag for image in bench.client.images.list(f"{PREFIX}vela") for tag in image.tags]
+
+
+# The SDK does not close a socket on which nobody answers.
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_an_engine_that_dies_is_told_and_its_successor_goes_on(
+    there: DockerBench, engine: Engine
+) -> None:
+    step = there.step(
+        """
+        import time
+        started = not list(job.state.iterdir())
+        (job.state / "checkpoint").touch()
+        events.progress(1, 2, "epochs")
+        if started:
+            time.sleep(60)
+        """,
+        resumable=True,
+    )
+
+    class PullsThePlug(Recorder):
+        def __call__(self, event: StepEvent) -> None:
+            super().__call__(event)
+            if isinstance(event, Progress):
+                engine.kill()
+
+    started = time.monotonic()
+    with pytest.raises(EngineError, match="engine went away when it was to tell how probe ended"):
+        there.run(step, PullsThePlug())
+    assert time.monotonic() - started < 20
+    gc.collect()
+    engine.start()
+    assert there.run(step).code == 0
+    assert there.left(step.key) == []
 
 
 def test_clean_takes_what_is_kilns_and_nothing_else(engine: Engine) -> None:
+    """The last of the tests that use the engine of their own: its images go."""
     with contextlib.closing(docker.DockerClient(engine.address)) as client:
         ours = client.volumes.create("kiln-state-of-something", labels={"org.kiln": "job"})
         client.volumes.create("somebody-elses")
@@ -194,45 +137,6 @@ def test_clean_takes_what_is_kilns_and_nothing_else(engine: Engine) -> None:
         assert client.images.list(f"{PREFIX}vela")
         clean_engine(images=True)
         assert not client.images.list(f"{PREFIX}vela")
-
-
-def _tags(bench: Bench) -> list[str]:
-    return [tag for image in bench.client.images.list(f"{PREFIX}vela") for tag in image.tags]
-
-
-# The SDK does not close a socket on which nobody answers.
-@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-def test_an_engine_that_dies_is_told_and_its_successor_goes_on(
-    built: Bench, engine: Engine
-) -> None:
-    there = bench_of(built, engine)
-    step = there.step(
-        """
-        import time
-        started = not list(job.state.iterdir())
-        (job.state / "checkpoint").touch()
-        events.emit("artifact")
-        if started:
-            time.sleep(60)
-        """,
-        resumable=True,
-    )
-
-    class PullsThePlug(Recorder):
-        def event(self, event: Mapping[str, Any]) -> None:
-            super().event(event)
-            if event["event"] == "artifact":
-                engine.kill()
-
-    started = time.monotonic()
-    with pytest.raises(EngineError, match="engine went away when it was to tell how probe ended"):
-        there.executor().run(step, PullsThePlug())
-    assert time.monotonic() - started < 20
-    gc.collect()
-    engine.start()
-    assert there.executor().run(step, Recorder()).code == 0
-    assert there.is_clear_of(step.key)
-    there.client.close()
 
 
 def test_no_engine_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ class Desk:
         target = load_target(ROOT / "targets", board)
         params = {**target.contract(task, 192), **changes}
         inputs = {"model.tflite": model, **({"reference.npz": reference} if reference else {})}
-        trial = self.run_step("check_firmware", params, inputs).expect_success()
+        trial = self.run_step("check-firmware", params, inputs).expect_success()
         result: CheckFirmwareResult = trial.result
         for check in result.checks:
             assert check.title, check
@@ -334,7 +334,7 @@ def test_what_is_no_model(run_step: RunStep, nets: dict[str, Path], tmp_path: Pa
     for words, content in cases.items():
         (tmp_path / "model.tflite").write_bytes(content)
         failure = run_step(
-            "check_firmware", params, {"model.tflite": tmp_path / "model.tflite"}
+            "check-firmware", params, {"model.tflite": tmp_path / "model.tflite"}
         ).failure
         assert failure is not None
         assert (failure["kind"], words in failure["message"]) == ("model", True), failure
@@ -346,7 +346,7 @@ def test_a_reference_is_of_the_model_at_hand(
 ) -> None:
     params = load_target(ROOT / "targets", "xiao-esp32s3").contract("pose", 64)
     inputs = {"model.tflite": nets["pose"], "reference.npz": desk.refer(nets["detect"])}
-    failure = run_step("check_firmware", params, inputs).failure
+    failure = run_step("check-firmware", params, inputs).failure
     assert failure is not None
     assert "not of this model" in failure["message"]
 

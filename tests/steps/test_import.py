@@ -151,7 +151,7 @@ def checkpoints(
 def take(run_step: RunStep) -> Import:
     def take(path: Path, *, task: str = "pose", trust: bool = False) -> Trial:
         name = "weights.safetensors" if path.suffix == ".safetensors" else "weights.pt"
-        return run_step("import_weights", {"task": task, "trust": trust}, {name: path})
+        return run_step("import", {"task": task, "trust": trust}, {name: path})
 
     return take
 

@@ -1,13 +1,26 @@
-"""Documents of the form of build.json, format 2, as builds of several kinds give them."""
+"""Documents of the form of build.json, as builds of several kinds give them.
+
+Tests change them and read them with ``built``, as Kiln reads what it wrote: a document that no
+build could give is refused.
+"""
 
 from __future__ import annotations
 
 import base64
+import dataclasses
+import json
 import math
 import struct
 import zlib
 from collections.abc import Mapping
 from typing import Any
+
+from kiln.plan.request import BuildRequest
+from kiln.report.result import FORMAT, BuildResult
+from stages.results.compile import CompileResult, Operators
+from stages.results.demo import DemoResult
+from stages.results.quantize import FileSizes, QuantizeResult
+from stages.results.train import Device, TrainResult
 
 SIZE = 192
 SKELETON = [[0, 1], [0, 2], [1, 2]]
@@ -15,10 +28,15 @@ NPU = "ethos-u55-64"
 _OUTPUTS = ("box8", "score8", "box16", "score16", "box32", "score32", "keypoints")
 
 
+def built(document: Mapping[str, Any]) -> BuildResult:
+    """The build that a document is of; raises RequestError if it is of none."""
+    return BuildResult.read(document, "build.json")
+
+
 def pose() -> dict[str, Any]:
     """A pose model that was trained here and that a board with an NPU takes."""
     return {
-        "format": 2,
+        "format": FORMAT,
         "kiln": "0.1.0",
         "name": "yolov8n-pose-demo-192",
         "target": "grove-v2",
@@ -31,7 +49,7 @@ def pose() -> dict[str, Any]:
         },
         "imgsz": SIZE,
         "task": "pose",
-        "request": {"target": "grove-v2", "data": None, "train": {"epochs": None, "seed": 0}},
+        "request": dataclasses.asdict(BuildRequest()),
         "environments": {
             name: {
                 "digest": digit * 64,
@@ -42,9 +60,12 @@ def pose() -> dict[str, Any]:
         },
         "steps": _steps(),
         "files": {
-            "yolov8n-pose-demo-192_float32.tflite": ["f" * 64, 13225888],
-            "yolov8n-pose-demo-192_full_integer_quant.tflite": ["8" * 64, 3387848],
-            "yolov8n-pose-demo-192_full_integer_quant_vela.tflite": ["b" * 64, 3137360],
+            f"yolov8n-pose-demo-192_{form}.tflite": {"sha256": digit * 64, "bytes": size}
+            for form, digit, size in (
+                ("float32", "f", 13225888),
+                ("full_integer_quant", "8", 3387848),
+                ("full_integer_quant_vela", "b", 3137360),
+            )
         },
         "deployed": "yolov8n-pose-demo-192_full_integer_quant_vela.tflite",
         "verdict": {"accepted": True, "forced": False, "checks": _checks()},
@@ -99,7 +120,7 @@ def without_npu() -> dict[str, Any]:
 
 
 def detection() -> dict[str, Any]:
-    """A detection model of three classes, one of them not among the pictures."""
+    """A detection model of three classes, one of them not among the images."""
     build = pose()
     build |= {"name": "shapes", "task": "detect"}
     accuracy = build["numbers"]["accuracy"]
@@ -115,13 +136,13 @@ def detection() -> dict[str, Any]:
         {"name": "square", "objects": 40, "float32": 0.61, "int8": 0.6},
         {"name": "star", "objects": 0, "float32": None, "int8": None},
     ]
-    for picture in evidence["pictures"]:
-        for found in (*picture["truth"], *picture["float32"], *picture["int8"]):
+    for image in evidence["images"]:
+        for found in (*image["truth"], *image["float32"], *image["int8"]):
             found["keypoints"] = None
     return build
 
 
-def picture_data(shade: int, size: int = SIZE) -> str:
+def image_data(shade: int, size: int = SIZE) -> str:
     """The address of a PNG that runs from dark to light."""
     row = b"\0" + bytes(value for x in range(size) for value in (shade, x * 255 // size, 120))
     header = struct.pack(">IIBBBBB", size, size, 8, 2, 0, 0, 0)
@@ -188,7 +209,7 @@ def _evidence() -> dict[str, Any]:
     cycles = [1000 + 997 * number % 40_000 for number in range(192)]
     kinds = [*["CONV_2D"] * 80, *["LOGISTIC"] * 71, *["CONCATENATION"] * 41]
     return {
-        "pictures": [_picture(number) for number in range(3)],
+        "images": [_image(number) for number in range(3)],
         "precision_recall": {kind: {"float32": curve, "int8": lower} for kind in ("box", "pose")},
         "names": ["person"],
         "skeleton": SKELETON,
@@ -224,8 +245,8 @@ def _evidence() -> dict[str, Any]:
     }
 
 
-def _picture(number: int) -> dict[str, Any]:
-    """A person at the left; the first picture has one more at the top right, with a low score."""
+def _image(number: int) -> dict[str, Any]:
+    """A person at the left; the first image has one more at the top right, with a low score."""
     person = {
         "class": 0,
         "box": [20, 30, 90, 180],
@@ -236,7 +257,7 @@ def _picture(number: int) -> dict[str, Any]:
     return {
         "file": f"0000{number}.jpg",
         "size": SIZE,
-        "image": picture_data(60 * number),
+        "image": image_data(60 * number),
         "truth": [person],
         "float32": [found, *([corner] if number == 0 else [])],
         "int8": [found],
@@ -246,34 +267,67 @@ def _picture(number: int) -> dict[str, Any]:
 
 def _steps() -> list[Mapping[str, Any]]:
     vela = {"System_Config.My_Sys_Cfg": {"core_clock": "400e6", "axi0_port": "Sram"}}
+    counts = {"train": 256, "val": 48}
+    demo = DemoResult(
+        task="pose", names=("person",), images=counts, objects=counts, versions={"numpy": "2.2.6"}
+    )
+    train = TrainResult(
+        metrics={"pose/map50": 0.9784},
+        epochs_run=14,
+        best_epoch=13,
+        device=Device(name="a processor", kind="cpu"),
+        reproducible=True,
+        why_not=None,
+        resumed_from=None,
+        tensors_taken_over=None,
+        versions={"torch": "2.14.1"},
+    )
+    quantize = QuantizeResult(
+        inputs=(),
+        outputs=(),
+        operators={"CONV_2D": 80},
+        bytes=FileSizes(float32=13225888, int8=3387848),
+        calibration_images=48,
+        granularity="mixed",
+        per_channel_layers=(),
+        versions={"onnx2tf": "1.17.5"},
+    )
+    compiled = CompileResult(
+        sram_kib=292.9,
+        flash_kib=3063.8,
+        cycles=33512928,
+        inference_ms=83.78232,
+        operators=Operators(npu={"CONV_2D": 80}, cpu={}),
+        cpu_operators=(),
+        estimator="Vela 4.5.0",
+        performance_model="Vela 3-4",
+        accelerator=NPU,
+        versions={"ethos-u-vela": "4.5.0"},
+    )
     return [
-        _step("demo", "draw the demo data set", {"task": "pose", "train": 256}, seconds=7.469),
-        _step(
+        step("demo", "draw the demo data set", demo, {"task": "pose", "train": 256}, 7.469),
+        step(
             "train",
             "train",
+            train,
             {"model": "yolov8n", "epochs": 14, "overrides": {"optimizer": "AdamW"}},
-            seconds=206.984,
-            result={"best_epoch": 13, "versions": {"torch": "2.14.1"}},
+            206.984,
         ),
-        _step("quantize", "quantise to int8", {"per_channel": False}, seconds=15.878),
-        _step(
+        step("quantize", "quantise to int8", quantize, {"granularity": "mixed"}, 15.878),
+        step(
             "compile",
             f"compile for {NPU}",
+            compiled,
             {"accelerator": NPU, "ini": vela, "arguments": []},
-            seconds=5.0,
-            result={"versions": {"ethos-u-vela": "4.5.0"}},
+            5.0,
         ),
     ]
 
 
-def _step(
-    name: str,
-    title: str,
-    params: Mapping[str, Any],
-    *,
-    seconds: float,
-    result: Mapping[str, Any] | None = None,
+def step(
+    name: str, title: str, result: Any, params: Mapping[str, Any], seconds: float
 ) -> Mapping[str, Any]:
+    """One step of a build, with what it gave."""
     return {
         "name": name,
         "title": title,
@@ -282,7 +336,7 @@ def _step(
         "params": params,
         "inputs": {},
         "outputs": {},
-        "result": result or {},
+        "result": json.loads(json.dumps(dataclasses.asdict(result))),
         "warnings": [],
         "facts": {"executor": "local", "python": "3.11.7", "peak_memory_mib": 57},
     }

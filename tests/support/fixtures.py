@@ -1,4 +1,4 @@
-"""Runs real steps in real environments, and a tiny chain of them that tests share."""
+"""Real steps in real environments, and a tiny build whose results tests share."""
 
 from __future__ import annotations
 
@@ -14,49 +14,35 @@ import pytest
 
 from kiln.errors import EnvironmentBroken
 from kiln.executors.environments import ENVIRONMENT_NAMES, EnvironmentName, load_environment
-from kiln.executors.local import LocalExecutor
+from kiln.executors.events import Finished, LogLine, StepEvent
 from kiln.executors.protocol import StepRun
+from kiln.plan.request import Task
+from kiln.plan.steps import read_result
 from kiln.store.tree import File, Tree, hash_file, tree_of
-from stages.contract import Record, from_json
-from stages.results.check import CheckResult
-from stages.results.check_firmware import CheckFirmwareResult
-from stages.results.compile import CompileResult
-from stages.results.demo import DemoResult
-from stages.results.difference import DifferenceResult
-from stages.results.emulator_frames import EmulatorFramesResult
-from stages.results.evaluate import EvaluateResult
-from stages.results.fetch import FetchResult
-from stages.results.images import ImagesResult
-from stages.results.import_weights import ImportResult
-from stages.results.layers import LayersResult
-from stages.results.onnx import OnnxResult
-from stages.results.quantize import QuantizeResult
-from stages.results.reference import ReferenceResult
-from stages.results.tflm_outputs import TflmOutputsResult
-from stages.results.train import TrainResult
 from tests.support.checkout import HOME, ROOT
+from tests.support.forking import ForkingExecutor
+from tests.support.shared_results import IMGSZ, SharedResults
 from tests.support.user import User
 
-#: By the module of a step, its environment and the class of its result.
-STEPS: Mapping[str, tuple[EnvironmentName, type[Record]]] = {
-    "demo": ("train", DemoResult),
-    "fetch": ("train", FetchResult),
-    "check": ("train", CheckResult),
-    "import_weights": ("train", ImportResult),
-    "train": ("train", TrainResult),
-    "images": ("train", ImagesResult),
-    "onnx": ("train", OnnxResult),
-    "quantize": ("export", QuantizeResult),
-    "compile": ("vela", CompileResult),
-    "reference": ("export", ReferenceResult),
-    "check_firmware": ("vela", CheckFirmwareResult),
-    "evaluate": ("export", EvaluateResult),
-    "layers": ("export", LayersResult),
-    "difference": ("export", DifferenceResult),
-    "tflm_outputs": ("vela", TflmOutputsResult),
-    "emulator_frames": ("export", EmulatorFramesResult),
+#: Step: its environment and module.
+STEPS: Mapping[str, tuple[EnvironmentName, str]] = {
+    "demo": ("train", "demo"),
+    "fetch": ("train", "fetch"),
+    "check": ("train", "check"),
+    "import": ("train", "import_weights"),
+    "train": ("train", "train"),
+    "images": ("train", "images"),
+    "onnx": ("train", "onnx"),
+    "quantize": ("export", "quantize"),
+    "compile": ("vela", "compile"),
+    "reference": ("export", "reference"),
+    "check-firmware": ("vela", "check_firmware"),
+    "evaluate": ("export", "evaluate"),
+    "layers": ("export", "layers"),
+    "difference": ("export", "difference"),
+    "tflm-outputs": ("vela", "tflm_outputs"),
+    "emulator-frames": ("export", "emulator_frames"),
 }
-IMGSZ = 64
 #: A training that is over in seconds; its task is the test's.
 TINY: Mapping[str, Any] = {
     "model": "yolov8n",
@@ -74,7 +60,7 @@ TINY: Mapping[str, Any] = {
 class Trial:
     """How a step ended: exit code, all events, its result or failure, warnings, out/ and log."""
 
-    record: type[Record]
+    step: str
     code: int
     events: list[dict[str, Any]]
     out: Path
@@ -84,7 +70,7 @@ class Trial:
     def result(self) -> Any:
         """The step's own record of its result."""
         finished = next(e for e in self.events if e["event"] == "finished")
-        return from_json(self.record, finished["result"])
+        return read_result(self.step, finished["result"], f"the step {self.step}")
 
     @property
     def failure(self) -> dict[str, Any] | None:
@@ -106,21 +92,31 @@ class Trial:
         return self
 
 
+EnvPython = Callable[[EnvironmentName], Path]
 RunStep = Callable[[str, Mapping[str, Any], Mapping[str, Path]], Trial]
+#: Environment, code, arguments; ``given`` on stdin. What the code prints.
+RunScript = Callable[..., str]
 
 
-@dataclasses.dataclass
 class Recorder:
-    """A listener that keeps what it hears."""
+    """An observer of a step that keeps what it hears."""
 
-    events: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    lines: list[str] = dataclasses.field(default_factory=list)
+    def __init__(self) -> None:
+        self.events: list[StepEvent] = []
+        self.lines: list[str] = []
 
-    def event(self, event: Mapping[str, Any]) -> None:
-        self.events.append(dict(event))
+    def __call__(self, event: StepEvent) -> None:
+        if isinstance(event, LogLine):
+            self.lines.append(event.text)
+        else:
+            self.events.append(event)
 
-    def log(self, line: str) -> None:
-        self.lines.append(line)
+    @property
+    def result(self) -> Any:
+        """What the step gave as its result; fails the test if it did not finish."""
+        last = self.events[-1] if self.events else None
+        assert isinstance(last, Finished), [*self.events, *self.lines]
+        return last.result
 
 
 def tree(path: Path) -> Tree:
@@ -147,29 +143,31 @@ def one_cpu() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def local_executor(tmp_path_factory: pytest.TempPathFactory) -> LocalExecutor:
-    return LocalExecutor(root=ROOT, home=HOME, logs=tmp_path_factory.mktemp("logs"))
+def executor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkingExecutor]:
+    executor = ForkingExecutor(home=HOME, folder=tmp_path_factory.mktemp("executor"))
+    yield executor
+    executor.stop()
 
 
 @pytest.fixture(scope="session")
-def env_python(local_executor: LocalExecutor) -> Callable[[EnvironmentName], Path]:
+def env_python(executor: ForkingExecutor) -> EnvPython:
     """The interpreter of an environment by its name; makes the environment if it is missing."""
 
     def python(name: EnvironmentName) -> Path:
         environment = load_environment(ROOT, name)
         try:
-            local_executor.prepare([environment], print)
+            executor.prepare([environment], print)
         except EnvironmentBroken as error:
             if os.environ.get("CI"):
                 raise
             pytest.skip(f"no {name} environment: {error}")
-        return local_executor.python(environment)
+        return executor.python(environment)
 
     return python
 
 
 @pytest.fixture(scope="session")
-def environments(env_python: Callable[[EnvironmentName], Path]) -> Path:
+def environments(env_python: EnvPython) -> Path:
     """The stage environments, all made."""
     for name in ENVIRONMENT_NAMES:
         env_python(name)
@@ -177,122 +175,120 @@ def environments(env_python: Callable[[EnvironmentName], Path]) -> Path:
 
 
 @pytest.fixture
-def user(tmp_path: Path, environments: Path) -> User:
-    return User(tmp_path, environments)
+def user(tmp_path: Path) -> User:
+    """Somebody whose commands run no step."""
+    return User(tmp_path)
+
+
+@pytest.fixture
+def builder(user: User, environments: Path) -> User:
+    """Somebody whose commands run steps."""
+    assert environments.is_dir()
+    return user
 
 
 @pytest.fixture(scope="session")
-def run_step(
-    local_executor: LocalExecutor,
-    env_python: Callable[[EnvironmentName], Path],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> RunStep:
-    """Run one step on files or folders of this host."""
+def run_script(executor: ForkingExecutor, env_python: EnvPython) -> RunScript:
+    """Run code in an environment; see ``ForkingExecutor.run_script``."""
 
-    def run(step: str, params: Mapping[str, Any], inputs: Mapping[str, Path]) -> Trial:
-        environment, record = STEPS[step]
-        env_python(environment)
-        out = tmp_path_factory.mktemp(step)
-        recorder = Recorder()
-        ended = local_executor.run(
-            StepRun(
-                key=f"test-{uuid.uuid4().hex}",
-                step=step,
-                module=f"stages.{environment}.{step}",
-                environment=load_environment(ROOT, environment),
-                params=params,
-                inputs={name: tree(path) for name, path in inputs.items()},
-                out=out,
-                network=step == "fetch",
-            ),
-            recorder,
-        )
-        return Trial(
-            record=record, code=ended.code, events=recorder.events, out=out, log=recorder.lines
-        )
+    def run(name: EnvironmentName, code: str, *arguments: str | Path, given: str = "") -> str:
+        env_python(name)
+        return executor.run_script(name, code, *arguments, given=given)
 
     return run
 
 
 @pytest.fixture(scope="session")
-def pose_data(run_step: RunStep) -> Path:
-    return _data(run_step, "pose")
+def run_step(
+    executor: ForkingExecutor, env_python: EnvPython, tmp_path_factory: pytest.TempPathFactory
+) -> RunStep:
+    """Run one step on files or folders of this host."""
+
+    def run(step: str, params: Mapping[str, Any], inputs: Mapping[str, Path]) -> Trial:
+        environment, module = STEPS[step]
+        env_python(environment)
+        out = tmp_path_factory.mktemp(step)
+        recorder = Recorder()
+        job = StepRun(
+            key=f"test-{uuid.uuid4().hex}",
+            step=step,
+            module=f"stages.{environment}.{module}",
+            environment=load_environment(ROOT, environment),
+            params=params,
+            inputs={name: tree(path) for name, path in inputs.items()},
+            out=out,
+            network=step == "fetch",
+        )
+        with executor.run(job, recorder) as ended:
+            events = [_document(event) for event in recorder.events]
+            return Trial(step=step, code=ended.code, events=events, out=out, log=recorder.lines)
+
+    return run
+
+
+def _document(event: StepEvent) -> dict[str, Any]:
+    """An event as the step wrote it."""
+    return {"event": type(event).__name__.lower(), **dataclasses.asdict(event)}
 
 
 @pytest.fixture(scope="session")
-def detect_data(run_step: RunStep) -> Path:
-    return _data(run_step, "detect")
+def shared(executor: ForkingExecutor, env_python: EnvPython) -> SharedResults:
+    return SharedResults(executor, env_python)
 
 
 @pytest.fixture(scope="session")
-def pose_weights(run_step: RunStep, pose_data: Path) -> Path:
-    return _weights(run_step, "pose", pose_data)
+def pose_data(shared: SharedResults, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _data(shared, "pose", tmp_path_factory.mktemp("pose"))
 
 
 @pytest.fixture(scope="session")
-def detect_weights(run_step: RunStep, detect_data: Path) -> Path:
-    return _weights(run_step, "detect", detect_data)
+def detect_data(shared: SharedResults, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _data(shared, "detect", tmp_path_factory.mktemp("detect"))
 
 
 @pytest.fixture(scope="session")
-def pose_onnx(run_step: RunStep, pose_weights: Path) -> Path:
-    return _onnx(run_step, pose_weights)
+def pose_weights(shared: SharedResults) -> Path:
+    return shared.out("pose", "train")
 
 
 @pytest.fixture(scope="session")
-def detect_onnx(run_step: RunStep, detect_weights: Path) -> Path:
-    return _onnx(run_step, detect_weights)
+def detect_weights(shared: SharedResults) -> Path:
+    return shared.out("detect", "train")
 
 
 @pytest.fixture(scope="session")
-def pose_images(run_step: RunStep, pose_data: Path) -> Path:
-    return _images(run_step, pose_data)
+def pose_onnx(shared: SharedResults) -> Path:
+    return shared.out("pose", "onnx")
 
 
 @pytest.fixture(scope="session")
-def detect_images(run_step: RunStep, detect_data: Path) -> Path:
-    return _images(run_step, detect_data)
+def detect_onnx(shared: SharedResults) -> Path:
+    return shared.out("detect", "onnx")
 
 
 @pytest.fixture(scope="session")
-def pose_int8(run_step: RunStep, pose_onnx: Path, pose_images: Path) -> Path:
-    return _int8(run_step, pose_onnx, pose_images)
+def pose_images(shared: SharedResults) -> Path:
+    return shared.out("pose", "images")
 
 
 @pytest.fixture(scope="session")
-def detect_int8(run_step: RunStep, detect_onnx: Path, detect_images: Path) -> Path:
-    return _int8(run_step, detect_onnx, detect_images)
+def detect_images(shared: SharedResults) -> Path:
+    return shared.out("detect", "images")
 
 
-def _data(run_step: RunStep, task: str) -> Path:
-    """``data/`` and ``dataset.json`` side by side, as the demo and check steps give them."""
-    params = {"task": task, "train": 8, "val": 4, "seed": 0}
-    out = run_step("demo", params, {}).expect_success().out
-    checked = run_step("check", {"task": task}, {"data": out / "data"}).expect_success()
-    shutil.copy(checked.out / "dataset.json", out)
-    return out
+@pytest.fixture(scope="session")
+def pose_int8(shared: SharedResults) -> Path:
+    return shared.out("pose", "quantize")
 
 
-def _weights(run_step: RunStep, task: str, data: Path) -> Path:
-    inputs = {"data": data / "data", "dataset.json": data / "dataset.json"}
-    return run_step("train", {"task": task, **TINY}, inputs).expect_success().out
+@pytest.fixture(scope="session")
+def detect_int8(shared: SharedResults) -> Path:
+    return shared.out("detect", "quantize")
 
 
-def _onnx(run_step: RunStep, weights: Path) -> Path:
-    inputs = {"weights.safetensors": weights / "weights.safetensors"}
-    return run_step("onnx", {"imgsz": IMGSZ}, inputs).expect_success().out
-
-
-def _images(run_step: RunStep, data: Path) -> Path:
-    params = {"imgsz": IMGSZ, "calibration": 4, "evaluation": 4, "letterbox": False}
-    inputs = {"data": data / "data", "dataset.json": data / "dataset.json"}
-    return run_step("images", params, inputs).expect_success().out
-
-
-def _int8(run_step: RunStep, exported: Path, images: Path) -> Path:
-    inputs = {
-        "model.onnx": exported / "model.onnx",
-        "calibration.npy": images / "calibration.npy",
-    }
-    params = {"granularity": "per-tensor", "order": None}
-    return run_step("quantize", params, inputs).expect_success().out
+def _data(shared: SharedResults, task: Task, folder: Path) -> Path:
+    """``data/`` and ``dataset.json`` side by side: copies, which tests may copy and change."""
+    data = shared.out(task, "demo") / "data"
+    shutil.copytree(data, folder / "data", copy_function=shutil.copyfile)
+    shutil.copyfile(shared.out(task, "check") / "dataset.json", folder / "dataset.json")
+    return folder

@@ -26,7 +26,7 @@ TIERS = (
 )
 #: What the driver may load only when a step is to run or there is something to show.
 HEAVY = (
-    *("docker", "yaml", "rich", "requests", "uv", "numpy", "jinja2", "pygal"),
+    *("docker", "yaml", "rich", "requests", "uv", "numpy", "jinja2"),
     *("cryptography", "cyclonedx", "google", "tomli_w"),
     *("serial", "xmodem", "starlette", "uvicorn", "websockets"),
 )
@@ -92,10 +92,10 @@ def test_every_package_says_what_belongs_in_it() -> None:
 
 
 def _is_contract(module: str) -> bool:
-    """Whether a module of ``stages`` belongs to no environment: results, and what is at the top."""
-    return f"{module}.".startswith("stages.results.") or (
-        module.count(".") < 2 and not ROOT.joinpath(*module.split(".")).is_dir()
-    )
+    """What lies directly in ``stages/``, and the results: shared by all steps and the driver."""
+    parts = module.split(".")
+    is_module = len(parts) == 2 and (ROOT / "stages" / f"{parts[1]}.py").is_file()
+    return parts[0] == "stages" and (is_module or parts[1:2] in ([], ["results"]))
 
 
 def test_the_driver_imports_the_contract_and_never_a_step() -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 import click
 import pytest
 
-from kiln.cli import board, main
+from kiln.cli import build as building
+from kiln.cli import flash as flashing
 from tests.support.checkout import ROOT
 
 #: Stands where the driver's Python would: prints what it was given.
@@ -103,7 +104,7 @@ def test_make_and_the_command_line_know_the_same_settings() -> None:
     made = {f"KILN_{name}" for name in settings[1].replace("\\\n", " ").split()}
     known = {
         parameter.envvar
-        for parameter in main.build.params
+        for parameter in building.build.params
         if isinstance(parameter, click.Option) and parameter.envvar
     }
     assert made == known
@@ -115,7 +116,7 @@ def test_make_knows_the_settings_of_a_board() -> None:
     assert settings is not None
     known = [
         {parameter.envvar for parameter in command.params if isinstance(parameter, click.Option)}
-        for command in (board.flash, main.build)
+        for command in (flashing.flash, building.build)
     ]
     assert {f"KILN_{name}" for name in settings[1].split()} == known[0] - known[1]
 

@@ -7,9 +7,10 @@ a job's own volume goes with it, but for the unfinished work of a step that can 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,7 +35,8 @@ from kiln.executors.docker.images import Image, Images
 from kiln.executors.docker.job import JOB_FOLDER, DockerJob
 from kiln.executors.docker.stream import Output, follow
 from kiln.executors.environments import Environment
-from kiln.executors.protocol import STEP_VARIABLES, Listener, Say, StepExit, StepRun
+from kiln.executors.events import LogLine, StepObserver
+from kiln.executors.protocol import STEP_VARIABLES, Say, StepExit, StepRun
 from kiln.system.workers import do_all
 from stages.contract import EXIT_OK
 
@@ -73,7 +75,8 @@ class DockerExecutor:
         client = self._client
         do_all(lambda each: self._images.make(client, each, say), environments)
 
-    def run(self, run: StepRun, listener: Listener) -> StepExit:
+    @contextlib.contextmanager
+    def run(self, run: StepRun, observe: StepObserver) -> Iterator[StepExit]:
         """Run one step; see ``Executor.run``."""
         image = self._images.find(self._client, run.environment)
         if image is None:
@@ -84,8 +87,8 @@ class DockerExecutor:
         job = DockerJob(self._client, run)
         with job.cleared():
             inputs = self._upload(job, image, run)
-            container, output, gpu_requested = self._start(job, image, inputs, run, listener)
-            code = follow(container, output, run, listener)
+            container, output, gpu_requested = self._start(job, image, inputs, run, observe)
+            code = follow(container, output, run, observe)
             facts = {"image": image.tag, "image_id": image.id, "base": image.base}
             ended = StepExit(
                 code=code,
@@ -94,9 +97,8 @@ class DockerExecutor:
             )
             if code == EXIT_OK:
                 download_folder(container, f"{JOB_FOLDER}/out", run.out, step=run.step)
-                run.keep(ended)
-                job.finished = True
-        return ended
+            yield ended
+            job.finished = code == EXIT_OK
 
     @functools.cached_property
     def _client(self) -> docker.DockerClient:
@@ -126,7 +128,7 @@ class DockerExecutor:
         image: Image,
         inputs: Mapping[str, str],
         run: StepRun,
-        listener: Listener,
+        observe: StepObserver,
     ) -> tuple[Container, Output, bool]:
         """Start the step, with a GPU where the engine has one and the step wants it."""
         settings = self._settings(run) | {
@@ -146,7 +148,7 @@ class DockerExecutor:
                         f"{run.step} must have a GPU: {error.message}",
                         hint="check the NVIDIA driver and container toolkit, or use GPU=auto",
                     ) from error
-                listener.log(f"going on without a GPU: {error.message}")
+                observe(LogLine(text=f"going on without a GPU: {error.message}"))
         return *job.start(image.id, inputs, files, settings), False
 
     def _settings(self, run: StepRun) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from docker.types import CancellableStream
 
 from kiln.errors import EngineError, StepTimeout
 from kiln.executors.docker.engine import GONE, engine_errors, engine_gone, is_alive
-from kiln.executors.events import EventReader
-from kiln.executors.protocol import Listener, StepRun
+from kiln.executors.events import EventReader, LogLine, StepObserver
+from kiln.executors.protocol import StepRun
 from kiln.system.process import GRACE_S, Lines
 from kiln.system.workers import is_hurried, stop_if_asked
 
@@ -29,19 +29,19 @@ _PROBE_AFTER_S = 10.0
 _PROBES = 3
 _WAIT_S = 60.0
 _HANG_UP_S = 2.0
-#: A step that talks faster than its listener hears must wait, not fill the driver's memory.
+#: A step that talks faster than it is heard must wait, not fill the driver's memory.
 _QUEUED = 1000
 
 
-def follow(container: Container, output: Output, run: StepRun, listener: Listener) -> int:
+def follow(container: Container, output: Output, run: StepRun, observe: StepObserver) -> int:
     """Hand on what a started container says and return its exit code.
 
     However this ends, the container does not run any longer, unless the engine has gone. Raises
-    StepTimeout and EngineError; what the listener raises, Stopped and KeyboardInterrupt pass.
+    StepTimeout and EngineError; what ``observe`` raises, Stopped and KeyboardInterrupt pass.
     """
     try:
         with _in_background(output) as chunks:
-            _listen(chunks, run, listener)
+            _listen(chunks, run, observe)
         with engine_errors(f"tell how {run.step} ended"):
             return int(container.wait(timeout=_WAIT_S)["StatusCode"])
     except BaseException:
@@ -50,10 +50,10 @@ def follow(container: Container, output: Output, run: StepRun, listener: Listene
         raise
 
 
-def _listen(chunks: queue.Queue[Chunk | None], run: StepRun, listener: Listener) -> None:
+def _listen(chunks: queue.Queue[Chunk | None], run: StepRun, observe: StepObserver) -> None:
     """Hear the step to the end of its output."""
     deadline = None if run.limits.timeout_s is None else time.monotonic() + run.limits.timeout_s
-    reader, lines = EventReader(), Lines(listener.log)
+    events, lines = EventReader(observe), Lines(lambda line: observe(LogLine(text=line)))
     heard_at, missed = time.monotonic(), 0
     while True:
         if deadline is not None and time.monotonic() > deadline:
@@ -73,10 +73,10 @@ def _listen(chunks: queue.Queue[Chunk | None], run: StepRun, listener: Listener)
         heard_at, missed = time.monotonic(), 0
         if chunk is None:
             lines.close()
+            events.close()
             return
         stdout, stderr = chunk
-        for event in reader.feed(stdout or b""):
-            listener.event(event)
+        events.feed(stdout or b"")
         lines.feed(stderr or b"")
 
 

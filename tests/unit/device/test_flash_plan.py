@@ -16,6 +16,7 @@ from kiln.device.ports import Port, find_port
 from kiln.errors import BoardError, KilnError, ModelError, NotAccepted, RequestError
 from kiln.plan.targets import Target, load_target, target_names
 from tests.support import build_documents
+from tests.support.build_documents import built
 from tests.support.checkout import ROOT
 
 MODEL = b"\x1c\0\0\0TFL3" + bytes(range(256)) * 20
@@ -38,12 +39,12 @@ def build(tmp_path: Path) -> Build:
 def _deploy(document: Build, folder: Path, model: bytes) -> Build:
     name = document["deployed"]
     (folder / name).write_bytes(model)
-    document["files"][name] = [hashlib.sha256(model).hexdigest(), len(model)]
+    document["files"][name] = {"sha256": hashlib.sha256(model).hexdigest(), "bytes": len(model)}
     return document
 
 
 def test_the_deployed_file_goes_to_the_targets_address(build: Build, tmp_path: Path) -> None:
-    plan = plan_flash(build, tmp_path, _target(), None, force=False)
+    plan = plan_flash(built(build), tmp_path, _target(), None, force=False)
     assert (plan.model, plan.address) == (MODEL, 0x400000)
     assert plan.sha256 == hashlib.sha256(MODEL).hexdigest()
     assert plan.file == build["deployed"]
@@ -54,9 +55,9 @@ def test_a_model_that_the_firmware_refuses_is_written_by_force_alone(
 ) -> None:
     build["verdict"] = build_documents.forced()["verdict"]
     with pytest.raises(NotAccepted, match="tensor arena") as caught:
-        plan_flash(build, tmp_path, _target(), None, force=False)
+        plan_flash(built(build), tmp_path, _target(), None, force=False)
     assert "FORCE=1" in caught.value.hint
-    assert plan_flash(build, tmp_path, _target(), None, force=True).model == MODEL
+    assert plan_flash(built(build), tmp_path, _target(), None, force=True).model == MODEL
 
 
 def _of_another_target(document: Build, folder: Path) -> None:
@@ -86,7 +87,7 @@ def _too_large(document: Build, folder: Path) -> None:
     [
         (_of_another_target, RequestError, "was built for xiao-esp32s3, and the board is grove-v2"),
         (_gone, ModelError, "cannot be read: No such file"),
-        (_changed, ModelError, "is not the file that its build.json speaks of"),
+        (_changed, ModelError, "is not the file that its build.json describes"),
         (_no_tflite, ModelError, "is not a TFLite file"),
         (_too_large, ModelError, "has room for 10240 KiB"),
     ],
@@ -101,7 +102,7 @@ def test_what_is_no_model_of_this_board_is_refused_even_by_force(
 ) -> None:
     spoil(build, tmp_path)
     with pytest.raises(kind, match=sentence) as caught:
-        plan_flash(build, tmp_path, _target(), None, force=force)
+        plan_flash(built(build), tmp_path, _target(), None, force=force)
     assert caught.value.hint
 
 
@@ -162,7 +163,7 @@ def test_a_file_is_planned_as_it_is(tmp_path: Path) -> None:
 
 
 def test_every_flash_is_a_line_of_its_own(build: Build, tmp_path: Path) -> None:
-    plan = plan_flash(build, tmp_path, _target(), None, force=False)
+    plan = plan_flash(built(build), tmp_path, _target(), None, force=False)
     home = tmp_path / "home"
     record_flash(home, plan, "/dev/ttyACM0", "ABC123")
     record_flash(home, dataclasses.replace(plan, address=0x800000), "/dev/ttyACM1", None)
@@ -202,6 +203,6 @@ def test_no_port_is_guessed_and_what_is_there_is_listed(attached: list[Port], sa
 
 
 def test_a_plan_is_a_record(build: Build, tmp_path: Path) -> None:
-    one, two = (plan_flash(build, tmp_path, _target(), None, force=False) for _ in range(2))
+    one, two = (plan_flash(built(build), tmp_path, _target(), None, force=False) for _ in range(2))
     assert isinstance(one, FlashPlan)
     assert one == two

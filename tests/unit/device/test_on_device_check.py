@@ -1,4 +1,4 @@
-"""A board proves its model, and what it says reaches board.json, the report and the terminal."""
+"""The on-device check: what a board answers reaches board.json, the report and the terminal."""
 
 from __future__ import annotations
 
@@ -10,18 +10,24 @@ from typing import Any
 import pytest
 
 from kiln.cli.console import Terminal
-from kiln.device import on_device_check as proving
-from kiln.device.at_errors import Refused, Silent
+from kiln.cli.flash import show_record
+from kiln.device import on_device_check
+from kiln.device.at_errors import CommandRefused, NoReply
 from kiln.device.labels import Description, to_info
-from kiln.device.on_device_check import FRAMES, prove
-from kiln.device.sscma import Board
+from kiln.device.on_device_check import FRAMES, check_on_device
+from kiln.device.sscma import AtClient
 from kiln.pipeline.build import write_report
-from kiln.report.board_record import FILE, Proof, proof_of, write_proof
+from kiln.report.board_record import (
+    FILE,
+    BoardRecord,
+    read_board_record,
+    write_board_record,
+)
 from kiln.report.render import render
 from tests.support import build_documents
 from tests.support.scripted_link import Answer, ScriptedLink, frame
 
-DOCUMENT = build_documents.pose()
+BUILD = build_documents.built(build_documents.pose())
 SHA = "b" * 64
 MODEL = Description(name="model", sha256=SHA, size=3137360, task="pose", classes=("person",))
 ADDRESS = 0x400000
@@ -62,17 +68,19 @@ class FakeBoard(ScriptedLink):
         )
 
 
-def _prove(link: ScriptedLink, model: Description = MODEL) -> Proof:
-    return prove(Board(link, patience_s=0.02), model, address=ADDRESS, estimated_ms=83.8)
+def _check(link: ScriptedLink, model: Description = MODEL) -> BoardRecord:
+    return check_on_device(
+        AtClient(link, timeout_s=0.02), model, address=ADDRESS, estimated_ms=83.8
+    )
 
 
-def test_a_board_that_runs_the_model_proves_it() -> None:
+def test_a_board_that_runs_the_model_passes_every_check() -> None:
     link = FakeBoard()
-    found = _prove(link)
+    found = _check(link)
     assert found.ok
     assert found.failures == []
     assert (found.preprocess_ms, found.inference_ms, found.postprocess_ms) == (8, 35.5, 2)
-    assert (found.frames, found.most_seen, found.estimated_ms) == (FRAMES, 2, 83.8)
+    assert (found.frames, found.most_objects, found.estimated_ms) == (FRAMES, 2, 83.8)
     assert (found.board_id, found.firmware, found.sha256) == ("7", "2024.8.16", SHA)
     assert found.decoder == "YOLOv8 pose (5)"
     assert link.info == to_info(MODEL)
@@ -89,12 +97,12 @@ def test_a_board_that_runs_the_model_proves_it() -> None:
     ],
 )
 def test_another_model_is_told_by_its_place_and_size(slot: dict[str, int], words: str) -> None:
-    (failure,) = _prove(FakeBoard(slot=slot)).failures
+    (failure,) = _check(FakeBoard(slot=slot)).failures
     assert words in failure
 
 
 def test_a_size_filled_up_to_whole_packets_is_the_models_own() -> None:
-    found = _prove(FakeBoard(slot={"size": 3137360 + 255}))
+    found = _check(FakeBoard(slot={"size": 3137360 + 255}))
     assert found.ok
     assert "its size" in [check.title for check in found.checks]
 
@@ -103,24 +111,24 @@ def test_a_size_filled_up_to_whole_packets_is_the_models_own() -> None:
     ("task", "decoder", "fits"), [("pose", 8, False), ("detect", 8, True), ("detect", 6, True)]
 )
 def test_the_decoder_must_fit_the_task(task: str, decoder: int, fits: bool) -> None:
-    found = _prove(FakeBoard(decoder=decoder), dataclasses.replace(MODEL, task=task))
+    found = _check(FakeBoard(decoder=decoder), dataclasses.replace(MODEL, task=task))
     assert found.ok is fits
 
 
 def test_labels_that_the_board_does_not_keep_are_told() -> None:
     link = FakeBoard()
     link.answers["INFO"] = {"crc16_maxim": 1}
-    (failure,) = _prove(link).failures
+    (failure,) = _check(link).failures
     assert failure.startswith("labels on the board: none")
     link.info = to_info(dataclasses.replace(MODEL, sha256="0" * 64))
-    (failure,) = _prove(link).failures
+    (failure,) = _check(link).failures
     assert "of the model 000000000000, expected of the model bbbbbbbbbbbb" in failure
 
 
-def test_labels_that_are_too_long_are_a_warning_and_the_rest_is_proved() -> None:
+def test_labels_that_are_too_long_are_a_warning_and_the_rest_is_checked() -> None:
     link = FakeBoard(decoder=8)
     model = dataclasses.replace(MODEL, task="detect", classes=("x" * 40,) * 80)
-    found = _prove(link, model)
+    found = _check(link, model)
     assert found.ok
     assert "80 classes are too long" in found.warnings[0]
     assert "INFO" not in [command for command, _ in link.requests]
@@ -130,49 +138,57 @@ def test_frames_that_do_not_arrive_are_told(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("kiln.device.sscma._QUIET_S", 0.01)
     link = FakeBoard()
     link.frames = 3
-    (failure,) = _prove(link).failures
+    (failure,) = _check(link).failures
     assert "frames that arrived: 3 of 10" in failure
     link.frames = 9
-    assert _prove(link).ok
+    assert _check(link).ok
 
 
 def test_a_board_that_never_starts_or_will_not_invoke_is_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(proving, "START_S", 0.02)
-    with pytest.raises(Silent):
-        _prove(ScriptedLink())
+    monkeypatch.setattr(on_device_check, "START_S", 0.02)
+    with pytest.raises(NoReply):
+        _check(ScriptedLink())
     link = FakeBoard()
     link.answers["INVOKE"] = lambda tag, _: frame(0, f"{tag}@INVOKE", {}, code=5)
-    with pytest.raises(Refused, match="there is no model that it can run"):
-        _prove(link)
+    with pytest.raises(CommandRefused, match="there is no model that it can run"):
+        _check(link)
 
 
 def test_it_is_kept_beside_the_build_and_read_back(tmp_path: Path) -> None:
-    found = _prove(FakeBoard())
-    assert write_proof(tmp_path, found) == tmp_path / "board.json"
-    assert proof_of(tmp_path, DOCUMENT) == found
+    found = _check(FakeBoard())
+    assert write_board_record(tmp_path, found) == tmp_path / "board.json"
+    assert read_board_record(tmp_path, BUILD.deployed_file.sha256) == found
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
 
 
+def test_a_record_without_an_estimate_is_read_back_too(tmp_path: Path) -> None:
+    """No tool estimates the time of a board without an NPU."""
+    found = dataclasses.replace(_check(FakeBoard()), estimated_ms=None)
+    write_board_record(tmp_path, found)
+    assert read_board_record(tmp_path, BUILD.deployed_file.sha256) == found
+    assert "measured on board" in write_report(tmp_path, BUILD).read_text(encoding="utf-8")
+
+
 def test_of_another_model_or_damaged_it_is_none(tmp_path: Path) -> None:
-    assert proof_of(tmp_path, DOCUMENT) is None
-    other = dataclasses.replace(_prove(FakeBoard()), sha256="0" * 64)
-    write_proof(tmp_path, other)
-    assert proof_of(tmp_path, DOCUMENT) is None
+    assert read_board_record(tmp_path, BUILD.deployed_file.sha256) is None
+    other = dataclasses.replace(_check(FakeBoard()), sha256="0" * 64)
+    write_board_record(tmp_path, other)
+    assert read_board_record(tmp_path, BUILD.deployed_file.sha256) is None
     for text in ("", "[]", "{}", json.dumps({**dataclasses.asdict(other), "frames": "ten"})):
         (tmp_path / FILE).write_text(text, encoding="utf-8")
-        assert proof_of(tmp_path, DOCUMENT) is None
+        assert read_board_record(tmp_path, BUILD.deployed_file.sha256) is None
 
 
 def test_the_report_says_it_beside_the_estimate_and_without_it_is_what_it_was(
     tmp_path: Path,
 ) -> None:
-    plain = render(DOCUMENT)
-    assert write_report(tmp_path, DOCUMENT).read_text(encoding="utf-8") == plain
+    plain = render(BUILD)
+    assert write_report(tmp_path, BUILD).read_text(encoding="utf-8") == plain
     assert "measured on board" not in plain
-    write_proof(tmp_path, _prove(FakeBoard()))
-    page = write_report(tmp_path, DOCUMENT).read_text(encoding="utf-8")
+    write_board_record(tmp_path, _check(FakeBoard()))
+    page = write_report(tmp_path, BUILD).read_text(encoding="utf-8")
     assert "<b>36</b> <i>ms</i> <em>measured on board</em>" in page
     assert "Grove Vision AI V2 7 with firmware 2024.8.16" in page
     assert "Not as it should be" not in page
@@ -184,14 +200,14 @@ def test_the_report_says_what_is_not_as_it_should_be_and_lets_no_board_write_htm
 ) -> None:
     link = FakeBoard(slot={"address": 0x500000})
     link.answers["NAME?"] = "<script>alert(1)</script>"
-    write_proof(tmp_path, _prove(link))
-    page = write_report(tmp_path, DOCUMENT).read_text(encoding="utf-8")
+    write_board_record(tmp_path, _check(link))
+    page = write_report(tmp_path, BUILD).read_text(encoding="utf-8")
     assert "Not as it should be: model that the board uses: at 0x500000" in page
     assert "<script>" not in page
 
 
 def test_the_terminal_says_it_too(capsys: Any) -> None:
-    Terminal().proved(_prove(FakeBoard(slot={"address": 0x500000})))
+    show_record(_check(FakeBoard(slot={"address": 0x500000})), Terminal())
     out = capsys.readouterr().out
     assert "✕ model that the board uses: at 0x500000, expected at 0x400000" in out
     assert "✓ decoder that the board chose: YOLOv8 pose (5)" in out

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from kiln.executors import local, orphans
+from kiln.executors import orphans
+from kiln.executors.local import job
 from kiln.executors.orphans import is_dead, this_driver
 from kiln.system import workers
 from tests.support.fixtures import Recorder
@@ -56,7 +57,7 @@ def test_one_job_folder_claimed_and_left_by_many_at_once(
 
     def claim_and_leave(_worker: int) -> None:
         for _ in range(1000):
-            with local._claimed(folder, recorder):
+            with job._claim(folder, recorder), job._removed_if_empty(folder):
                 assert [path.name for path in folder.iterdir()] == [".claim"]
                 (folder / "mine").mkdir()
                 (folder / "mine").rmdir()
@@ -70,12 +71,12 @@ def test_a_dead_drivers_processes_are_told_from_a_living_ones_in_the_same_folder
     place, _, process = this_driver().rpartition(" at ")
     dead, folder = f"{place} at {process}9", Path("/jobs/a-step")
     with _step_of(dead, folder) as orphan, _step_of(this_driver(), folder) as ours:
-        orphans.end_processes(local._STARTED_BY, local._started_by(dead, folder))
+        orphans.end_processes(job.STARTED_BY, job._started_by(dead, folder))
         assert orphan.wait() == -signal.SIGKILL
         assert ours.poll() is None
         ours.kill()
 
 
 def _step_of(driver: str, folder: Path) -> subprocess.Popen[bytes]:
-    variables = {**os.environ, local._STARTED_BY: local._started_by(driver, folder)}
+    variables = {**os.environ, job.STARTED_BY: job._started_by(driver, folder)}
     return subprocess.Popen([sys.executable, "-c", "input()"], env=variables, stdin=subprocess.PIPE)

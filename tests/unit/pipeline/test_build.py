@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,15 +15,21 @@ import pytest
 
 from kiln.errors import DataError, KilnError, NotAccepted, OutOfMemory, StepCrashed
 from kiln.executors.environments import Environment
-from kiln.executors.protocol import Listener, Say, StepExit, StepRun
+from kiln.executors.events import Device, Failed, Finished, LogLine, Problem, StepObserver
+from kiln.executors.protocol import Say, StepExit, StepRun
 from kiln.paths import Paths
 from kiln.pipeline.build import Build
+from kiln.pipeline.events import Event, Message, StepReused, StepStarted
 from kiln.plan.plan import make_plan
 from kiln.plan.request import BuildRequest, EvaluationSettings, LimitSettings, QuantizeSettings
-from kiln.plan.step import Step
 from kiln.plan.targets import load_target
-from kiln.store.store import Entry
 from kiln.system import process
+from stages.results.check_firmware import CheckFirmwareResult
+from stages.results.fetch import FetchResult
+from stages.results.import_weights import ImportResult
+from stages.results.layers import LayersResult
+from stages.results.reference import ReferenceResult
+from tests.chaos import standin
 from tests.support.checkout import ROOT
 
 OUTPUTS: Mapping[str, Sequence[str]] = {
@@ -29,12 +37,12 @@ OUTPUTS: Mapping[str, Sequence[str]] = {
     "check": ["dataset.json"],
     "train": ["weights.safetensors", "curves.csv"],
     "import": ["weights.safetensors"],
-    "pictures": ["calibration.npy", "evaluation/truth.json"],
+    "images": ["calibration.npy", "evaluation/truth.json"],
     "onnx": ["model.onnx"],
     "quantize": ["float32.tflite", "int8.tflite"],
     "compile": ["vela.tflite", "layers.json"],
     "reference": ["reference.npz"],
-    "verify": ["log.txt"],
+    "check-firmware": ["log.txt"],
     "evaluate": ["evidence.json"],
     "layers": ["layers.json"],
 }
@@ -43,79 +51,78 @@ CONTENTS: Mapping[str, str] = {
     "curves.csv": "epoch,box/map50\n1,0.25\n2,nan\n",
     "compile layers.json": "[]",
     "layers layers.json": '{"layers": [{"name": "conv", "operator": "CONV_2D", "snr_db": 30.0}]}',
-    "evidence.json": '{"pictures": [], "precision_recall": {}, "names": [], "skeleton": []}',
+    "evidence.json": '{"images": [], "precision_recall": {}, "names": [], "skeleton": []}',
 }
-CHECK = {"name": "arena", "title": "tensor arena", "figure": "294 KiB", "limit": "1110 KiB"}
-VERIFIED: Mapping[str, Any] = {
-    "accepted": True,
-    "checks": [{**CHECK, "ok": True, "help": ""}],
-    "arena": {"used_kib": 294.0, "limit_kib": 1110, "source": "Vela and TensorFlow Lite Micro"},
-    "flash": {"used_kib": 2245.0, "limit_kib": 10240},
+#: What each step says of what it made.
+RESULTS: Mapping[str, Any] = {
+    **standin.RESULTS,
+    "fetch-data": FetchResult(url="https://host/data.zip", sha256="a" * 64, bytes=9, versions={}),
+    "import": ImportResult(
+        task="pose",
+        nc=1,
+        names=("person",),
+        kpt_shape=(17, 3),
+        model="yolov8n-pose",
+        parameters=9,
+        versions={},
+    ),
+    "reference": ReferenceResult(images=2, pictures="evaluation", outputs=7, versions={}),
+    "layers": LayersResult(compared=1, worst=("conv",), images=4, versions={}),
 }
-REFUSED: Mapping[str, Any] = {
-    **VERIFIED,
-    "accepted": False,
-    "checks": [{**CHECK, "figure": "1171 KiB", "ok": False, "help": "a smaller IMGSZ"}],
-}
-RESULTS: Mapping[str, Mapping[str, Any]] = {
-    "check": {"nc": 1},
-    "train": {"metrics": {"pose/map50": 0.8}},
-    "quantize": {"operators": {"CONV_2D": 3}},
-    "compile": {
-        "sram_kib": 292.9,
-        "flash_kib": 2245.0,
-        "cycles": 27_000_000,
-        "inference_ms": 67.8,
-        "estimator": "Vela 4.5.0",
-        "performance_model": "Vela 3-4",
-        "operators": {"npu": {"CONV_2D": 3}, "cpu": {}},
-    },
-    "verify": VERIFIED,
-    "evaluate": {
-        "images": 4,
-        "artifacts": {"float32": {"pose/map50": 0.79}, "int8": {"pose/map50": 0.78}},
-        "drop": {"pose/map50": 1.0},
-        "outputs": [],
-        "classes": [],
-    },
-}
+_CHECKED: CheckFirmwareResult = RESULTS["check-firmware"]
+REFUSED = dataclasses.replace(
+    _CHECKED,
+    accepted=False,
+    checks=(
+        dataclasses.replace(
+            _CHECKED.checks[0], figure="1171 KiB", ok=False, help="a smaller IMGSZ"
+        ),
+    ),
+)
+
+
+Script = Callable[[StepRun, StepObserver], StepExit]
 
 
 class ScriptedExecutor:
-    """Writes each step's outputs; the bytes follow from its inputs, as those of real steps do."""
+    """Writes each step's outputs; the bytes follow from its inputs, as those of real steps do.
+
+    A step in ``scripts`` does that instead.
+    """
 
     name: Literal["docker", "local"] = "local"
 
     def __init__(self) -> None:
         self.ran: list[str] = []
         self.prepared: list[str] = []
-        self.fail: dict[str, Callable[[StepRun, Listener], StepExit]] = {}
+        self.scripts: dict[str, Script] = {}
         self.constant: set[str] = set()
 
     def prepare(self, environments: Sequence[Environment], say: Say) -> None:
         self.prepared += [environment.name for environment in environments]
         say("preparing")
 
-    def run(self, run: StepRun, listener: Listener) -> StepExit:
+    @contextlib.contextmanager
+    def run(self, run: StepRun, observe: StepObserver) -> Iterator[StepExit]:
         self.ran.append(run.step)
-        if run.step in self.fail:
-            return self.fail[run.step](run, listener)
+        yield self.scripts.get(run.step, self._work)(run, observe)
+
+    def _work(self, run: StepRun, observe: StepObserver) -> StepExit:
         taken = "" if run.step in self.constant else _taken(run)
         for name in OUTPUTS[run.step]:
             path = run.out / name
             path.parent.mkdir(parents=True, exist_ok=True)
             content = CONTENTS.get(f"{run.step} {name}") or CONTENTS.get(name)
             path.write_text(content or f"{run.step} {name} {taken}", encoding="utf-8")
-        listener.log("working")
-        listener.event({"event": "finished", "result": RESULTS.get(run.step, {})})
-        return _kept(run)
+        observe(LogLine(text="working"))
+        return _finish(observe, RESULTS[run.step])
 
 
-def _kept(run: StepRun, **facts: Any) -> StepExit:
-    """A good end, told as executors tell it."""
-    ended = StepExit(code=0, facts=facts)
-    run.keep(ended)
-    return ended
+def _finish(observe: StepObserver, result: Any, **facts: Any) -> StepExit:
+    """A good end, told as steps and executors tell it."""
+    table = json.loads(json.dumps(dataclasses.asdict(result)))
+    observe(Finished(seconds=1, peak_memory_mib=100, result=table))
+    return StepExit(code=0, facts=facts)
 
 
 def _taken(run: StepRun) -> str:
@@ -131,22 +138,14 @@ class Record:
         self.reused: list[str] = []
         self.why: dict[str, str] = {}
 
-    def say(self, message: str, /) -> None:
-        self.said.append(message)
-
-    def step_reused(self, step: Step) -> None:
-        self.reused.append(step.name)
-
-    def step_started(self, step: Step, why: str) -> None:
-        self.why[step.name] = why
-
-    def step_event(self, step: Step, event: Mapping[str, Any]) -> None: ...
-
-    def step_log(self, step: Step, line: str) -> None: ...
-
-    def step_finished(self, step: Step, entry: Entry) -> None: ...
-
-    def step_failed(self, step: Step) -> None: ...
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Message():
+                self.said.append(event.text)
+            case StepReused():
+                self.reused.append(event.step.name)
+            case StepStarted():
+                self.why[event.step.name] = event.why
 
 
 @pytest.fixture
@@ -164,19 +163,18 @@ def _build(
     return Build(plan, paths, lambda: executor)
 
 
-MADE = ["demo", "check", "train", "pictures", "onnx", "quantize", "compile"]
-ALL_STEPS = [*MADE, "verify", "evaluate"]
+MADE = ["demo", "check", "train", "images", "onnx", "quantize", "compile"]
+ALL_STEPS = [*MADE, "check-firmware", "evaluate"]
 
 
-def _gives(step: str, result: Mapping[str, Any]) -> Callable[[StepRun, Listener], StepExit]:
+def _gives(step: str, result: Any) -> Script:
     """A run that leaves a step's usual files and says another result."""
 
-    def run(run: StepRun, listener: Listener) -> StepExit:
+    def run(run: StepRun, observe: StepObserver) -> StepExit:
         for name in OUTPUTS[step]:
             (run.out / name).parent.mkdir(parents=True, exist_ok=True)
             (run.out / name).write_text("given", encoding="utf-8")
-        listener.event({"event": "finished", "result": result})
-        return _kept(run)
+        return _finish(observe, result)
 
     return run
 
@@ -189,8 +187,7 @@ def test_the_second_build_runs_nothing_and_gives_the_same_files(paths: Paths) ->
     second = _build(paths, second_executor).run(record)
     assert second_executor.ran == second_executor.prepared == []
     assert record.reused == ALL_STEPS
-    assert second.did_nothing
-    assert not first.did_nothing
+    assert any("nothing to do" in text for text in record.said)
     assert second.document() == first.document()
 
 
@@ -242,7 +239,7 @@ def test_a_model_that_the_firmware_refuses_fails_the_build_before_its_accuracy_i
     paths: Paths,
 ) -> None:
     executor = ScriptedExecutor()
-    executor.fail["verify"] = _gives("verify", REFUSED)
+    executor.scripts["check-firmware"] = _gives("check-firmware", REFUSED)
     with pytest.raises(NotAccepted) as error:
         _build(paths, executor, name="dog").run(Record())
     assert error.value.message.splitlines() == [
@@ -263,15 +260,15 @@ def test_layers_are_shown_where_they_were_asked_for(paths: Paths) -> None:
     executor = ScriptedExecutor()
     asked = _build(paths, executor, evaluation=EvaluationSettings(layers=True)).run(Record())
     assert executor.ran == ["layers"]
-    assert plain.evidence["layers"] == []
-    assert [layer["name"] for layer in asked.evidence["layers"]] == ["conv"]
+    assert plain.evidence.layers == ()
+    assert [layer.name for layer in asked.evidence.layers] == ["conv"]
 
 
 def test_another_target_reuses_all_it_can(paths: Paths) -> None:
     _build(paths, ScriptedExecutor()).run(Record())
     executor = ScriptedExecutor()
     result = _build(paths, executor, target="xiao-esp32s3").run(Record())
-    assert executor.ran == ["reference", "verify"]
+    assert executor.ran == ["reference", "check-firmware"]
     assert result.numbers.estimated_ms is None
 
 
@@ -280,7 +277,7 @@ def test_a_changed_setting_runs_its_step_and_what_follows(paths: Paths) -> None:
     executor, record = ScriptedExecutor(), Record()
     quantize = QuantizeSettings(granularity="per-channel")
     _build(paths, executor, quantize=quantize).run(record)
-    assert executor.ran == ["quantize", "compile", "verify", "evaluate"]
+    assert executor.ran == ["quantize", "compile", "check-firmware", "evaluate"]
     assert executor.prepared == ["export", "vela"]
     assert record.why["quantize"] == 'granularity changed from "mixed" to "per-channel"'
 
@@ -307,11 +304,11 @@ def test_steps_that_do_not_wait_for_each_other_run_at_the_same_time(paths: Paths
     executor = ScriptedExecutor()
     met = threading.Barrier(2, timeout=60)
 
-    def meet(run: StepRun, listener: Listener) -> StepExit:
+    def meet(run: StepRun, observe: StepObserver) -> StepExit:
         met.wait()
-        return _gives(run.step, RESULTS.get(run.step, {}))(run, listener)
+        return _gives(run.step, RESULTS[run.step])(run, observe)
 
-    executor.fail = {"train": meet, "pictures": meet}
+    executor.scripts = {"train": meet, "images": meet}
     result = _build(paths, executor, limits=LimitSettings(steps=2)).run(Record())
     assert [step.name for step in result.steps] == ALL_STEPS, "whatever was done first"
 
@@ -321,7 +318,7 @@ def test_the_first_failure_ends_what_runs_beside_it(paths: Paths) -> None:
     ended = threading.Event()
     started = threading.Event()
 
-    def long(run: StepRun, _listener: Listener) -> StepExit:
+    def long(run: StepRun, _observe: StepObserver) -> StepExit:
         try:
             argv = [sys.executable, "-c", "import time; print(1, flush=True); time.sleep(600)"]
             process.run(
@@ -335,12 +332,12 @@ def test_the_first_failure_ends_what_runs_beside_it(paths: Paths) -> None:
             ended.set()
         return StepExit(code=0)
 
-    def fails(_run: StepRun, _listener: Listener) -> StepExit:
+    def fails(_run: StepRun, _observe: StepObserver) -> StepExit:
         assert started.wait(60)
         return StepExit(code=1)
 
-    executor.fail = {"train": long, "pictures": fails}
-    with pytest.raises(StepCrashed, match="pictures ended with code 1"):
+    executor.scripts = {"train": long, "images": fails}
+    with pytest.raises(StepCrashed, match="images ended with code 1"):
         _build(paths, executor, limits=LimitSettings(steps=2)).run(Record())
     assert ended.is_set()
     assert list((paths.store / "tmp").iterdir()) == []
@@ -348,22 +345,22 @@ def test_the_first_failure_ends_what_runs_beside_it(paths: Paths) -> None:
 
 def test_a_failure_keeps_what_was_finished(paths: Paths) -> None:
     executor = ScriptedExecutor()
-    executor.fail["quantize"] = lambda _run, _listener: StepExit(code=1)
+    executor.scripts["quantize"] = lambda _run, _observe: StepExit(code=1)
     with pytest.raises(StepCrashed, match="quantize ended with code 1"):
         _build(paths, executor).run(Record())
     again = ScriptedExecutor()
     _build(paths, again).run(Record())
-    assert again.ran == ["quantize", "compile", "verify", "evaluate"]
+    assert again.ran == ["quantize", "compile", "check-firmware", "evaluate"]
 
 
 def test_half_written_outputs_of_a_failed_step_are_never_taken(paths: Paths) -> None:
     executor = ScriptedExecutor()
 
-    def half(run: StepRun, _listener: Listener) -> StepExit:
+    def half(run: StepRun, _observe: StepObserver) -> StepExit:
         (run.out / "weights.safetensors").write_text("half")
         raise KeyboardInterrupt
 
-    executor.fail["train"] = half
+    executor.scripts["train"] = half
     with pytest.raises(KeyboardInterrupt):
         _build(paths, executor).run(Record())
     assert list((paths.store / "tmp").iterdir()) == []
@@ -401,7 +398,7 @@ def test_a_result_file_that_was_changed_is_laid_out_again(paths: Paths) -> None:
     model = paths.results / "grove-v2/dog/dog.onnx"
     model.write_text("mine")
     _build(paths, ScriptedExecutor(), name="dog").run(Record())
-    assert model.stat().st_size == result.files["dog.onnx"][1]
+    assert model.stat().st_size == result.files["dog.onnx"].bytes
 
 
 def test_explain_says_why_and_changes_nothing(paths: Paths) -> None:
@@ -416,13 +413,11 @@ def test_explain_says_why_and_changes_nothing(paths: Paths) -> None:
     assert after[2].why == "imgsz changed from 192 to 256"
 
 
-def _fails_with(kind: str, **fields: Any) -> Callable[[StepRun, Listener], StepExit]:
-    def fail(_run: StepRun, listener: Listener) -> StepExit:
+def _fails_with(kind: str, message: str, hint: str) -> Script:
+    def fail(_run: StepRun, observe: StepObserver) -> StepExit:
         for number in range(23):
-            listener.event(
-                {"event": "problem", "path": "labels/a.txt", "line": number, "message": "bad"}
-            )
-        listener.event({"event": "failed", "kind": kind, **fields})
+            observe(Problem(path="labels/a.txt", line=number, message="bad"))
+        observe(Failed(kind=kind, message=message, hint=hint))
         return StepExit(code=3)
 
     return fail
@@ -430,7 +425,7 @@ def _fails_with(kind: str, **fields: Any) -> Callable[[StepRun, Listener], StepE
 
 def test_faults_of_the_data_are_listed_with_file_and_line(paths: Paths) -> None:
     executor = ScriptedExecutor()
-    executor.fail["check"] = _fails_with("data", message="23 faults", hint="mend them")
+    executor.scripts["check"] = _fails_with("data", message="23 faults", hint="mend them")
     with pytest.raises(DataError) as error:
         _build(paths, executor).run(Record())
     lines = error.value.message.splitlines()
@@ -443,7 +438,7 @@ def test_faults_of_the_data_are_listed_with_file_and_line(paths: Paths) -> None:
 
 def test_a_step_killed_for_memory_says_what_to_do(paths: Paths) -> None:
     executor = ScriptedExecutor()
-    executor.fail["train"] = lambda _run, _listener: StepExit(code=137, oom_killed=True)
+    executor.scripts["train"] = lambda _run, _observe: StepExit(code=137, oom_killed=True)
     with pytest.raises(OutOfMemory) as error:
         _build(paths, executor).run(Record())
     assert "BATCH" in error.value.hint
@@ -452,12 +447,11 @@ def test_a_step_killed_for_memory_says_what_to_do(paths: Paths) -> None:
 def test_two_classes_for_pose_stop_before_training(paths: Paths) -> None:
     executor = ScriptedExecutor()
 
-    def two(run: StepRun, listener: Listener) -> StepExit:
+    def two(run: StepRun, observe: StepObserver) -> StepExit:
         (run.out / "dataset.json").write_text("{}")
-        listener.event({"event": "finished", "result": {"nc": 2}})
-        return _kept(run)
+        return _finish(observe, dataclasses.replace(RESULTS["check"], nc=2))
 
-    executor.fail["check"] = two
+    executor.scripts["check"] = two
     with pytest.raises(KilnError, match="2 classes for pose"):
         _build(paths, executor).run(Record())
     assert "train" not in executor.ran
@@ -466,16 +460,15 @@ def test_two_classes_for_pose_stop_before_training(paths: Paths) -> None:
 def test_a_gpu_that_the_engine_did_not_give_is_a_warning(paths: Paths) -> None:
     executor = ScriptedExecutor()
 
-    def on_cpu(run: StepRun, listener: Listener) -> StepExit:
+    def on_cpu(run: StepRun, observe: StepObserver) -> StepExit:
         for name in OUTPUTS["train"]:
             (run.out / name).write_text(CONTENTS.get(name, "trained"))
-        listener.event({"event": "device", "kind": "cpu", "name": "CPU"})
-        listener.event({"event": "finished", "result": {}})
-        return _kept(run, gpu_requested=True)
+        observe(Device(kind="cpu", name="CPU"))
+        return _finish(observe, RESULTS["train"], gpu_requested=True)
 
-    executor.fail["train"] = on_cpu
+    executor.scripts["train"] = on_cpu
     result = _build(paths, executor).run(Record())
-    assert any("asked for a GPU" in warning["message"] for warning in result.warnings)
+    assert any("asked for a GPU" in warning.message for warning in result.warnings)
 
 
 def test_own_weights_of_other_classes_than_the_data_set_s(paths: Paths, tmp_path: Path) -> None:
@@ -483,21 +476,19 @@ def test_own_weights_of_other_classes_than_the_data_set_s(paths: Paths, tmp_path
     weights.write_bytes(b"weights")
     executor = ScriptedExecutor()
 
-    def of_three_classes(run: StepRun, listener: Listener) -> StepExit:
+    def of_three_classes(run: StepRun, observe: StepObserver) -> StepExit:
         (run.out / "weights.safetensors").write_text("imported")
-        listener.event({"event": "finished", "result": {"nc": 3}})
-        return _kept(run)
+        return _finish(observe, dataclasses.replace(RESULTS["import"], nc=3))
 
-    def fetched(run: StepRun, listener: Listener) -> StepExit:
+    def fetched(run: StepRun, observe: StepObserver) -> StepExit:
         (run.out / "data").mkdir()
         (run.out / "data" / "data.yaml").write_text("names")
-        listener.event({"event": "finished", "result": {}})
-        return _kept(run)
+        return _finish(observe, RESULTS["fetch-data"])
 
-    executor.fail = {"import": of_three_classes, "fetch-data": fetched}
+    executor.scripts = {"import": of_three_classes, "fetch-data": fetched}
     request = {"weights": str(weights), "data": "coco8.yaml", "task": "detect"}
     result = _build(paths, executor, **request).run(Record())
-    assert [warning["message"] for warning in result.warnings] == [
+    assert [warning.message for warning in result.warnings] == [
         "the weights and the data set do not match: classes 3 against 1"
     ]
 
@@ -509,19 +500,20 @@ def test_a_data_set_of_poses_is_no_mismatch_for_detection_weights(
     weights.write_bytes(b"weights")
     executor = ScriptedExecutor()
 
-    def gives(path: str, result: Mapping[str, Any]) -> Callable[[StepRun, Listener], StepExit]:
-        def run(run: StepRun, listener: Listener) -> StepExit:
+    def gives(path: str, result: Any) -> Script:
+        def run(run: StepRun, observe: StepObserver) -> StepExit:
             (run.out / path).parent.mkdir(exist_ok=True)
             (run.out / path).write_text("given")
-            listener.event({"event": "finished", "result": result})
-            return _kept(run)
+            return _finish(observe, result)
 
         return run
 
-    executor.fail = {
-        "fetch-data": gives("data/data.yaml", {}),
-        "check": gives("dataset.json", {"nc": 1, "kpt_shape": [17, 3]}),
-        "import": gives("weights.safetensors", {"nc": 1, "kpt_shape": None}),
+    executor.scripts = {
+        "fetch-data": gives("data/data.yaml", RESULTS["fetch-data"]),
+        "check": gives("dataset.json", RESULTS["check"]),
+        "import": gives(
+            "weights.safetensors", dataclasses.replace(RESULTS["import"], kpt_shape=None)
+        ),
     }
     request = {"weights": str(weights), "data": "coco8-pose.yaml", "task": "detect"}
     assert not _build(paths, executor, **request).run(Record()).warnings

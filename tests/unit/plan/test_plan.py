@@ -27,14 +27,19 @@ def _names(request: BuildRequest, target: str = "grove-v2") -> list[str]:
 
 
 def test_demo_build_runs_start_to_finish() -> None:
-    made = ["demo", "check", "train", "pictures", "onnx", "quantize", "compile"]
-    assert _names(BuildRequest()) == [*made, "verify", "evaluate"]
+    made = ["demo", "check", "train", "images", "onnx", "quantize", "compile"]
+    assert _names(BuildRequest()) == [*made, "check-firmware", "evaluate"]
 
 
 def test_a_board_without_an_npu_runs_the_int8_model_itself() -> None:
     plan = make_plan(BuildRequest(), load_target(TARGETS, "xiao-esp32s3"))
     names = [step.name for step in plan.steps]
-    assert names[names.index("quantize") :] == ["quantize", "reference", "verify", "evaluate"]
+    assert names[names.index("quantize") :] == [
+        "quantize",
+        "reference",
+        "check-firmware",
+        "evaluate",
+    ]
     assert plan.files[plan.deployed] == FromStep(step="quantize", path="int8.tflite")
 
 
@@ -57,7 +62,7 @@ def test_outputs_are_put_in_order_for_firmware_that_wants_one() -> None:
 def test_firmware_that_is_built_for_some_sizes_takes_no_other() -> None:
     himax = load_target(TARGETS, "grove-v2-himax")
     plan = make_plan(BuildRequest(imgsz=256), himax)
-    verify = next(step for step in plan.steps if step.name == "verify")
+    verify = next(step for step in plan.steps if step.name == "check-firmware")
     assert verify.params["arena_kib"] == 518
     with pytest.raises(RequestError, match="built for 192, 224, 256 alone"):
         make_plan(BuildRequest(imgsz=320), himax)
@@ -71,8 +76,8 @@ def test_a_task_that_the_firmware_cannot_do() -> None:
 def test_own_weights_skip_training() -> None:
     request = BuildRequest(weights="/w/best.pt", data="/d/data.yaml")
     plan = make_plan(request, load_target(TARGETS, "grove-v2"))
-    made = ["check", "import", "pictures", "onnx", "quantize", "compile"]
-    assert [step.name for step in plan.steps] == [*made, "verify", "evaluate"]
+    made = ["check", "import", "images", "onnx", "quantize", "compile"]
+    assert [step.name for step in plan.steps] == [*made, "check-firmware", "evaluate"]
     _check, _import, pictures, onnx, *_rest = plan.steps
     assert onnx.inputs["weights.safetensors"] == FromStep(step="import", path="weights.safetensors")
     assert pictures.inputs["data"] == FromHost(source="data")
@@ -119,7 +124,7 @@ def test_a_reproducible_training_takes_no_gpu_and_says_so() -> None:
     assert train.params["reproducible"] is True
     assert train.gpu == train.params["gpu"] == "none"
     notes = make_plan(request, load_target(TARGETS, "grove-v2")).notes
-    assert notes == ("reproducible training: on the CPU, also where there is a GPU",)
+    assert notes == ("reproducible training: on the CPU, even with a GPU",)
 
 
 @pytest.mark.parametrize("line", ['gpu = "required"', "time = 0.5"])

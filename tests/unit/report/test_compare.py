@@ -12,43 +12,41 @@ import pytest
 from kiln.errors import RequestError
 from kiln.report.compare import compare
 from kiln.report.result import load_build
+from stages.results.check import CheckResult
+from tests.support import build_documents
+from tests.support.build_documents import built
 
-BUILD: dict[str, Any] = {
-    "format": 2,
-    "kiln": "0.1.0",
-    "name": "dog",
-    "target": "grove-v2",
-    "board": {"firmware": "SSCMA-Micro 1.0.x"},
-    "steps": [
-        {
-            "name": "check",
-            "params": {"task": "pose"},
-            "inputs": {"data": "a" * 64},
-            "result": {"versions": {"pillow": "11.0"}},
-        },
-        {
-            "name": "quantize",
-            "params": {"granularity": "per-tensor"},
-            "inputs": {"model.onnx": "b" * 64},
-            "result": {},
-        },
-    ],
-    "environments": {"export": {"digest": "c" * 64}},
-    "verdict": {"accepted": True},
-    "numbers": {
-        "flash": {"used_kib": 3000.0},
-        "sram": {"used_kib": 294.0},
-        "estimated_ms": 83.8,
-        "cycles": 33_500_000,
-        "performance_model": "Vela 3-4",
-        "operators": {"npu": {"CONV_2D": 70}, "cpu": {}},
-        "accuracy": {
-            "images": 48,
-            "artifacts": {"float32": {"box/map50_95": 0.6}, "int8": {"box/map50_95": 0.59}},
-            "drop": {"box/map50_95": 1.0},
-        },
-    },
-}
+
+def _base() -> dict[str, Any]:
+    document = build_documents.pose()
+    check = CheckResult(
+        task="pose",
+        nc=1,
+        names=("person",),
+        kpt_shape=(17, 3),
+        flip_idx=None,
+        images={"train": 1, "val": 1},
+        objects={"train": 1, "val": 1},
+        versions={"pillow": "11.0"},
+    )
+    steps = {step["name"]: step for step in document["steps"]}
+    document["steps"] = [
+        build_documents.step("check", "check the data set", check, {"task": "pose"}, 1.0),
+        steps["quantize"],
+    ]
+    document["steps"][0]["inputs"]["data"] = "a" * 64
+    document["steps"][1]["params"] = {"granularity": "per-tensor"}
+    document["steps"][1]["inputs"]["model.onnx"] = "b" * 64
+    document["numbers"] |= {"cycles": 33_500_000, "estimated_ms": 83.8}
+    document["numbers"]["flash"]["used_kib"] = 3000.0
+    document["numbers"]["accuracy"] |= {
+        "artifacts": {"float32": {"box/map50_95": 0.6}, "int8": {"box/map50_95": 0.59}},
+        "drop": {"box/map50_95": 1.0},
+    }
+    return document
+
+
+BUILD = _base()
 
 
 def _other() -> dict[str, Any]:
@@ -56,7 +54,9 @@ def _other() -> dict[str, Any]:
 
 
 def _changes(left: dict[str, Any], right: dict[str, Any]) -> dict[str, str]:
-    return {row.name: row.change for row in compare(left, right).figures if row.change}
+    return {
+        row.name: row.change for row in compare(built(left), built(right)).figures if row.change
+    }
 
 
 def test_figures_are_subtracted() -> None:
@@ -76,7 +76,7 @@ def test_estimates_of_two_performance_models_are_shown_and_never_subtracted() ->
     other["numbers"] |= {"performance_model": "Vela 5", "cycles": 17_000_000, "estimated_ms": 44.9}
     why = "not comparable: Vela 3-4 against Vela 5"
     assert _changes(BUILD, other) == {"estimated": why, "cycles": why}
-    rows = {row.name: row for row in compare(BUILD, other).figures}
+    rows = {row.name: row for row in compare(built(BUILD), built(other)).figures}
     assert (rows["cycles"].left, rows["cycles"].right) == ("33,500,000", "17,000,000")
 
 
@@ -92,13 +92,15 @@ def test_only_what_differs_in_the_recipes_is_listed() -> None:
     other["steps"][0]["inputs"]["data"] = "d" * 64
     other["steps"][1]["inputs"]["model.onnx"] = "e" * 64
     del other["steps"][0]["result"]["versions"]["pillow"]
-    rows = [(row.name, row.left, row.right) for row in compare(BUILD, other).differences]
+    rows = [
+        (row.name, row.left, row.right) for row in compare(built(BUILD), built(other)).differences
+    ]
     assert rows == [
         ("check: version of pillow", "11.0", "absent"),
         ("check: data", "a" * 12, "d" * 12),
         ("quantize: granularity", "per-tensor", "per-channel"),
     ]
-    assert compare(BUILD, _other()).differences == ()
+    assert compare(built(BUILD), built(_other())).differences == ()
 
 
 def test_accuracy_on_two_data_sets_is_never_subtracted() -> None:
@@ -111,16 +113,18 @@ def test_accuracy_on_two_data_sets_is_never_subtracted() -> None:
 
 def test_a_step_of_one_build_alone_is_one_line() -> None:
     other = _other()
-    train = {"name": "train", "params": {"epochs": 9, "batch": 4}, "inputs": {}, "result": {}}
+    (train,) = (step for step in build_documents.pose()["steps"] if step["name"] == "train")
     other["steps"].append(train)
-    rows = [(row.name, row.left, row.right) for row in compare(BUILD, other).differences]
+    rows = [
+        (row.name, row.left, row.right) for row in compare(built(BUILD), built(other)).differences
+    ]
     assert rows == [("step train", "absent", "run")]
 
 
 def test_a_refused_build_says_so() -> None:
     other = _other()
-    other["verdict"] = {"accepted": False}
-    row = compare(BUILD, other).figures[0]
+    other["verdict"]["accepted"] = False
+    row = compare(built(BUILD), built(other)).figures[0]
     assert row.right == "NOT accepted by SSCMA-Micro 1.0.x"
 
 
@@ -137,4 +141,4 @@ def test_what_is_no_build(tmp_path: Path, text: str | None, words: str) -> None:
 
 def test_a_folder_or_its_file(tmp_path: Path) -> None:
     (tmp_path / "build.json").write_text(json.dumps(BUILD), encoding="utf-8")
-    assert load_build(tmp_path) == load_build(tmp_path / "build.json") == BUILD
+    assert load_build(tmp_path) == load_build(tmp_path / "build.json") == built(BUILD)

@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from kiln.cli.progress import TransferBar
+from kiln.cli.transfer import TransferBar
 
 _MB = 1_000_000
 

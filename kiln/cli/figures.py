@@ -1,0 +1,51 @@
+"""How the figures of a model read on a terminal, in one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.markup import escape
+
+from kiln.cli.console import Terminal
+from kiln.report.result import METRICS, Usage, Verdict
+
+
+def show_verdict(verdict: Verdict, firmware: str, terminal: Terminal) -> None:
+    """Each check that failed in red, or one line in green."""
+    if verdict.accepted:
+        terminal.mark("✓", f"accepted by {firmware} ({len(verdict.checks)} checks)", out=True)
+        return
+    terminal.mark("✕", f"NOT ACCEPTED by {firmware}:", out=True)
+    for line in verdict.refusals:
+        terminal.print(f"  [red]{escape(line)}[/]")
+
+
+def usage_line(name: str, usage: Usage) -> str:
+    """A figure against the board's limit, in colour."""
+    share = usage.used_kib / usage.limit_kib
+    colour = "green" if usage.fits else "bold red"
+    used, limit = shown_kib(usage.used_kib), shown_kib(usage.limit_kib)
+    return f"{name:<9} [{colour}]{used}[/] of {limit} ({share:.0%})"
+
+
+def operators_line(operators: Mapping[str, Any]) -> str:
+    """How many operators run on which processor; given as a number or by type."""
+    placed = ", ".join(
+        f"{count if isinstance(count, int) else sum(count.values())} on the {processor.upper()}"
+        for processor, count in operators.items()
+        if count is not None
+    )
+    return f"operators {placed}"
+
+
+def accuracy_line(metrics: Mapping[str, float | None]) -> str:
+    """All that was measured of one form of the model."""
+    known = {title: metrics.get(name) for name, title in METRICS.items()}
+    shown = [f"{title} {value:.3f}" for title, value in known.items() if value is not None]
+    return ", ".join(shown) or "not measured: nothing is labelled"
+
+
+def shown_kib(kib: float) -> str:
+    """KiB with one digit behind the point."""
+    return f"{kib:,.1f} KiB"

@@ -1,0 +1,59 @@
+"""The emulated firmware takes its frames at the pace of its camera."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from kiln.emulator.firmware import Camera, Firmware, Storage
+from kiln.emulator.flash import MODELS_ADDRESS, Flash
+from tests.support.emulated_models import FixedModel
+
+
+def _invoking(sent: list[bytes], *, busy: bool = False) -> Firmware:
+    flash = Flash()
+    flash.memory[MODELS_ADDRESS : MODELS_ADDRESS + 8] = b"\x1c\0\0\0TFL3"
+    firmware = Firmware(
+        flash,
+        Storage(),
+        FixedModel(),
+        Camera(fps=50),
+        sent.append,
+        lambda: busy,
+        restart=lambda: None,
+        on_command=lambda _line: None,
+    )
+    firmware.receive(b"AT+INVOKE=-1,0,1\r", 0.0)
+    return firmware
+
+
+def _counts(sent: list[bytes]) -> list[Any]:
+    events = [json.loads(each) for each in sent]
+    return [each["data"]["count"] for each in events if each["type"] == 1]
+
+
+def test_frames_come_at_the_pace_of_the_camera() -> None:
+    sent: list[bytes] = []
+    firmware = _invoking(sent)
+    first = now = firmware.due()
+    assert first is not None
+    for _ in range(50):
+        assert now is not None
+        firmware.tick(now)
+        now = firmware.due()
+    assert now == pytest.approx(first + 1.0)
+    assert _counts(sent) == list(range(1, 51))
+
+
+def test_a_frame_that_was_taken_late_is_not_made_up_for() -> None:
+    firmware = _invoking([])
+    due = firmware.due()
+    assert due is not None
+    firmware.tick(due + 5)
+    assert firmware.due() == due + 5
+
+
+def test_no_frame_is_taken_while_the_line_still_carries_the_last() -> None:
+    assert _invoking([], busy=True).due() is None
