@@ -189,23 +189,23 @@ def test_nothing_arrives_before_the_wire_can_have_carried_it(
 def test_noise_on_the_line_spoils_some_frames(
     emulated_board: MakeBoard, line: OpenLine, kind: str
 ) -> None:
-    faults = Faults(seed=1, to_host=Noise(**{kind: 0.01}))
-    board = flashed_board(emulated_board, camera=Camera(fps=1000), faults=faults)
-    host = line(board)
-    host.write(b"AT+INVOKE=20,0,1\r")
-    board.wait_until(lambda board: board.commands != [] and not board.invoking)
-    board.set_faults(Faults())
-    host.write(b"AT+NAME?\r")
-    received = host.until(b'"Grove Vision AI V2"')
-    clean = flashed_board(emulated_board, camera=Camera(fps=1000))
-    other = line(clean)
-    other.write(b"AT+INVOKE=20,0,1\r")
-    clean.wait_until(lambda board: board.commands != [] and not board.invoking)
-    other.write(b"AT+NAME?\r")
-    expected = other.until(b'"Grove Vision AI V2"')
-    assert received != expected
+    def received(faults: Faults) -> bytes:
+        """What a host gets of an invocation."""
+        board = flashed_board(emulated_board, camera=Camera(fps=1000), boot_s=0.05)
+        host = line(board)
+        host.ask("AT+ID?")
+        board.set_faults(faults)
+        host.write(b"AT+INVOKE=20,0,1\r")
+        board.wait_until(lambda board: len(board.commands) == 2 and not board.invoking)
+        board.set_faults(Faults())
+        host.write(b"AT+NAME?\r")
+        return host.until(b'"Grove Vision AI V2"')
+
+    spoilt = received(Faults(seed=1, to_host=Noise(**{kind: 0.01})))
+    intact = received(Faults())
+    assert spoilt != intact
     longer = {"drop": -1, "duplicate": 1, "corrupt": 0}[kind]
-    assert (len(received) > len(expected)) - (len(received) < len(expected)) == longer
+    assert (len(spoilt) > len(intact)) - (len(spoilt) < len(intact)) == longer
 
 
 def test_a_board_that_hangs_says_nothing_until_it_is_reset(

@@ -27,10 +27,8 @@ def _result(folder: Path, size: int = 20_000) -> tuple[Path, bytes]:
     document = build_documents.pose()
     model = b"\x1c\0\0\0TFL3" + random.Random(0).randbytes(size - 8)
     name = document["deployed"]
-    document["files"][name] = [hashlib.sha256(model).hexdigest(), size]
-    # What the model is made of names its classes and keypoints.
-    named = {"names": ["person"], "kpt_shape": [17, 3]}
-    document["steps"].append({**document["steps"][0], "name": "onnx", "result": named})
+    document["files"][name] = {"sha256": hashlib.sha256(model).hexdigest(), "bytes": size}
+    document["steps"].append(build_documents.onnx_step(["person"], (17, 3)))
     result = folder / "build" / "grove-v2" / document["name"]
     result.mkdir(parents=True)
     (result / name).write_bytes(model)
