@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import platform
@@ -12,7 +10,7 @@ import shutil
 import sysconfig
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,8 @@ from kiln.executors.environments import Environment
 from kiln.executors.protocol import Say
 from kiln.executors.uv import UvFailed, ask_uv, installer_variables, run_uv
 from kiln.store.tree import hash_file
-from kiln.system.workers import stop_if_asked, wait_for_lock
+from kiln.system.files import locked
+from kiln.system.workers import stop_if_asked
 
 #: Both executors run this version: the locks are resolved for it.
 PYTHON_VERSION = "3.11"
@@ -101,7 +100,8 @@ def make_whole(folder: Path, name: str, fill: Callable[[], None], *, log: Path, 
     with os_errors(f"the {name} environment cannot be made", EnvironmentBroken):
         folder.parent.mkdir(parents=True, exist_ok=True)
         log.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(folder.with_suffix(".lock"), name, say):
+        waits = f"another Kiln is making the {name} environment: waiting for it"
+        with locked(folder.with_suffix(".lock"), lambda: say(waits)):
             if find_whole(folder) is None:
                 _make_whole(folder, name, fill, log=log, say=say)
 
@@ -219,14 +219,3 @@ def _refuse_other_hosts() -> None:
         f"{host}{' with musl' if musl else ''}",
         hint="start a container engine and use EXECUTOR=docker: it emulates where it must",
     )
-
-
-@contextlib.contextmanager
-def _locked(path: Path, name: str, say: Say) -> Iterator[None]:
-    with path.open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"another Kiln is making the {name} environment: waiting for it")
-            wait_for_lock(stream)
-        yield

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from kiln.errors import BundleError, os_errors
 from kiln.store.tree import hash_file
+from kiln.system.files import replacing
 
 SUMS = "SHA256SUMS"
 SIGNATURE = "SHA256SUMS.sig"
@@ -24,13 +25,14 @@ Content = bytes | Path
 
 def write_archive(path: Path, root: str, files: Mapping[str, Content]) -> None:
     """Write ``files``, by their name below the folder ``root``; raises StoreError, DiskFull."""
-    temporary = path.with_name(f".{path.name}.part")
     with os_errors("cannot write the release"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as archive:
+        with (
+            replacing(path) as temporary,
+            tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as archive,
+        ):
             for name, content in sorted(files.items()):
                 _add(archive, f"{root}/{name}", content)
-        temporary.replace(path)
 
 
 def read_archive(path: Path, target: Path) -> None:

@@ -8,10 +8,8 @@ hashed. As git does, a file whose times are too close to the moment of hashing i
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -21,12 +19,10 @@ from typing import Any
 from kiln.errors import Changed
 from kiln.store.tree import File, Tree, hash_bytes, tree_of
 from kiln.store.verified_read import hash_all
+from kiln.system.files import write_atomically
 
 #: Coarsest time stamp of the file systems in use (FAT: 2 s).
 _TICK_NS = 2_000_000_000
-
-#: How the name of an index that is being written ends.
-UNFINISHED = ".part"
 
 _Stamp = list[int | str]
 
@@ -142,17 +138,7 @@ def _write(path: Path, document: Mapping[str, Any]) -> None:
     """Whole or not at all; a disk that takes nothing only costs the next run some reading."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(UNFINISHED, dir=path.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                # Held, it is no killed driver's.
-                fcntl.flock(stream, fcntl.LOCK_EX)
-                stream.write(json.dumps(document, separators=(",", ":")))
-                stream.flush()
-                Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        write_atomically(path, json.dumps(document, separators=(",", ":")))
 
 
 def _times(stat: os.stat_result) -> _Stamp:

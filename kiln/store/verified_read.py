@@ -16,6 +16,7 @@ from pathlib import Path
 
 from kiln.errors import Changed, DataError
 from kiln.store.tree import File, hash_file
+from kiln.system.files import replacing
 
 _CHUNK_BYTES = 1 << 20
 
@@ -63,16 +64,10 @@ def check_all(files: Iterable[File]) -> None:
 
 def copy_checked(file: File, target: Path) -> None:
     """Put a copy at ``target``, whole or not at all; raises Changed, DataError and OSError."""
-    temporary = target.with_name(f".{target.name}.part")
-    try:
-        with temporary.open("wb") as stream:
-            stream.writelines(read_checked(file))
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(target) as temporary, temporary.open("wb") as stream:
+        stream.writelines(read_checked(file))
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def _is_seen(file: File) -> bool:

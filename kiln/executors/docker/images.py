@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import os
 import tempfile
 import threading
@@ -30,7 +29,8 @@ from kiln.executors.environments import Environment
 from kiln.executors.protocol import Say
 from kiln.store.tree import digest_of, hash_file
 from kiln.system import process
-from kiln.system.workers import stop_if_asked, wait_for_lock
+from kiln.system.files import locked
+from kiln.system.workers import stop_if_asked
 
 ENVIRONMENT_LABEL = f"{LABEL}.environment"
 #: What an image was built from; a tag has its beginning.
@@ -280,17 +280,12 @@ class Images:
     def _log(self, environment: Environment, say: Say) -> Iterator[Path]:
         """A fresh log, held so that two drivers of one checkout build an image once."""
         path = self._logs / f"image-{environment.name}.log"
+        waits = f"another Kiln is making the {environment.name} image: waiting for it"
         with os_errors("an image cannot be built", EnvironmentBroken):
             self._logs.mkdir(parents=True, exist_ok=True)
-            stream = path.open("a")
-        with stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say(f"another Kiln is making the {environment.name} image: waiting for it")
-                wait_for_lock(stream)
-            stream.truncate(0)
-            yield path
+            with locked(path, lambda: say(waits)):
+                path.write_bytes(b"")
+                yield path
 
 
 def _run_script(argv: list[Path], log: Path) -> str | None:

@@ -84,7 +84,7 @@ class LocalExecutor:
                 on_stderr=lambda line: observe(LogLine(text=line)),
                 timeout_s=run.limits.timeout_s,
                 # If a killed driver's step cannot be ended from here, its end is waited for.
-                inherit=[job.claim.fileno()],
+                inherit=[job.claim],
             )
         except process.TimedOut as error:
             raise StepTimeout(
