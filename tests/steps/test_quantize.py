@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from kiln.executors.environments import EnvironmentName
 from kiln.executors.protocol import STEP_VARIABLES
 from kiln.plan.targets import load_target
 from kiln.store.tree import hash_file
 from tests.support.checkout import ROOT
-from tests.support.fixtures import IMGSZ, RunStep, Trial
+from tests.support.fixtures import EnvPython, RunScript, RunStep, Trial
+from tests.support.shared_results import IMGSZ
 from tests.support.tiny import make_tiny
-
-EnvPython = Callable[[EnvironmentName], Path]
 
 PARAMS = {"granularity": "mixed", "order": None}
 
@@ -128,12 +126,12 @@ def test_granularities(
     pose_int8: Path,
     mixed: Trial,
     run_step: RunStep,
-    env_python: EnvPython,
+    run_script: RunScript,
 ) -> None:
     params = {"granularity": "per-channel", "order": None}
     trial = run_step("quantize", params, _inputs(pose_onnx, pose_pictures)).expect_success()
     outs = [pose_int8, trial.out, mixed.out]
-    looks = _look(env_python("export"), [out / "int8.tflite" for out in outs])
+    looks = _look(run_script, [out / "int8.tflite" for out in outs])
     per_tensor, per_channel, mix = looks
     assert all(look["dtypes"] == ["int32", "int8"] for look in looks)
     assert set(per_tensor["scales"].values()) == {1}
@@ -155,7 +153,7 @@ def test_mixed_costs_the_npu_less_than_per_tensor(
     pose_pictures: Path,
     mixed: Trial,
     run_step: RunStep,
-    env_python: EnvPython,
+    run_script: RunScript,
 ) -> None:
     vela = load_target(ROOT / "targets", "grove-v2").compilation(IMGSZ)
     files = [out / "int8.tflite" for out in (pose_int8, mixed.out)]
@@ -167,14 +165,14 @@ def test_mixed_costs_the_npu_less_than_per_tensor(
     assert after["flash_kib"] < 0.85 * before["flash_kib"]
     assert after["cycles"] < 0.95 * before["cycles"]
     images = pose_pictures / "calibration.npy"
-    command = [env_python("export"), "-c", NOISE, pose_int8 / "float32.tflite", images, *files]
-    fine, coarse = json.loads(_output(command))
+    said = run_script("export", NOISE, pose_int8 / "float32.tflite", images, *files)
+    fine, coarse = json.loads(said)
     assert fine > 25
     assert coarse > fine - 3, "for hardly more noise"
 
 
 def test_outputs_in_the_order_that_a_firmware_wants(
-    pose_onnx: Path, pose_pictures: Path, mixed: Trial, run_step: RunStep, env_python: EnvPython
+    pose_onnx: Path, pose_pictures: Path, mixed: Trial, run_step: RunStep, run_script: RunScript
 ) -> None:
     order = ["box16", "box8", "score32", "keypoints", "score8", "box32", "score16"]
     params = {"granularity": "mixed", "order": order}
@@ -184,7 +182,7 @@ def test_outputs_in_the_order_that_a_firmware_wants(
     usual = {output["name"]: output for output in mixed.result["outputs"]}
     assert trial.result["outputs"] == [usual[name] for name in order]
     files = [trial.out / name for name in ("float32.tflite", "int8.tflite")]
-    assert [look["outputs"] for look in _look(env_python("export"), files)] == [order, order]
+    assert [look["outputs"] for look in _look(run_script, files)] == [order, order]
 
 
 def test_an_order_of_other_outputs_is_refused(
@@ -199,7 +197,7 @@ def test_an_order_of_other_outputs_is_refused(
 
 
 def test_scores_can_rise_above_what_narrow_calibration_images_show(
-    pose_onnx: Path, pose_pictures: Path, run_step: RunStep, env_python: EnvPython, tmp_path: Path
+    pose_onnx: Path, pose_pictures: Path, run_step: RunStep, run_script: RunScript, tmp_path: Path
 ) -> None:
     images = np.load(pose_pictures / "calibration.npy")
     np.save(tmp_path / "calibration.npy", np.clip(images, 100, 140))
@@ -207,15 +205,15 @@ def test_scores_can_rise_above_what_narrow_calibration_images_show(
     trial = run_step("quantize", PARAMS, inputs).expect_success()
     assert trial.result is not None
     _check_input(trial.result, channels=3)
-    (look,) = _look(env_python("export"), [trial.out / "int8.tflite"])
+    (look,) = _look(run_script, [trial.out / "int8.tflite"])
     highest = {name: 1 / (1 + np.exp(-look["ceilings"][name])) for name in look["outputs"]}
     assert min(highest[name] for name in ("score8", "score16", "score32")) > 0.94
 
 
 def test_grey_model_and_dead_output(
-    run_step: RunStep, env_python: EnvPython, tmp_path: Path
+    run_step: RunStep, run_script: RunScript, tmp_path: Path
 ) -> None:
-    inputs = make_tiny(env_python("export"), "raw", tmp_path)
+    inputs = make_tiny(run_script, "raw", tmp_path)
     trial = run_step("quantize", PARAMS, inputs).expect_success()
     assert trial.result is not None
     _check_input(trial.result, channels=1, size=32)
@@ -227,9 +225,9 @@ def test_grey_model_and_dead_output(
     [("float", ["stayed float", "SIN"]), ("unknown", ["onnx2tf", "DeformConv"])],
 )
 def test_layers_that_cannot_be_quantised(
-    kind: Any, words: list[str], run_step: RunStep, env_python: EnvPython, tmp_path: Path
+    kind: Any, words: list[str], run_step: RunStep, run_script: RunScript, tmp_path: Path
 ) -> None:
-    inputs = make_tiny(env_python("export"), kind, tmp_path)
+    inputs = make_tiny(run_script, kind, tmp_path)
     trial = run_step("quantize", PARAMS, inputs)
     assert trial.failure is not None
     assert trial.failure["kind"] == "model"
@@ -287,17 +285,6 @@ def _job(folder: Path, inputs: Mapping[str, Path]) -> Path:
     return folder
 
 
-def _look(python: Path, models: list[Path]) -> list[dict[str, Any]]:
-    seen: list[dict[str, Any]] = json.loads(_output([python, "-c", LOOK, *models]))
+def _look(run_script: RunScript, models: list[Path]) -> list[dict[str, Any]]:
+    seen: list[dict[str, Any]] = json.loads(run_script("export", LOOK, *models))
     return seen
-
-
-def _output(command: Sequence[object]) -> str:
-    return subprocess.run(
-        [str(word) for word in command],
-        env={**STEP_VARIABLES, "PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
-        check=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ).stdout

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tests.support.fixtures import RunScript
 
 SIZE = 64
 #: What it looks for: a cell of 8x8 pixels in one colour. There is none of the last class.
@@ -88,10 +89,9 @@ onnx.save(onnx.shape_inference.infer_shapes(model), file)
 """
 
 
-def make_spotter(python: Path, form: Literal["raw", "decoded"], folder: Path) -> Path:
+def make_spotter(run_script: RunScript, form: Literal["raw", "decoded"], folder: Path) -> Path:
     """Write model.onnx, calibration.npy and evaluation/; the folder."""
-    file = folder / "model.onnx"
-    subprocess.run([python, "-c", SCRIPT, form, file], check=True, capture_output=True)
+    run_script("export", SCRIPT, form, folder / "model.onnx")
     images = np.stack([_draw(number) for number in SPOTS])
     np.save(folder / "calibration.npy", images)
     write_evaluation(folder / "evaluation", images, [_objects(spots) for spots in SPOTS.values()])
