@@ -55,7 +55,7 @@ print(len(images))
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One run: wall seconds, peak memory in MiB, and on how many images it calibrated."""
+    """One run: wall seconds, peak memory in MiB, and the number of calibration images."""
 
     name: str
     seconds: float

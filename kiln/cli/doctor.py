@@ -231,7 +231,7 @@ def store_finding(folder: Path, *, deep: bool) -> Finding:
     """Whether finished steps can be read, and whether their files are still what they were."""
     health = examine_store(folder, sample_bytes=None if deep else _SAMPLE_BYTES)
     found = (
-        f"{health.entries} finished steps; {shown_bytes(health.checked_bytes)} of "
+        f"{folder} has {health.entries} finished steps; {shown_bytes(health.checked_bytes)} of "
         f"{shown_bytes(health.bytes)} read again"
     )
     wrong = [

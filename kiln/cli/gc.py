@@ -153,7 +153,7 @@ def plan_sweep(paths: Paths, rules: Rules) -> Sweep:
         *_leftovers(paths, ledger, [each.path for each in gone]),
         *_environments(paths),
         *(
-            Removal(what=image.name, why="not of this checkout", bytes=image.bytes, image=image)
+            Removal(what=image.name, why="not of this Kiln", bytes=image.bytes, image=image)
             for image in stale_images(paths.root)
         ),
     ]
@@ -259,7 +259,7 @@ def _environments(paths: Paths) -> Iterator[Removal]:
         if _ENVIRONMENT.fullmatch(path.name) and path.name not in current:
             yield Removal(
                 what=f"environment {path.name}",
-                why="of another lock than this checkout's",
+                why="of another lock than this Kiln's",
                 bytes=size_of(path),
                 paths=(path, path.with_suffix(".lock")),
             )

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from kiln.paths import Paths
+from kiln.paths import Paths, home_of
 from kiln.plan.request import BuildRequest, Flags, load_request
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -111,7 +111,7 @@ def requests_of(config: Path | None, flags: dict[str, Any]) -> list[BuildRequest
 
 
 def default_paths() -> Paths:
-    """The checkout that this is, and where its results go."""
-    root = Path(__file__).resolve().parents[2]
-    home = Path(os.environ.get("KILN_HOME") or root / ".kiln").absolute()
-    return Paths(root=root, home=home, results=Path.cwd() / "build")
+    """Where Kiln lies and keeps its state; results go into the working directory."""
+    # Unresolved: where an installer links files out of its cache, this is still the package.
+    root = Path(__file__).absolute().parents[2]
+    return Paths(root=root, home=home_of(root, os.environ), results=Path.cwd() / "build")

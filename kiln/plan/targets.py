@@ -102,7 +102,7 @@ class ProtectedRange:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Handshake:
-    """What a WiseEye2's boot loader prints and is answered.
+    """What a WiseEye2's bootloader prints and is answered.
 
     ``enter``, sent while the board restarts, brings up the line ``menu``. After each transfer it
     asks ``question``: ``go_on`` takes another transfer, ``reboot`` starts the firmware.

@@ -1,7 +1,7 @@
 """Builds a release again, from its archive alone, and says of every file whether it is the same.
 
 A release is a program: its folder ``source/`` holds the code of its steps and what its
-environments are made of. That code is run only if it is this checkout's own, if the release is
+environments are made of. That code is run only if it is this Kiln's own, if the release is
 signed by a key that the user has named, or if they say that they trust it.
 """
 
@@ -193,9 +193,9 @@ class Verifier:
             own, theirs = (run_by(each) for each in (self._paths.root, self._release.source))
         if own != theirs:
             raise RequestError(
-                "building this release again runs its own code, which is not that of this checkout",
-                hint="pass the PUBLIC_KEY= of whom you trust, check out the version of Kiln that "
-                "made it, or say TRUST_BUNDLE=1",
+                "building this release again runs its own code, which is not that of this Kiln",
+                hint="pass the PUBLIC_KEY= of whom you trust, use the version of Kiln that made "
+                "it, or say TRUST_BUNDLE=1",
             )
 
     def _prepare(self) -> tuple[list[Step], dict[str, Tree], dict[str, str]]:
@@ -253,7 +253,7 @@ class Verifier:
         return FileComparison(name=name, same=False, step=first, how=how)
 
     def _difference(self, left: Path, right: Path, observer: Observer) -> str:
-        """In words; made by a step of this checkout's own, which can read such files."""
+        """In words; made by a step of this Kiln's own, which can read such files."""
         suffix = left.suffix.removeprefix(".")
         brought = {
             side: hash_file_input(path, self._runner)

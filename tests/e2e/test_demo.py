@@ -99,7 +99,7 @@ def test_the_demo_shows_it_at_work(demo: Demo) -> None:
             origin = {"Origin": f"http://{host}"}
             with connect(f"ws://{host}/live", additional_headers=origin) as live:
                 messages = _messages(live)
-                labels = next(messages)["about"]["labels"]
+                labels = next(messages)["device"]["labels"]
                 assert labels["name"] == NAME
                 assert labels["classes"] == ["person"]
                 assert len(labels["keypoints"]) == 17

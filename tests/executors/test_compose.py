@@ -88,5 +88,5 @@ def test_a_person_runs_a_step_by_hand(docker_bench: DockerBench, tmp_path: Path)
     done = compose(docker_bench.root, *command, "vela", "stages.vela.probe")
     assert done.returncode == 0, done.stderr
     last = json.loads(done.stdout.splitlines()[-1])
-    assert (last["event"], last["result"]) == ("finished", {"value": {"uid": os.getuid()}})
+    assert (last["event"], last["result"]) == ("finished", {"uid": os.getuid()})
     assert (job / "out" / "file").read_text(encoding="utf-8") == "made"

@@ -1,4 +1,4 @@
-"""An model that always sees the same, for tests that are not about what is seen."""
+"""A model that always finds the same, for tests that are not about what is found."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def person(left: float, top: float, *, score: float) -> Candidate:
 
 
 class FixedModel:
-    """Takes whatever is in the flash for its own model."""
+    """Takes any content of the flash for its own."""
 
     pose = True
     resolution = (240, 240)
 
     def __init__(self, *candidates: Candidate) -> None:
-        """Without candidates it sees two people, one of them twice, and hardly a third."""
-        self._frame_of = RecordedFrame(
+        """Without candidates it finds two people, one of them twice, and a third of a low score."""
+        self._frame = RecordedFrame(
             GREY_JPEG,
             candidates
             or (
@@ -46,4 +46,4 @@ class FixedModel:
 
     def infer(self, frame: int) -> RecordedFrame:
         del frame
-        return self._frame_of
+        return self._frame

@@ -17,12 +17,14 @@ from tests.support.checkout import ROOT
 from tests.support.fixtures import Recorder
 
 PROBE = '''"""Runs the text that it is given as its work."""
+import dataclasses
+
 from stages.contract import main
 
 def run(job, events):
     space = {"job": job, "events": events, "result": {}}
     exec(job.params["body"], space)
-    return space["result"]
+    return dataclasses.make_dataclass("Result", space["result"])(**space["result"])
 
 if __name__ == "__main__":
     main(run)
@@ -43,8 +45,9 @@ class Bench(abc.ABC):
     def __init__(self, root: Path, home: Path) -> None:
         self.root = root
         self.home = home
-        (root / "stages" / "vela").mkdir(parents=True)
-        for name in ("__init__.py", "contract.py", "vela/__init__.py"):
+        for folder in ("results", "vela"):
+            (root / "stages" / folder).mkdir(parents=True)
+        for name in ("__init__.py", "contract.py", "results/__init__.py", "vela/__init__.py"):
             shutil.copy(ROOT / "stages" / name, root / "stages" / name)
         (root / "stages" / "vela" / "probe.py").write_text(PROBE, encoding="utf-8")
 

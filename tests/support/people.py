@@ -1,4 +1,4 @@
-"""An model for the emulated board that always sees the same two people."""
+"""A model for the emulated board that always finds the same two people."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ JOINTS = (
     *((-26, -12), (26, -12), (-30, 14), (30, 14), (-11, 4), (11, 4), (-12, 32), (12, 32)),
     *((-13, 62), (13, 62)),
 )
-#: An ankle that the model holds for hidden.
+#: An ankle that is hidden to the model.
 HIDDEN = 15
-#: Middles of the sure and the doubtful person, and what the model thinks of them.
+#: Middles of the sure and the doubtful person, and their scores.
 SURE, DOUBTFUL = (70, 120), (180, 120)
 SURE_SCORE, DOUBTFUL_SCORE = 0.9, 0.6
 
@@ -39,9 +39,9 @@ _JPEG = """([colour, noise]) => {
 
 
 class TwoPeople:
-    """Two people before a wall whose colour changes; ``noise`` makes the pictures larger.
+    """Two people before a wall whose colour changes; ``noise`` makes the images larger.
 
-    ``looks`` counts the frames that the board has taken.
+    ``frames_taken`` counts the frames that the board has taken.
     """
 
     pose = True
@@ -55,13 +55,13 @@ class TwoPeople:
             jpeg = base64.b64decode(page.evaluate(_JPEG, [f"rgb(60 {level} 120)", noise]))
             self._frames.append(RecordedFrame(jpeg, people))
         page.close()
-        self.looks = 0
+        self.frames_taken = 0
 
     def matches(self, memory: memoryview) -> bool:
         return bytes(memory[: len(MODEL)]) == MODEL
 
     def infer(self, frame: int) -> RecordedFrame:
-        self.looks += 1
+        self.frames_taken += 1
         return self._frames[frame % len(self._frames)]
 
 
