@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from stages.results.import_weights import ImportResult
 from tests.support.checkout import ROOT
 from tests.support.fixtures import EnvPython, RunScript, RunStep, Trial
 from tests.support.shared_results import IMGSZ
@@ -152,19 +153,18 @@ def imported(take: Import, checkpoints: Path) -> Trial:
 
 
 def test_a_checkpoint_of_ultralytics_is_taken_without_running_its_code(imported: Trial) -> None:
-    assert imported.result is not None
-    assert imported.result["versions"].keys() == {"ultralytics", "torch"}
-    parameters = imported.result["parameters"]
+    assert imported.result.versions.keys() == {"ultralytics", "torch"}
+    parameters = imported.result.parameters
     assert 3_000_000 < parameters < 3_500_000
-    assert imported.result == {
-        "task": "pose",
-        "nc": 1,
-        "names": ["person"],
-        "kpt_shape": [17, 3],
-        "model": "yolov8n-pose",
-        "parameters": parameters,
-        "versions": imported.result["versions"],
-    }
+    assert imported.result == ImportResult(
+        task="pose",
+        nc=1,
+        names=("person",),
+        kpt_shape=(17, 3),
+        model="yolov8n-pose",
+        parameters=parameters,
+        versions=imported.result.versions,
+    )
     assert not imported.warnings
 
 
@@ -261,7 +261,7 @@ def test_a_container_is_trust_enough(
         [env_python("train"), "-m", "stages.train.import_weights", tmp_path],
         check=True,
         capture_output=True,
-        env={"PYTHONPATH": str(ROOT), "KILN_WALLED": "1", "TMPDIR": str(tmp_path)},
+        env={"PYTHONPATH": str(ROOT), "KILN_SANDBOXED": "1", "TMPDIR": str(tmp_path)},
     )
     (checkpoints / "ran").unlink()
 

@@ -34,9 +34,9 @@ Path(target).write_bytes(graph.to_bytes())
 
 
 @pytest.fixture
-def inputs(pose_int8: Path, pose_pictures: Path) -> dict[str, Path]:
+def inputs(pose_int8: Path, pose_images: Path) -> dict[str, Path]:
     models = {name: pose_int8 / name for name in ("float32.tflite", "int8.tflite")}
-    return {**models, "evaluation": pose_pictures / "evaluation"}
+    return {**models, "evaluation": pose_images / "evaluation"}
 
 
 def test_every_layer_in_the_order_of_the_network(
@@ -44,8 +44,7 @@ def test_every_layer_in_the_order_of_the_network(
 ) -> None:
     trial = run_step("layers", {}, inputs).expect_success()
     layers = _layers(trial.out)
-    assert trial.result is not None
-    assert trial.result["compared"] == len(layers)
+    assert trial.result.compared == len(layers)
     names = [layer["name"] for layer in layers]
     order = ["layers.0.conv", "layers.1.conv", "layers.4.cv2.conv", SPOILT, "layers.21.cv2.conv"]
     assert [name for name in names if name in order] == order
@@ -57,7 +56,7 @@ def test_every_layer_in_the_order_of_the_network(
     assert not {"PAD", "RESHAPE", "LOGISTIC", "QUANTIZE"} & set(kinds.values())
     assert all(10 < layer["snr_db"] < 70 for layer in layers)
     ratios = {layer["name"]: layer["snr_db"] for layer in layers}
-    assert trial.result["worst"] == sorted(ratios, key=lambda name: ratios[name])[:5]
+    assert list(trial.result.worst) == sorted(ratios, key=lambda name: ratios[name])[:5]
 
 
 def test_a_spoilt_layer_is_found(

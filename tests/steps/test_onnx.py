@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from stages.results.onnx import Output
 from tests.support.checkout import ROOT
 from tests.support.fixtures import RunScript, RunStep
 from tests.support.shared_results import IMGSZ
@@ -18,7 +19,7 @@ from tests.support.shared_results import IMGSZ
 ROWS = [(IMGSZ // stride) ** 2 for stride in (8, 16, 32)]
 
 #: Run in the train environment: what the original's own head gives for images.npy, and what the
-#: export says to weights that hold no numbers.
+#: export says to weights that are not finite.
 _ORIGINALS = """
 import sys
 from pathlib import Path
@@ -66,7 +67,7 @@ Arrays = Mapping[str, NDArray[np.float32]]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Originals:
-    """Images, float32 [n, 3, S, S]; what each task's network makes of them; a failure's kind."""
+    """Images, float32 [n, 3, S, S]; the outputs of each task's network; a failure's kind."""
 
     images: Path
     heads: Mapping[str, Arrays]
@@ -119,7 +120,7 @@ def test_the_exported_network_is_the_original(
     _check_heads(originals.heads[task], found)
 
 
-def test_weights_that_are_no_numbers_are_not_exported(originals: Originals) -> None:
+def test_weights_that_are_not_finite_are_not_exported(originals: Originals) -> None:
     assert originals.spoilt == "model"
 
 
@@ -154,15 +155,14 @@ def test_outputs_have_the_shapes_that_the_firmware_tells_them_by(
 ) -> None:
     inputs = {"weights.safetensors": pose_weights / "weights.safetensors"}
     again = run_step("onnx", {"imgsz": IMGSZ}, inputs).expect_success()
-    assert again.result is not None
     heads = [
-        {"name": f"{kind}{stride}", "shape": [1, rows, width]}
+        Output(name=f"{kind}{stride}", shape=(1, rows, width))
         for stride, rows in zip((8, 16, 32), ROWS, strict=True)
         for kind, width in (("box", 64), ("score", 1))
     ]
-    keypoints = {"name": "keypoints", "shape": [1, sum(ROWS), 51]}
-    assert again.result["outputs"] == [*heads, keypoints]
-    assert again.result["macs"] > 10_000_000
+    keypoints = Output(name="keypoints", shape=(1, sum(ROWS), 51))
+    assert again.result.outputs == (*heads, keypoints)
+    assert again.result.macs > 10_000_000
     assert (again.out / "model.onnx").read_bytes() == (pose_onnx / "model.onnx").read_bytes()
     assert b"/home" not in (pose_onnx / "model.onnx").read_bytes()
     assert str(ROOT).encode() not in (pose_onnx / "model.onnx").read_bytes()

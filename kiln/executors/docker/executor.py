@@ -53,7 +53,7 @@ _VARIABLES: Mapping[str, str] = {
     "HOME": "/tmp",
     "TMPDIR": "/tmp",
     # Tells a step that nothing outside its job can be reached.
-    "KILN_WALLED": "1",
+    "KILN_SANDBOXED": "1",
 }
 _NO_GPU: Mapping[str, str] = {"CUDA_VISIBLE_DEVICES": "", "NVIDIA_VISIBLE_DEVICES": "void"}
 

@@ -221,11 +221,13 @@ class Images:
 
     def _code(self, environment: Environment) -> list[str]:
         """What the last stage of a Dockerfile copies, relative to the checkout."""
-        folders = [self._root / "stages" / name for name in ("results", environment.name)]
+        stages = self._root / "stages"
+        folders = [stages / name for name in ("results", environment.name)]
         paths = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
         code = [path for path in paths if "__pycache__" not in path.parts]
-        names = [path.relative_to(self._root).as_posix() for path in code]
-        return sorted([*names, "stages/__init__.py", "stages/contract.py"])
+        return sorted(
+            path.relative_to(self._root).as_posix() for path in (*code, *stages.glob("*.py"))
+        )
 
     def _known_bases(self, client: docker.DockerClient, environment: Environment) -> Iterator[str]:
         """The pinned base, and the one from Debian's packages if it was built here."""
