@@ -30,6 +30,8 @@ from tests.support.checkout import ROOT
 from tests.support.docker_bench import engine_or_skip
 from tests.support.user import User
 
+pytestmark = pytest.mark.slow
+
 _MODELS = (
     "spotter.safetensors",
     "spotter.onnx",
