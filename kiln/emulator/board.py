@@ -19,13 +19,12 @@ import tty
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, Protocol
 
 from kiln.emulator.bootloader import Bootloader, Transfer
 from kiln.emulator.faults import Fault, FaultInjector, Faults
 from kiln.emulator.firmware import Camera, Firmware, Storage
-from kiln.emulator.flash import Flash
+from kiln.emulator.flash import MODELS_ADDRESS, Flash
 from kiln.emulator.postprocess import EmulatedModel
 from kiln.emulator.uart import Uart
 
@@ -137,6 +136,10 @@ class EmulatedBoard:
         program = self._program
         return isinstance(program, Firmware) and program.invoking
 
+    def load(self, file: bytes, address: int = MODELS_ADDRESS) -> None:
+        """Put a model on the flash; the firmware finds it when it starts."""
+        self._flash.memory[address : address + len(file)] = file
+
     def set_faults(self, faults: Faults) -> None:
         """Inject these faults from now on."""
 
@@ -178,12 +181,7 @@ class EmulatedBoard:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         if self._thread.is_alive():
             self._call(self._stop)
         self._thread.join()
