@@ -54,7 +54,7 @@ class Changed(DataError):
         super().__init__(
             f"{path} is not what was hashed: it changed during the build, or its disk is failing",
             hint="leave it alone during a build, and run the same command again: all files are "
-            "read anew, and what Kiln itself had made is made again if it is damaged",
+            "read again, and what Kiln itself had made is made again if it is damaged",
         )
 
 
@@ -126,7 +126,7 @@ class NotAccepted(ModelError):
         firmware: str,
         refusals: Iterable[str],
         *,
-        hint: str = "FORCE=1 keeps the model all the same, marked as not accepted",
+        hint: str = "FORCE=1 keeps the model anyway, marked as not accepted",
     ) -> None:
         super().__init__(
             "\n".join([f"{firmware} would not take this model:", *(f"  ✕ {r}" for r in refusals)]),
@@ -170,12 +170,12 @@ class PortMissing(BoardError):
 
 
 class PortForbidden(BoardError):
-    """The user may not use the port."""
+    """The user has no permission for the port."""
 
     def __init__(self, port: str) -> None:
         super().__init__(
-            f"you may not use {port}",
-            hint="sudo usermod -aG dialout $USER, then log in anew (on Arch the group is uucp)",
+            f"you have no permission for {port}",
+            hint="sudo usermod -aG dialout $USER, then log in again (on Arch the group is uucp)",
         )
 
 

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from kiln.device.link import open_link
-from kiln.device.we2 import BootLoader, packets_of
+from kiln.device.we2 import BootloaderClient, packets_of
 from kiln.emulator.board import EmulatedBoard
 from kiln.plan.targets import load_target
 
@@ -57,7 +57,7 @@ def main() -> int:
         last[:] = [now]
 
     started = time.monotonic()
-    BootLoader(link, target.device.handshake).write(model, address, note)
+    BootloaderClient(link, target.device.handshake).write(model, address, note)
     took_s = time.monotonic() - started
     ours.send("done")
     same = ours.recv() == model

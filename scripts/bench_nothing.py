@@ -1,7 +1,7 @@
-"""Time what Kiln itself costs: a build with nothing to do, one changed picture, the driver's share.
+"""Time what Kiln itself costs: a build with nothing to do, one changed image, the driver's share.
 
-A build with nothing to do, and one after a single picture has changed, are measured in turn with
-`dvc repro` of the same pipeline on the same pictures. DVC's stages have the same inputs and
+A build with nothing to do, and one after a single image has changed, are measured in turn with
+`dvc repro` of the same pipeline on the same images. DVC's stages have the same inputs and
 outputs and copy what Kiln's steps gave, so that the knowing alone is compared. A demo build is
 measured in turn with its steps run by hand.
 
@@ -83,7 +83,7 @@ def main() -> None:
 
 
 def measure_knowing(work: Path, images: int, repeats: int) -> None:
-    """Nothing to do and one changed picture, against DVC."""
+    """Nothing to do and one changed image, against DVC."""
     kiln = Kiln(work)
     make_data(work / "data", images)
     run([python("train"), "-c", MAKE_WEIGHTS, work / "weights.pt"], cwd=work)
@@ -91,7 +91,7 @@ def measure_knowing(work: Path, images: int, repeats: int) -> None:
     flags = [word for name, value in settings.items() for word in (f"--{name}", value)]
     # The quickest way to a whole build: it is made once, and what it gives is no matter.
     flags += ["--executor", "local", "--quant", "per-tensor", "--force", "--name", "bench"]
-    _tell(f"a first build with {images:,} pictures")
+    _tell(f"a first build with {images:,} images")
     first = expect(kiln.build(flags), "report ")
     plan = plan_of(
         work,
@@ -119,16 +119,16 @@ def measure_knowing(work: Path, images: int, repeats: int) -> None:
             )
         )
     for number in range(repeats):
-        _tell("one picture changed")
+        _tell("one image changed")
         draw_picture(work / "data/images/train/00000.png", seed=images + number)
         watched = kiln.build(flags, until_a_step_runs=True)
         assert watched.first_step_s is not None, watched.said
         changed.append((watched.first_step_s, dvc.seconds_to_first_stage()))
-    print(f"\n{images:,} pictures, {len(plan.steps)} steps; medians of {repeats}, in turn")
+    print(f"\n{images:,} images, {len(plan.steps)} steps; medians of {repeats}, in turn")
     print(f"{'':44}{'Kiln':>10}{'DVC ' + dvc.version():>14}{'Kiln/DVC':>10}")
     _row("nothing to do, s", [(a.seconds, b.seconds) for a, b in nothing])
     _row("nothing to do, s of a processor", [(a.cpu_s, b.cpu_s) for a, b in nothing])
-    _row("one picture changed, s to the first step", changed)
+    _row("one image changed, s to the first step", changed)
     _row("peak memory with nothing to do, MiB", [(a.peak_mib, b.peak_mib) for a, b in nothing])
     print(f"{'peak memory of the driver in a build, MiB':44}{first.peak_mib:10.0f}")
 
@@ -183,7 +183,7 @@ def run_by_hand(plan: Plan, folder: Path) -> None:
 
 
 def make_data(folder: Path, count: int) -> None:
-    """A detection data set of ``count`` small pictures, one object each."""
+    """A detection data set of ``count`` small images, one object each."""
     for number in range(count):
         split = "val" if number >= count - _VAL else "train"
         for kind in ("images", "labels"):

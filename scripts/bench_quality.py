@@ -1,7 +1,7 @@
 """Compare ways to quantise: accuracy against float32 on the host, cost on the NPU.
 
 For a pose and a detection network, every variant of `quality_variants` is evaluated with the
-boards' arithmetic on pictures that neither training nor calibration has seen, and compiled for
+boards' arithmetic on images that neither training nor calibration has seen, and compiled for
 grove-v2. The weights are the demo's, built if the store has none, or those given.
 
     .kiln/driver/bin/python -m scripts.bench_quality
@@ -10,9 +10,8 @@ grove-v2. The weights are the demo's, built if the store has none, or those give
 Columns: mAP50-95 of boxes and of keypoints in points, with what is lost against float32; how much
 the objects shown differ from float32's (IoU, score and keypoints, `report_images.change`), in
 hundredths; mean signal-to-noise ratio of the outputs; Vela's estimates of cycles, flash and SRAM;
-seconds to quantise. A few tenths of a point of mAP are chance, for every variant rounds
-otherwise; how much
-the objects differ tells variants apart more surely.
+seconds to quantise. A few tenths of a point of mAP are chance, because every variant
+rounds differently; how much the objects differ distinguishes variants better.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ from scripts.stage_jobs import ROOT, python, run, run_step
 
 TASKS = ("pose", "detect")
 TARGET = "grove-v2"
-#: Pictures to calibrate on come from one demo data set, those to judge on from another.
-POOL, POOL_SEED, JUDGED_SEED = 256, 0, 7
+#: Images for calibration come from one demo data set, those for evaluation from another.
+POOL, POOL_SEED, EVALUATION_SEED = 256, 0, 7
 
 HEAD = (
     *("", "box", "lost", "keypoints", "lost", "differs", "SNR dB"),
@@ -53,15 +52,15 @@ def compare(task: str, weights: Path, work: Path, *, images: int, imgsz: int) ->
     """Make, measure and print every variant for one network."""
     inputs = {"weights.safetensors": weights}
     exported = run_step("stages.train.onnx", work / "onnx", {"imgsz": imgsz}, inputs).out
-    judged = draw(task, work / "judged", seed=JUDGED_SEED, count=images, imgsz=imgsz)
+    drawn = draw(task, work / "evaluation-set", seed=EVALUATION_SEED, count=images, imgsz=imgsz)
     pool = draw(task, work / "pool", seed=POOL_SEED, count=POOL, imgsz=imgsz)
     (work / "model.onnx").symlink_to(exported / "model.onnx")
     (work / "pool.npy").symlink_to(pool / "calibration.npy")
-    (work / "evaluation").symlink_to(judged / "evaluation")
+    (work / "evaluation").symlink_to(drawn / "evaluation")
     print(f"{task}: quantising in every way takes minutes ...", file=sys.stderr)
     script = [python("export"), "-m", "scripts.quality_variants", work, work / "variants"]
     rows: list[dict[str, Any]] = json.loads(run(script, cwd=work).splitlines()[-1])
-    print(f"\n{task}, {imgsz}x{imgsz}, {images} pictures")
+    print(f"\n{task}, {imgsz}x{imgsz}, {images} images")
     _print_row(HEAD)
     _print_row(("float32", *_accuracy(rows[0], "float32")))
     for number, row in enumerate(rows):
@@ -71,13 +70,13 @@ def compare(task: str, weights: Path, work: Path, *, images: int, imgsz: int) ->
 
 
 def draw(task: str, folder: Path, *, seed: int, count: int, imgsz: int) -> Path:
-    """Pictures of a demo data set of its own, to calibrate or to judge with."""
+    """Images of a new demo data set, for calibration or for evaluation."""
     params = {"task": task, "train": 1, "val": count, "seed": seed}
     data = run_step("stages.train.demo", folder / "demo", params, {}).out / "data"
     check = run_step("stages.train.check", folder / "check", {"task": task}, {"data": data})
     wanted = {"imgsz": imgsz, "calibration": count, "evaluation": count, "letterbox": False}
     inputs = {"data": data, "dataset.json": check.out / "dataset.json"}
-    return run_step("stages.train.images", folder / "pictures", wanted, inputs).out
+    return run_step("stages.train.images", folder / "images", wanted, inputs).out
 
 
 def npu_cost(model: Path, work: Path, *, imgsz: int) -> list[float]:
@@ -122,7 +121,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--task", choices=TASKS, nargs="*", default=TASKS)
     for task in TASKS:
         parser.add_argument(f"--{task}", type=Path, help=f"weights.safetensors of a {task} network")
-    parser.add_argument("--images", type=int, default=200, help="pictures to judge on")
+    parser.add_argument("--images", type=int, default=200, help="images to evaluate on")
     parser.add_argument("--imgsz", type=int, default=192)
     return parser.parse_args()
 

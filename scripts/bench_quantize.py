@@ -21,7 +21,7 @@ from scripts.stage_jobs import make_job, peak_mib, python, run
 
 PARAMS = {"granularity": "mixed", "order": None}
 
-#: Argv: folder, image size. Writes what the steps `onnx` and `pictures` would.
+#: Argv: folder, image size. Writes what the steps `onnx` and `images` would.
 MAKE_MODEL = """
 import sys
 from pathlib import Path
@@ -55,7 +55,7 @@ print(len(images))
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One run: wall seconds, peak memory in MiB, and on how many images it calibrated."""
+    """One run: wall seconds, peak memory in MiB, and the number of calibration images."""
 
     name: str
     seconds: float
@@ -89,7 +89,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--onnx", type=Path, help="model.onnx of the step `onnx`")
-    parser.add_argument("--calibration", type=Path, help="calibration.npy of the step `pictures`")
+    parser.add_argument("--calibration", type=Path, help="calibration.npy of the step `images`")
     parser.add_argument("--env-python", type=Path, help="interpreter of another export environment")
     parser.add_argument("--imgsz", type=int, default=192, help="image size of the random model")
     options = parser.parse_args()

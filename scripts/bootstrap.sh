@@ -77,7 +77,8 @@ if ! { [ "$(cat "$stamp" 2>/dev/null)" = "$recipe" ] && "$folder/bin/python" -c 
     exit 5
   fi
 fi
-# uv builds the package itself, so this needs no network.
-"$folder/bin/uv" pip install --quiet --offline --no-config --python "$folder/bin/python" \
-  --no-deps --editable "$root"
+# The checkout itself, as an editable install would add it; that would have to build a package.
+for packages in "$folder"/lib/python*/site-packages; do
+  printf '%s\n' "$root" >"$packages/kiln.pth"
+done
 printf '%s\n' "$recipe" >"$stamp"

@@ -1,4 +1,4 @@
-"""The pipeline of a finished build for DVC, on the same pictures, for benchmarks."""
+"""The pipeline of a finished build for DVC, on the same images, for benchmarks."""
 
 from __future__ import annotations
 

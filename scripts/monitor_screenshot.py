@@ -14,9 +14,9 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 WIDTH, HEIGHT = 1000, 850
-#: The curves need some time to be curves.
-_WATCH_MS = 20_000
-#: In percent: the demo's model was trained for minutes, and is never very sure.
+#: The charts need some time to fill.
+_CHARTS_MS = 20_000
+#: In percent: the demo's model was trained for minutes, and its scores are low.
 _SCORE = "40"
 _TWO_PEOPLE = """() => [...document.querySelectorAll('#found b')]
   .filter((each) => parseInt(each.textContent) >= 65).length >= 2"""
@@ -24,8 +24,8 @@ _PEOPLE_MS = 60_000
 
 
 def main() -> None:
-    """Open the page as on a desk, and wait for an image with several people."""
-    image, *rest = sys.argv[1:]
+    """Open the page in a window, and wait for a frame with several people."""
+    file, *rest = sys.argv[1:]
     width, height = (int(each) for each in rest[:2]) if rest else (WIDTH, HEIGHT)
     chromium = shutil.which("chromium") or sys.exit("no Chromium: apt-get install chromium")
     command = [sys.executable, "-m", "kiln", "monitor", "--demo", "--no-open"]
@@ -40,20 +40,20 @@ def main() -> None:
             color_scheme="dark" if "dark" in rest else "light",
         )
         page.goto(kiln.stdout.readline().strip())
-        watch(page)
-        page.screenshot(path=image, full_page=width < WIDTH)
+        wait_for_people(page)
+        page.screenshot(path=file, full_page=width < WIDTH)
         browser.close()
         kiln.send_signal(signal.SIGINT)
-    print(f"{image}: {Path(image).stat().st_size / 1024:.0f} KiB")
+    print(f"{file}: {Path(file).stat().st_size / 1024:.0f} KiB")
 
 
-def watch(page: Page) -> None:
-    """Set the threshold, and stop at an image with people in it."""
+def wait_for_people(page: Page) -> None:
+    """Set the threshold, and stop at a frame with people in it."""
     page.wait_for_selector("body[data-drawn]")
     page.get_by_label("Score").fill(_SCORE)
-    # What has the focus would stand out.
+    # The focus would be visible.
     page.get_by_label("Score").blur()
-    page.wait_for_timeout(_WATCH_MS)
+    page.wait_for_timeout(_CHARTS_MS)
     page.wait_for_function(_TWO_PEOPLE, timeout=_PEOPLE_MS)
 
 

@@ -20,33 +20,35 @@ import numpy as np
 from tensorflow.lite.python.optimize.calibrator import Calibrator
 
 from stages.contract import Events
-from stages.export.evaluate import Findings, look_and_measure
+from stages.export.evaluate import Findings, run_and_measure
 from stages.export.evaluation import report_images
 from stages.export.evaluation.inference import open_artifact, read_evaluation
-from stages.export.evaluation.preprocess import Pixels, as_float
+from stages.export.models.preprocess import Pixels, as_float
+from stages.export.models.tflite_interpreter import TFLiteModel
 from stages.export.quantization import activation_ranges as ranges
-from stages.export.quantization import weight_rounding as kernels
-from stages.export.quantization.onnx_to_keras import infer, open_network
+from stages.export.quantization import weight_rounding as rounding
+from stages.export.quantization.onnx_to_keras import open_network
 from stages.export.quantize import convert, quantize, to_int8
 from stages.results.quantize import Granularity
+from stages.sampling import evenly
 
 #: As many as the demo's val has.
 USUAL = 48
-#: So few pictures, of the least scores, stand for a set in which something is rare.
+#: So few images, those of the lowest scores, stand for a set in which something is rare.
 RARE = 24
 
 Patches = Mapping[tuple[Any, str], Any]
 
 
-def nearest(rows: kernels.Matrix, scales: kernels.Matrix, _: kernels.Inputs) -> kernels.Matrix:
+def nearest(rows: rounding.Matrix, scales: rounding.Matrix, _: rounding.Inputs) -> rounding.Matrix:
     """Every weight rounded by itself."""
     return np.clip(np.round(rows / scales[:, None]), -127, 127)
 
 
-def plain_inputs(*found: Any) -> kernels.Inputs:
+def plain_inputs(*found: Any) -> rounding.Inputs:
     """Inputs of mean 0, so that no bias is corrected."""
     inputs = _factorise(*found)
-    return kernels.Inputs(
+    return rounding.Inputs(
         mean=np.zeros_like(inputs.mean),
         order=inputs.order,
         upper=inputs.upper,
@@ -61,14 +63,14 @@ def least_to_most(counts: ranges.Counts, _: Any) -> tuple[float, float]:
     return min(0.0, values.min()), max(float(values.max()), 1e-6)
 
 
-_factorise = kernels.factorise
+_factorise = rounding.factorise
 NO_RANGES: Patches = {(ranges, "best_range"): least_to_most}
-NO_BIAS: Patches = {(kernels, "factorise"): plain_inputs}
-NO_FIT: Patches = {(kernels, "fit"): nearest}
+NO_BIAS: Patches = {(rounding, "factorise"): plain_inputs}
+NO_FIT: Patches = {(rounding, "fit"): nearest}
 
 
 class Bench:
-    """One network and its pool of pictures."""
+    """One network and its pool of images."""
 
     def __init__(self, folder: Path, out: Path) -> None:
         self._network = open_network(folder / "model.onnx")
@@ -83,20 +85,21 @@ class Bench:
         return self._pool[:USUAL]
 
     def spread(self, count: int) -> Pixels:
-        return self._pool[np.arange(count) * len(self._pool) // count]
+        return self._pool[evenly(len(self._pool), count)]
 
     def random(self, count: int, seed: int) -> Pixels:
         return self._pool[np.random.default_rng(seed).permutation(len(self._pool))[:count]]
 
     def rare(self) -> Pixels:
-        """The pictures in which the network sees least at the finest stride."""
+        """The images with the lowest scores at the finest stride."""
         position = self._network.output_names.index("score8")
-        answers = infer(self._float, [as_float(image[None]) for image in self._pool])
-        scores = np.array([answer[position].max() for answer in answers])
+        model = TFLiteModel(self._float, kernels="delegate")
+        results = [model.run(as_float(image[None])) for image in self._pool]
+        scores = np.array([outputs[position].max() for outputs in results])
         return self._pool[np.sort(np.argsort(scores, kind="stable")[:RARE])]
 
     def tflite(self, *, per_tensor: bool) -> bytes:
-        """What TensorFlow makes of it alone: ranges from least to most, every weight rounded."""
+        """TensorFlow's own result: ranges from least to most, every weight rounded by itself."""
 
         def feed() -> Iterator[list[Any]]:
             for image in self.usual:
@@ -111,7 +114,7 @@ class Bench:
         images: Pixels | None = None,
         changed: Patches | None = None,
     ) -> bytes:
-        """What the step makes of it, with parts of it exchanged."""
+        """The step's result, with parts of the step replaced."""
         chosen = self.usual if images is None else images
         with contextlib.ExitStack() as stack:
             for (module, name), value in (changed or {}).items():
@@ -119,10 +122,10 @@ class Bench:
             return quantize(self._float, self._network, chosen, granularity, self._events)[0]
 
     def variants(self) -> dict[str, Callable[[], bytes]]:
-        """What is compared, by the words that the table has for it."""
-        coarse = {(kernels, "NOISE"): 2 * kernels.NOISE}
-        fine = {(kernels, "NOISE"): kernels.NOISE / 2}
-        capped = {(ranges, "SURE"): -np.inf}
+        """What is compared, by its name in the table."""
+        coarse = {(rounding, "NOISE"): 2 * rounding.NOISE}
+        fine = {(rounding, "NOISE"): rounding.NOISE / 2}
+        capped = {(ranges, "LEAST_SCORE_END"): -np.inf}
         ranged = {**NO_FIT, **NO_BIAS}
         return {
             "TFLite alone, per-tensor": lambda: self.tflite(per_tensor=True),
@@ -136,9 +139,9 @@ class Bench:
             "mixed, each weight by itself": lambda: self.kiln("mixed", changed=NO_FIT),
             "mixed, half the noise": lambda: self.kiln("mixed", changed=fine),
             "mixed, twice the noise": lambda: self.kiln("mixed", changed=coarse),
-            "mixed, 10 pictures": lambda: self.kiln("mixed", self.spread(10)),
-            "mixed, 100 pictures": lambda: self.kiln("mixed", self.spread(100)),
-            "mixed, 256 pictures": lambda: self.kiln("mixed", self.spread(256)),
+            "mixed, 10 images": lambda: self.kiln("mixed", self.spread(10)),
+            "mixed, 100 images": lambda: self.kiln("mixed", self.spread(100)),
+            "mixed, 256 images": lambda: self.kiln("mixed", self.spread(256)),
             "mixed, 48 at random": lambda: self.kiln("mixed", self.random(USUAL, 1)),
             "mixed, rare": lambda: self.kiln("mixed", self.rare()),
             "mixed, rare, scores capped": lambda: self.kiln("mixed", self.rare(), capped),
@@ -159,14 +162,14 @@ class Bench:
                 open_artifact(form, file, self._evaluation)
                 for form, file in (("float32", exact), ("int8", path))
             ]
-            found = look_and_measure(artifacts, self._evaluation, self._events)
+            found = run_and_measure(artifacts, self._evaluation, self._events)
             yield {"name": name, "file": str(path), "seconds": seconds, **measures(found)}
 
 
 def measures(found: Findings) -> dict[str, Any]:
     """mAP of both forms, mean signal-to-noise ratio of the outputs, and how much what is shown
     differs, for each object that float32 shows, in hundredths."""
-    pairs = [(look.found["float32"], look.found["int8"]) for look in found.looks]
+    pairs = [(each.detections["float32"], each.detections["int8"]) for each in found.results]
     shown = sum(len(report_images.shown(exact)) for exact, _ in pairs)
     return {
         "float32": found.figures("float32"),

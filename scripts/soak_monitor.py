@@ -1,7 +1,7 @@
-"""Watches an emulated board with `kiln monitor` and a browser: [SECONDS] [EVENTS A SECOND]
+"""Shows an emulated board in `kiln monitor` and a browser: [SECONDS] [EVENTS A SECOND]
 
-Says whether an event was lost on the way to the page, and how the memory of both behaves. Ends
-with 1 if one was, or if Kiln's memory grew.
+Counts events that were lost on the way to the page, and measures the memory of both. Ends with 1 if
+one was lost, or if Kiln's memory grew.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from scripts.watch import machine
 from tests.support.people import MODEL, MODEL_ADDRESS, TwoPeople
 
 SECONDS, EVENTS_A_SECOND = 60, 30
-#: Makes pictures of some 30 kB, ten times what a board sends at 921,600 baud and that rate.
+#: Makes images of some 30 kB, ten times what a board can send at 921,600 baud and that rate.
 NOISE = 4000
-#: Memory before the first buffers and caches are full says nothing.
+#: Until the buffers and caches are full, memory grows anyway.
 WARM_UP_S = 10
-#: What the interpreter's allocator may still take, over a minute.
+#: What the interpreter's allocator may still take in a minute.
 MOST_GROWTH_MIB = 3.0
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -58,9 +58,9 @@ def main() -> None:
 
 
 def soak(browser: Browser, seconds: int, fps: float) -> bool:
-    """Watch for so long; True if all is as it should be."""
-    eye = TwoPeople(browser, noise=NOISE)
-    with EmulatedBoard(eye, camera=Camera(fps=fps), boot_s=0.05) as board:
+    """Run for so long; True if nothing was lost and nothing grew."""
+    model = TwoPeople(browser, noise=NOISE)
+    with EmulatedBoard(model, camera=Camera(fps=fps), boot_s=0.05) as board:
         board.flash[MODEL_ADDRESS : MODEL_ADDRESS + len(MODEL)] = MODEL
         board.reset()
         command = [sys.executable, "-m", "kiln", "monitor", "--port", board.port, "--no-open"]
@@ -76,22 +76,22 @@ def soak(browser: Browser, seconds: int, fps: float) -> bool:
             shown = {name: number(page, name) for name in ("events", "lost", "skipped")}
             kiln.send_signal(signal.SIGINT)
         print(machine(Path.cwd()))
-        return told(eye.looks, shown, samples, kiln.returncode)
+        return report(model.frames_taken, shown, samples, kiln.returncode)
 
 
-def told(looks: int, shown: dict[str, int], samples: Sequence[Sample], code: int) -> bool:
-    """Print what was seen; True if nothing was lost, nothing grew, and Kiln ended well."""
+def report(frames: int, shown: dict[str, int], samples: Sequence[Sample], code: int) -> bool:
+    """Print the figures; True if nothing was lost, nothing grew, and Kiln ended well."""
     late = len(samples) // 4
     first, last = samples[WARM_UP_S : WARM_UP_S + late], samples[-late:]
     before, after = (statistics.median(each.kiln for each in part) for part in (first, last))
     print(
-        f"{looks} events in {len(samples)} s; {shown['events']} seen, {shown['lost']} lost on "
+        f"{frames} events in {len(samples)} s; {shown['events']} shown, {shown['lost']} lost on "
         f"the line, {shown['skipped']} skipped by the browser"
     )
     print(f"Kiln's memory: {before:.1f} MiB at first, {after:.1f} MiB at the end")
     pages = [max(each.page for each in part) for part in (first, last)]
     print(f"the page's memory at most: {pages[0]:.1f} MiB at first, {pages[1]:.1f} MiB at the end")
-    whole = shown == {"events": looks, "lost": 0, "skipped": 0}
+    whole = shown == {"events": frames, "lost": 0, "skipped": 0}
     return whole and after - before < MOST_GROWTH_MIB and code == 0
 
 

@@ -20,7 +20,7 @@ class Terminal:
 
     def __init__(self, *, verbose: bool = False) -> None:
         self._verbose = verbose
-        # A pipe has no width: lines stay whole for whoever reads them.
+        # A pipe has no width: lines stay whole for the program that reads them.
         self._out = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
         self._err = Console(
             stderr=True, highlight=False, width=None if sys.stderr.isatty() else 1000

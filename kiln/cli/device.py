@@ -13,12 +13,12 @@ import click
 from kiln.cli.console import Terminal
 from kiln.cli.options import board_options
 from kiln.cli.session import Session
-from kiln.device.at_errors import Refused
+from kiln.device.at_errors import CommandRefused
 from kiln.device.detections import Box, Detections
 from kiln.device.discovery import find_board
 from kiln.device.labels import Description, from_info
 from kiln.device.link import open_link
-from kiln.device.sscma import ALGORITHMS, FOREVER, Board, Invocation
+from kiln.device.sscma import ALGORITHMS, FOREVER, AtClient, Invocation
 from kiln.errors import Interrupted, RequestError
 
 _PERCENT = click.IntRange(0, 100)
@@ -89,12 +89,12 @@ def set_thresholds(
 
 
 @contextlib.contextmanager
-def _opened(port: str | None, target: str | None, session: Session) -> Iterator[Board]:
+def _opened(port: str | None, target: str | None, session: Session) -> Iterator[AtClient]:
     """The board that is meant, not invoking its model."""
     found = find_board(session.paths.root / "targets", port=port, target=target)
     link = open_link(found.port.path, found.target.device.baud)
     try:
-        board = Board(link)
+        board = AtClient(link)
         # It may still be invoking for a program that was killed: answers would come late.
         board.stop()
         yield board
@@ -103,7 +103,7 @@ def _opened(port: str | None, target: str | None, session: Session) -> Iterator[
 
 
 @contextlib.contextmanager
-def _invoking(board: Board) -> Iterator[Invocation]:
+def _invoking(board: AtClient) -> Iterator[Invocation]:
     """For what the firmware does only while it invokes its model."""
     try:
         yield board.start(FOREVER, with_images=False)
@@ -111,7 +111,7 @@ def _invoking(board: Board) -> Iterator[Invocation]:
         board.stop()
 
 
-def _facts(board: Board) -> dict[str, Any]:
+def _facts(board: AtClient) -> dict[str, Any]:
     identity, slot = board.identity(), board.model()
     description = from_info(board.info())
     facts: dict[str, Any] = {
@@ -127,7 +127,7 @@ def _facts(board: Board) -> dict[str, Any]:
         with _invoking(board) as invocation:
             facts["decoder"] = ALGORITHMS.get(invocation.algorithm, str(invocation.algorithm))
             facts["thresholds"] = {"score": invocation.score, "IoU": invocation.iou}
-    except Refused as error:
+    except CommandRefused as error:
         facts["problem"] = f"{error.message} ({error.hint})"
     return facts
 

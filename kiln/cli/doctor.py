@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 #: Environments or images (8 GB), caches and a data set; less than this fails in the middle.
 NEEDED_BYTES = 20 << 30
-#: What a step may write before it fails in the middle, where all environments are there.
+#: What a step may write before it fails, if all environments are there.
 LEAST_BYTES = 2 << 30
 
 _GPU_DEVICE = Path("/dev/nvidiactl")
@@ -188,7 +188,7 @@ def _network(paths: Paths, facts: EngineFacts | None, ready: bool) -> list[Findi
 
 
 def index_finding(address: str, problem: str, *, ready: bool) -> Finding:
-    """Being offline is a fault only where packages must still be fetched."""
+    """Being offline is a fault only if packages must still be fetched."""
     if not problem:
         return Finding(name="package index", well=True, found=f"{address} answers")
     found = f"{address} cannot be reached ({problem})"
@@ -198,8 +198,7 @@ def index_finding(address: str, problem: str, *, ready: bool) -> Finding:
             name="package index",
             well=True,
             found=found,
-            advice="if that is for want of a network, published weights and data sets cannot be "
-            "fetched either",
+            advice="without a network, published weights and data sets cannot be fetched either",
         )
     return Finding(
         name="package index",
@@ -232,7 +231,7 @@ def store_finding(folder: Path, *, deep: bool) -> Finding:
     """Whether finished steps can be read, and whether their files are still what they were."""
     health = examine_store(folder, sample_bytes=None if deep else _SAMPLE_BYTES)
     found = (
-        f"{health.entries} finished steps; {shown_bytes(health.checked_bytes)} of "
+        f"{folder} has {health.entries} finished steps; {shown_bytes(health.checked_bytes)} of "
         f"{shown_bytes(health.bytes)} read again"
     )
     wrong = [

@@ -13,7 +13,7 @@ from kiln.cli.console import Terminal
 from kiln.cli.options import option, port_option, request_options, requests_of
 from kiln.cli.session import Session
 from kiln.cli.transfer import TransferBar
-from kiln.device.discovery import Attached
+from kiln.device.discovery import AttachedBoard
 from kiln.device.flash import (
     FlashPlan,
     check_verdict,
@@ -26,7 +26,7 @@ from kiln.device.labels import Description, describe
 from kiln.device.link import Link, open_link
 from kiln.device.on_device_check import check_on_device
 from kiln.device.ports import Port, attached_ports, find_port
-from kiln.device.sscma import Board
+from kiln.device.sscma import AtClient
 from kiln.errors import BoardError, BoardGone, Interrupted, PortMissing, RequestError
 from kiln.pipeline.build import write_report
 from kiln.plan.plan import make_plan
@@ -205,10 +205,10 @@ def _check(
     Raises BoardError if the board cannot be asked, or if a check fails.
     """
     terminal.say("waiting for the board to start, to check what it runs")
-    link = _reopen(Attached(port=port, target=plan.target))
+    link = _reopen(AttachedBoard(port=port, target=plan.target))
     try:
         record = check_on_device(
-            Board(link),
+            AtClient(link),
             labels,
             address=plan.address,
             estimated_ms=build.numbers.estimated_ms,
@@ -227,12 +227,12 @@ def _check(
         )
 
 
-def _reopen(board: Attached) -> Link:
+def _reopen(board: AttachedBoard) -> Link:
     """The line to a board that restarts; raises BoardError if it does not come back."""
     deadline = time.monotonic() + _RETURN_S
     while True:
         try:
-            return open_link(board.now().path, board.target.device.baud)
+            return open_link(board.current_port().path, board.target.device.baud)
         except (PortMissing, BoardGone):
             if time.monotonic() > deadline:
                 raise

@@ -69,7 +69,7 @@ class Removal:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """What goes, and what is to be said of what stays."""
+    """What is removed, and notes on what stays."""
 
     removals: tuple[Removal, ...]
     notes: tuple[str, ...]
@@ -153,7 +153,7 @@ def plan_sweep(paths: Paths, rules: Rules) -> Sweep:
         *_leftovers(paths, ledger, [each.path for each in gone]),
         *_environments(paths),
         *(
-            Removal(what=image.name, why="not of this checkout", bytes=image.bytes, image=image)
+            Removal(what=image.name, why="not of this Kiln", bytes=image.bytes, image=image)
             for image in stale_images(paths.root)
         ),
     ]
@@ -229,7 +229,7 @@ def _leftovers(paths: Paths, ledger: Ledger, gone: Sequence[Path]) -> Iterator[R
     yield from _together("records of builds", "their result folders are gone", records)
     indexes = [path for path in _in(store.index_folder) if not _is_live(path, gone)]
     yield from _together("indexes", "what they remember is gone", indexes)
-    # Whoever sweeps has the home alone, so nobody holds one.
+    # gc holds the home exclusively, so no lock is in use.
     locks = [path for path in _in(paths.store / "locks") if path.stem not in there]
     yield from _together("locks", "what they were for is gone or not in use", locks)
 
@@ -259,7 +259,7 @@ def _environments(paths: Paths) -> Iterator[Removal]:
         if _ENVIRONMENT.fullmatch(path.name) and path.name not in current:
             yield Removal(
                 what=f"environment {path.name}",
-                why="of another lock than this checkout's",
+                why="of another lock than this Kiln's",
                 bytes=size_of(path),
                 paths=(path, path.with_suffix(".lock")),
             )

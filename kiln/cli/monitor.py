@@ -17,16 +17,16 @@ import click
 from kiln.cli.console import Terminal
 from kiln.cli.options import board_options, option
 from kiln.cli.session import Session
-from kiln.device.discovery import Attached, find_board
+from kiln.device.discovery import AttachedBoard, find_board
 from kiln.device.labels import Description, describe, to_info
 from kiln.device.link import open_link
 from kiln.device.ports import Port
-from kiln.device.sscma import Board
+from kiln.device.sscma import AtClient
 from kiln.executors.protocol import ExecutorName
 from kiln.monitor.hub import Hub
 from kiln.monitor.recording import Recorder, Recording, default_folder, unused
 from kiln.monitor.server import MonitorServer
-from kiln.monitor.session import START_S, About, Camera, SscmaCamera
+from kiln.monitor.session import START_S, DeviceInfo, DeviceSession, SscmaSession
 from kiln.plan.request import BuildRequest
 from kiln.plan.targets import Target, load_target
 
@@ -86,7 +86,7 @@ def monitor_board(request: MonitorRequest, session: Session) -> None:
     recorder = Recorder(_folders(request.record))
     with contextlib.ExitStack() as stack:
         connect = stack.enter_context(_board(request, session))
-        # Closed in turn: the page, the board, and when nothing more comes the recording.
+        # Closed in this order: the page, the board, then the recording.
         stack.callback(recorder.stop)
         hub = stack.enter_context(Hub(connect))
         hub.subscribe(recorder.offer)
@@ -95,15 +95,15 @@ def monitor_board(request: MonitorRequest, session: Session) -> None:
         )
         with contextlib.suppress(KeyboardInterrupt):
             if request.record is not None:
-                recorder.start(hub.state.about.labels)
-            _show_address(hub.state.about, server.url, session.terminal)
+                recorder.start(hub.state.device.labels)
+            _show_address(hub.state.device, server.url, session.terminal)
             _open(request, server.url, session.terminal)
             hub.wait()
     _show_recording(recorder.recording, session.terminal)
 
 
-def _show_address(about: About, url: str, terminal: Terminal) -> None:
-    terminal.say(f"{about.labels.name or 'a model'} on {about.board}, {about.port}")
+def _show_address(info: DeviceInfo, url: str, terminal: Terminal) -> None:
+    terminal.say(f"{info.labels.name or 'a model'} on {info.board}, {info.port}")
     terminal.result(url)
     terminal.say("Ctrl-C ends it")
 
@@ -114,29 +114,29 @@ def _folders(first: Path | None) -> Callable[[], Path]:
 
 
 @contextlib.contextmanager
-def _board(request: MonitorRequest, session: Session) -> Iterator[Callable[[], Camera]]:
-    """What opens the board that is meant, as often as it comes back."""
+def _board(request: MonitorRequest, session: Session) -> Iterator[Callable[[], DeviceSession]]:
+    """A function that opens the board, each time that it comes back."""
     if request.demo:
         with _emulated_board(request, session) as board:
-            yield functools.partial(_open_camera, board, "emulated")
+            yield functools.partial(_open_session, board, "emulated")
     else:
         targets = session.paths.root / "targets"
         attached = find_board(targets, port=request.port, target=request.target)
-        yield functools.partial(_open_camera, attached, None)
+        yield functools.partial(_open_session, attached, None)
 
 
-def _open_camera(board: Attached, shown: str | None) -> Camera:
-    """Open it wherever it is now; ``shown`` is said instead of that. Raises BoardError."""
-    port = board.now().path
-    return SscmaCamera(open_link(port, board.target.device.baud), shown or port)
+def _open_session(board: AttachedBoard, shown: str | None) -> DeviceSession:
+    """Open a board at its current port; ``shown`` is displayed instead. Raises BoardError."""
+    port = board.current_port().path
+    return SscmaSession(open_link(port, board.target.device.baud), shown or port)
 
 
 @contextlib.contextmanager
-def _emulated_board(request: MonitorRequest, session: Session) -> Iterator[Attached]:
+def _emulated_board(request: MonitorRequest, session: Session) -> Iterator[AttachedBoard]:
     """A board that sees the images of the demo data set, with the model of a build on it."""
     # A real board needs none of it.
     from kiln.emulator.board import EmulatedBoard
-    from kiln.emulator.recorded_model import prepare_eye
+    from kiln.emulator.recorded_model import record_model
     from kiln.pipeline.runner import Runner
     from kiln.report.result import load_build
 
@@ -146,13 +146,13 @@ def _emulated_board(request: MonitorRequest, session: Session) -> Iterator[Attac
         folder = request.build or _demo_build(build, target, session)
         built = load_build(folder)
         runner = Runner(session.paths, build.limits, session.executor(build))
-        eye = prepare_eye(built, folder, target, runner, session.terminal.progress())
+        recorded = record_model(built, folder, target, runner, session.terminal.progress())
     model = (folder / built.deployed).read_bytes()
     address = target.flash.model_address
-    with EmulatedBoard(eye) as board:
+    with EmulatedBoard(recorded) as board:
         board.flash[address : address + len(model)] = model
         board.reset()
-        attached = Attached(port=Port(path=board.port), target=target)
+        attached = AttachedBoard(port=Port(path=board.port), target=target)
         _write_labels(attached, describe(built))
         yield attached
 
@@ -170,12 +170,12 @@ def _demo_build(request: BuildRequest, target: Target, session: Session) -> Path
     return folder
 
 
-def _write_labels(attached: Attached, description: Description) -> None:
+def _write_labels(attached: AttachedBoard, description: Description) -> None:
     """Leave the model's labels on a board, as `kiln flash` does."""
     link = open_link(attached.port.path, attached.target.device.baud)
     with contextlib.closing(link):
-        board = Board(link)
-        board.wait(START_S)
+        board = AtClient(link)
+        board.wait_until_ready(START_S)
         board.set_info(to_info(description))
 
 
@@ -190,9 +190,9 @@ def _open(request: MonitorRequest, url: str, terminal: Terminal) -> None:
 def _show_recording(recording: Recording, terminal: Terminal) -> None:
     if recording.note:
         terminal.say(f"the recording ended by itself: {recording.note}")
-    if recording.pictures:
+    if recording.images:
         folder = shlex.quote(recording.folder)
         terminal.done(
-            f"recorded {recording.pictures} images, {recording.objects} objects; "
+            f"recorded {recording.images} images, {recording.objects} objects; "
             f"train with them: kiln build --task {recording.task} --data {folder}"
         )

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from kiln.paths import Paths
+from kiln.paths import Paths, home_of
 from kiln.plan.request import BuildRequest, Flags, load_request
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -37,7 +37,7 @@ _COMMON_OPTIONS = (
     option(
         "--resize",
         type=click.Choice(["stretch", "letterbox"]),
-        help="How pictures to calibrate and to judge with become square; the board stretches.",
+        help="How images to calibrate and to judge with become square; the board stretches.",
     ),
     option("--registry", metavar="PREFIX", help="Pull stage images from here, if they are there."),
     option(
@@ -49,9 +49,9 @@ _COMMON_OPTIONS = (
 _BUILD_OPTIONS = (
     option("--weights", metavar="FILE", help="Own .pt, a published name, or `scratch`."),
     option("--model", metavar="SIZE", help="Architecture if weights do not say: yolov8n."),
-    option("--imgsz", type=int, metavar="PIXELS", help="Side of the square input picture."),
+    option("--imgsz", type=int, metavar="PIXELS", help="Side of the square input image."),
     option("--epochs", type=click.IntRange(min=0), help="0 takes the weights as they are."),
-    option("--batch", type=click.IntRange(min=1), help="Pictures a training batch."),
+    option("--batch", type=click.IntRange(min=1), help="Images a training batch."),
     option("--name", metavar="NAME", help="Name of the result folder and files."),
     option("--gpu", type=click.Choice(["none", "auto", "required"]), help="GPU for training."),
     option(
@@ -111,7 +111,7 @@ def requests_of(config: Path | None, flags: dict[str, Any]) -> list[BuildRequest
 
 
 def default_paths() -> Paths:
-    """The checkout that this is, and where its results go."""
-    root = Path(__file__).resolve().parents[2]
-    home = Path(os.environ.get("KILN_HOME") or root / ".kiln").absolute()
-    return Paths(root=root, home=home, results=Path.cwd() / "build")
+    """Where Kiln lies and keeps its state; results go into the working directory."""
+    # Unresolved: where an installer links files out of its cache, this is still the package.
+    root = Path(__file__).absolute().parents[2]
+    return Paths(root=root, home=home_of(root, os.environ), results=Path.cwd() / "build")

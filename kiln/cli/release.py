@@ -60,7 +60,7 @@ def release(key: Path | None, config: Path | None, **flags: Any) -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Accept no other signature than one by this key.",
 )
-@option("--trust-bundle/--no-trust-bundle", help="Run its code, whoever made it.")
+@option("--trust-bundle/--no-trust-bundle", help="Run its code without knowing who made it.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
 def verify(
     bundle: Path,
@@ -71,7 +71,8 @@ def verify(
 ) -> None:
     """Check a release's signature and sums, build it again, and compare every file.
 
-    Ends with 15 if it is damaged or by somebody else, with 16 if a file is not the same again.
+    Ends with 15 if it is damaged or not signed by the given key, with 16 if a file comes out
+    differently.
     """
     session = Session.start()
     request = load_request(Flags(**flags), None, Path.cwd())

@@ -1,4 +1,4 @@
-"""Attached boards: ports, serial links, boot loaders, the AT protocol, flashing.
+"""Attached boards: ports, serial links, bootloaders, the AT protocol, flashing.
 
 Imports pipeline and below.
 """

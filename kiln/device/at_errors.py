@@ -1,7 +1,7 @@
-"""What goes wrong between Kiln and a board's firmware, as sentences.
+"""Errors of the AT protocol, with what to do about each.
 
-The codes are ``el_err_code_t`` of SSCMA-Micro, docs/protocol/at-protocol-en_US.md; why AT+INVOKE
-gives which is read from sscma/callback/invoke.hpp, branch 1.0.x.
+The codes are ``el_err_code_t`` of SSCMA-Micro, docs/protocol/at-protocol-en_US.md; what they mean
+for AT+INVOKE is read from sscma/callback/invoke.hpp, branch 1.0.x.
 """
 
 from __future__ import annotations
@@ -32,41 +32,40 @@ _INVOKE_CODES: Mapping[int, tuple[str, str]] = {
 }
 
 
-class Refused(BoardError):
-    """The firmware answered a command with an error ``code``; ``said`` are its own words."""
+class CommandRefused(BoardError):
+    """The firmware answered a command with an error ``code``, and perhaps a ``message``."""
 
-    def __init__(self, command: str, code: int, said: str = "") -> None:
+    def __init__(self, command: str, code: int, message: str = "") -> None:
         codes = {**_CODES, **_INVOKE_CODES} if command == "INVOKE" else _CODES
-        what, advice = codes.get(code, _UNKNOWN)
-        words = f": {said:.200}" if said else ""
+        meaning, advice = codes.get(code, _UNKNOWN)
+        details = f": {message:.200}" if message else ""
         super().__init__(
-            f"the board refused AT+{command}: {what} (code {code}){words}", hint=advice
+            f"the board refused AT+{command}: {meaning} (code {code}){details}", hint=advice
         )
         self.code = code
 
 
-class UnknownCommand(Refused):
-    """The firmware has no such command, or not in the state that it is in."""
+class UnknownCommand(CommandRefused):
+    """The firmware has no such command, or not in its present state."""
 
-    def __init__(self, command: str, code: int, said: str) -> None:
-        super().__init__(command, code, said)
+    def __init__(self, command: str, code: int, message: str) -> None:
+        super().__init__(command, code, message)
         if command.rstrip("?") in ("TSCORE", "TIOU"):
             self.hint = "it has thresholds only while it invokes a model"
 
 
-class Silent(BoardError):
-    """The board gave no answer in time; ``noise`` is how many bytes came that are no frames."""
+class NoReply(BoardError):
+    """The board did not reply in time; ``other_bytes`` came that are part of no frame."""
 
-    def __init__(self, command: str, noise: int) -> None:
-        what = f"the board does not answer AT+{command}"
-        if noise:
-            message = f"{what}; it sends text that is none of SSCMA's ({noise} bytes)"
+    def __init__(self, command: str, other_bytes: int) -> None:
+        message = f"the board does not answer AT+{command}"
+        if other_bytes:
+            message += f"; it sends text that is not of the AT protocol ({other_bytes} bytes)"
             hint = (
-                "its firmware may be another one, or speak at another baud rate: flash the SSCMA "
+                "its firmware may be another one, or use another baud rate: flash the SSCMA "
                 "firmware once at https://sensecraft.seeed.cc, or press its reset button"
             )
         else:
-            message = what
             hint = (
                 "check that the port is that of the board and that it runs SSCMA firmware; press "
                 "its reset button, or unplug it and plug it in again"
@@ -74,8 +73,8 @@ class Silent(BoardError):
         super().__init__(message, hint=hint)
 
 
-class Ended(BoardError):
-    """The board stopped invoking though nobody told it to."""
+class InvocationEnded(BoardError):
+    """The board stopped invoking by itself."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -84,8 +83,8 @@ class Ended(BoardError):
         )
 
 
-class NotUnderstood(BoardError):
-    """A reply that is well-formed and not what the protocol says."""
+class UnexpectedReply(BoardError):
+    """A well-formed reply that the protocol does not allow."""
 
     def __init__(self, command: str, data: object) -> None:
         super().__init__(

@@ -1,4 +1,4 @@
-"""What a board saw, from the events of ``AT+INVOKE``.
+"""What a model found, from the events of ``AT+INVOKE``.
 
 The forms are those of SSCMA-Micro, branch 1.0.x, sscma/utility.hpp (``results_2_json_str`` and
 ``algorithm_results_2_json_str``) and docs/protocol/at-protocol-en_US.md.
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeGuard
 
 _BOX_NUMBERS, _POINT_NUMBERS = 6, 4
-#: What this module reads of an event; all else is handed on as it came.
+#: Keys of an event that are parsed; others are passed on unchanged.
 _READ = frozenset({"count", "perf", "boxes", "keypoints", "resolution", "image"})
 
 
@@ -45,7 +45,7 @@ class Point:
 
 @dataclasses.dataclass(frozen=True)
 class Pose:
-    """Somebody's box and keypoints, in the order of the model."""
+    """The box of an object, and its keypoints in the order of the model."""
 
     box: Box
     points: tuple[Point, ...]
@@ -55,9 +55,9 @@ class Pose:
 class Detections:
     """One frame: ``count`` numbers the frames of an invocation from 1.
 
-    ``perf_ms`` are preprocessing, inference and postprocessing; ``resolution`` is width and
-    height of the frame, (0, 0) if the board does not tell; ``image`` is a JPEG, None if none was
-    asked for or it did not arrive whole; ``raw`` is what other algorithms give, by its key.
+    ``perf_ms`` are the times of preprocessing, inference and postprocessing; ``resolution`` is
+    width and height of the frame, (0, 0) if unknown; ``image`` is a JPEG, None if none was
+    requested or it arrived damaged; ``raw`` holds the results of other algorithms by key.
     """
 
     count: int
@@ -70,7 +70,7 @@ class Detections:
 
 
 def read_detections(data: object) -> Detections:
-    """Read the ``data`` of an INVOKE event; what is not as it should be is left out."""
+    """Parse the ``data`` of an INVOKE event; malformed parts are left out."""
     table = data if isinstance(data, Mapping) else {}
     count = table.get("count")
     return Detections(
@@ -114,7 +114,7 @@ def _poses(value: object) -> Iterator[Pose]:
 
 
 def _image(value: object) -> bytes | None:
-    """The bytes of a JPEG; a line that lost a letter gives none rather than a torn picture."""
+    """The bytes of a JPEG; None if characters were lost on the line."""
     if not isinstance(value, str) or not value:
         return None
     try:

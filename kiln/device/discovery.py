@@ -1,4 +1,4 @@
-"""Which of the boards at this host is meant, and where it is after it was unplugged."""
+"""Finds the board that is meant among those at this host, and again after it was unplugged."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from kiln.plan.targets import Target, load_target, target_names
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Attached:
-    """A board whose firmware Kiln can talk to, and the port that it was last seen at."""
+class AttachedBoard:
+    """A board that speaks the AT protocol, and the port where it was last seen."""
 
     port: Port
     target: Target
 
-    def now(self) -> Port:
-        """Where it is now: by its USB serial number, else at the same path, there or not."""
+    def current_port(self) -> Port:
+        """Its port now, by its USB serial number; the last port if it is not found."""
         attached = attached_ports()
         same = [
             port
@@ -29,39 +29,42 @@ class Attached:
         return next(iter(same), self.port)
 
 
-def find_board(targets: Path, *, port: str | None, target: str | None) -> Attached:
-    """The board at ``port``, the one of ``target``, or the only one; ``targets`` holds all kinds.
+def find_board(targets: Path, *, port: str | None, target: str | None) -> AttachedBoard:
+    """The board at ``port``, the one of ``target``, or the only one attached.
 
-    Raises BoardError, which lists what is attached, and RequestError.
+    ``targets`` is the folder of all targets. Raises BoardError, which lists what is attached, and
+    RequestError.
     """
-    able = _able(targets, target)
+    candidates = _candidates(targets, target)
     attached = attached_ports()
     if port is not None:
-        # They differ in nothing that matters on this line.
-        return Attached(port=find_port(able[0], port, attached), target=able[0])
-    there = [each for each in able if any(found.usb in each.device.usb for found in attached)]
-    if len(there) > 1:
+        # All of them use the same rate and protocol.
+        return AttachedBoard(port=find_port(candidates[0], port, attached), target=candidates[0])
+    present = [
+        target for target in candidates if any(each.usb in target.device.usb for each in attached)
+    ]
+    if len(present) > 1:
         raise BoardError(
-            f"several boards are attached: {', '.join(each.title for each in there)}",
-            hint=f"say which one: --target {there[0].name}",
+            f"several boards are attached: {', '.join(target.title for target in present)}",
+            hint=f"say which one: --target {present[0].name}",
         )
-    if len(able) > 1 and not there:
+    if len(candidates) > 1 and not present:
         raise BoardError(
-            f"none of these is attached: {', '.join(each.title for each in able)}",
+            f"none of these is attached: {', '.join(target.title for target in candidates)}",
             hint="plug it in with a cable that carries data, or say where it is: "
             "--port /dev/ttyACM0",
         )
-    chosen = (there or able)[0]
-    return Attached(port=find_port(chosen, None, attached), target=chosen)
+    chosen = (present or candidates)[0]
+    return AttachedBoard(port=find_port(chosen, None, attached), target=chosen)
 
 
-def _able(targets: Path, name: str | None) -> Sequence[Target]:
-    """The target that is named, or all whose firmware Kiln can talk to."""
+def _candidates(targets: Path, name: str | None) -> Sequence[Target]:
+    """The named target, or all that speak the AT protocol; raises RequestError."""
     known = [load_target(targets, each) for each in ([name] if name else target_names(targets))]
-    able = [target for target in known if target.device.protocol == "sscma"]
-    if not able:
+    candidates = [target for target in known if target.device.protocol == "sscma"]
+    if not candidates:
         raise RequestError(
             f"the firmware of {known[0].name} does not speak the AT protocol",
-            hint="it can be flashed, but neither asked nor watched",
+            hint="it can be flashed, but not queried or monitored",
         )
-    return able
+    return candidates

@@ -1,8 +1,8 @@
 """Writes a model to a board with an ESP32, through Espressif's esptool.
 
-esptool (https://github.com/espressif/esptool, GPL-2.0-or-later) brings many packages and is needed
-for these boards alone. So it lives in an environment of its own, made from a lock when it is first
-needed, and runs as a process of its own: ``esp_worker.py``.
+esptool (https://github.com/espressif/esptool, GPL-2.0-or-later) has many dependencies and is needed
+for these boards only. So it has its own environment, made from a lock when it is first needed, and
+runs in its own process: ``esp_worker.py``.
 """
 
 from __future__ import annotations
@@ -35,30 +35,30 @@ from kiln.system import process
 NAME = "esptool"
 _HERE = Path(__file__).resolve().parent
 _LOCK = _HERE / "esptool.lock"
-#: What esptool, which is published as source alone, is built with.
+#: esptool is published as source only; this is what it is built with.
 _BUILD_LOCK = _HERE / "esptool-build.lock"
 _WORKER = _HERE / "esp_worker.py"
-#: A whole partition, written and read back, takes about two minutes by the slowest USB port.
+#: To write and read back a whole partition takes about two minutes over the slowest USB port.
 _TIMEOUT_S = 600.0
-_KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR")
+_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR")
 
 
 def folder_name() -> str:
-    """What esptool's environment is called: after its locks and this Python."""
+    """The name of esptool's environment, from its locks and this Python."""
     digest = digest_of([hash_file(lock) for lock in (_LOCK, _BUILD_LOCK)])
     return f"{NAME}-{digest[:12]}-cp{sys.version_info.major}{sys.version_info.minor}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Esptool:
-    """An environment's Python that has esptool, and where its words are kept."""
+    """The Python of an environment with esptool, and the log of its output."""
 
     python: Path
     log: Path
 
     @staticmethod
     def prepare(paths: Paths, say: Say) -> Esptool:
-        """Make the environment unless it is there; raises EnvironmentBroken and DiskFull."""
+        """Make the environment if it is missing; raises EnvironmentBroken and DiskFull."""
         folder = paths.home / "envs" / folder_name()
         log = paths.logs / "environment-esptool.log"
         if find_whole(folder) is None:
@@ -77,24 +77,24 @@ class Esptool:
         begin: Callable[[str], object],
         progress: Callable[[int, int], object],
     ) -> None:
-        """Write a plan and read it back. ``begin`` is told what is under way, ``progress`` the
-        bytes done and in all of it.
+        """Write a plan and read it back.
 
-        Raises BoardError if the port cannot be used, and FlashFailed.
+        ``begin`` gets the title of each phase, ``progress`` its bytes done and in all. Raises
+        BoardError if the port cannot be used, and FlashFailed.
         """
         if plan.target.device.chip is None:
             raise RequestError(f"targets/{plan.target.name}.toml lacks the key 'chip' in [device]")
         check_port(port)
         run = _Run(len(plan.model), begin, progress)
         with tempfile.TemporaryDirectory() as folder, os_errors("esptool cannot be run"):
-            # Not the file in the result folder: what was checked is what is written.
+            # A copy: the file in the result folder may have changed since it was checked.
             model = Path(folder) / "model.tflite"
             model.write_bytes(plan.model)
             arguments = ("--port", port, "--chip", plan.target.device.chip)
             self._run([*arguments, "--address", hex(plan.address), model], run)
         if run.failure or not run.done:
             raise FlashFailed(
-                run.failure or f"esptool ended without a word; its log is {self.log}",
+                run.failure or f"esptool ended without a result; its log is {self.log}",
                 done=run.written,
                 total=len(plan.model),
             )
@@ -109,9 +109,9 @@ class Esptool:
         with self.log.open("w", encoding="utf-8") as log:
             try:
                 process.run(
-                    # -P: beside the worker lie modules of Kiln, which it must not import.
+                    # -P: the worker must not import the modules of Kiln beside it.
                     [self.python, "-P", _WORKER, *arguments],
-                    env={name: os.environ[name] for name in _KEPT if name in os.environ},
+                    env={name: os.environ[name] for name in _VARIABLES if name in os.environ},
                     cwd=self.log.parent,
                     on_stdout=lines.feed,
                     on_stderr=keep,
@@ -122,7 +122,7 @@ class Esptool:
 
 
 class _Run:
-    """What the worker says, as it comes."""
+    """The state of a run, from the worker's events."""
 
     def __init__(
         self,
@@ -139,14 +139,14 @@ class _Run:
         self.done = False
 
     def take(self, line: str) -> None:
-        """An event; the worker prints nothing else."""
+        """Handle one line of the worker's output, which is an event."""
         event: Mapping[str, Any] = json.loads(line)
         match event["event"]:
             case "phase":
                 self._phase += 1
                 self._begin(event["title"])
             case "progress" if event["total"]:
-                # Counted in bytes of the model, though compressed ones travel.
+                # In bytes of the model, though esptool counts compressed ones.
                 share = min(1.0, event["done"] / event["total"])
                 if self._phase == 1:
                     self.written = round(share * self._size)
@@ -162,7 +162,7 @@ def _fill(folder: Path, home: Path, log: Path, say: Say) -> None:
     variables = installer_variables(os.environ, home)
     say("making an environment for esptool (about 50 MB, once)")
     make_empty(Path(sys.executable), folder, variables=variables, log=log)
-    # uv holds no build requirement to a hash; built without isolation, esptool gets these alone.
+    # uv checks no hashes of build requirements; without isolation esptool is built with these only.
     install_locked(_BUILD_LOCK, folder, "--only-binary", ":all:", variables=variables, log=log)
     options = ("--only-binary", ":all:", "--no-binary", NAME, "--no-build-isolation")
     install_locked(_LOCK, folder, *options, variables=variables, log=log)

@@ -1,8 +1,8 @@
-"""Writes a model into an ESP32's flash by esptool, and reads it back.
+"""Writes a model to the flash of an ESP32 by esptool, and reads it back.
 
 Run by ``kiln.device.esp`` in esptool's own environment, so it imports nothing of Kiln. Prints one
 JSON event a line: ``phase`` (title), ``progress`` (done and total of what esptool sends, which may
-be compressed), ``done``, or ``failed`` (why). What esptool itself has to say goes to stderr.
+be compressed), ``done``, or ``failed`` (why). esptool's own output goes to stderr.
 
     python -P esp_worker.py --port /dev/ttyACM0 --chip ESP32-S3 --address 0x400000 MODEL
 """
@@ -20,12 +20,12 @@ import esptool
 from esptool.logger import TemplateLogger, log
 
 
-class Refused(Exception):
+class NotWritten(Exception):
     """The flash was not written, or does not hold what was written; the text says why."""
 
 
 class Events(TemplateLogger):  # type: ignore[misc]
-    """What esptool reports, as events on ``stream``; its words go to stderr."""
+    """Turns esptool's progress into events on ``stream``; its text goes to stderr."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -47,7 +47,7 @@ class Events(TemplateLogger):  # type: ignore[misc]
         self.print(message)
 
     def stage(self, finish: bool = False) -> None:
-        """Would fold lines of a terminal."""
+        """Nothing: this folds lines of a terminal."""
 
     def progress_bar(
         self,
@@ -61,18 +61,18 @@ class Events(TemplateLogger):  # type: ignore[misc]
         self.emit("progress", done=cur_iter, total=total_iters)
 
     def set_verbosity(self, verbosity: str) -> None:
-        """There is one."""
+        """Nothing: there is one verbosity."""
 
 
 def write(events: Events, port: str, chip: str, address: int, model: bytes) -> None:
     """Write ``model`` to ``address``, read it back and restart the chip.
 
-    Raises Refused, and whatever esptool and pyserial raise.
+    Raises NotWritten, and whatever esptool and pyserial raise.
     """
     with esptool.detect_chip(port) as found:
         name = found.CHIP_NAME
         if name != chip:
-            raise Refused(f"at {port} there is an {name}, and the board has an {chip}")
+            raise NotWritten(f"at {port} there is an {name}, and the board has an {chip}")
         loader = esptool.run_stub(found)
         esptool.attach_flash(loader)
         esptool.flash_id(loader)
@@ -87,14 +87,14 @@ def _compare(read: Any, model: bytes) -> None:
     if hashlib.sha256(read).digest() == hashlib.sha256(model).digest():
         return
     differing = sum(a != b for a, b in zip(read, model, strict=False))
-    raise Refused(
+    raise NotWritten(
         f"the flash does not hold what was written: {differing} of {len(model)} bytes differ, "
         f"{len(read)} were read"
     )
 
 
 def main() -> int:
-    """Do what the arguments ask for; the exit status."""
+    """Write the model that the arguments name; returns the exit status."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", required=True)
     parser.add_argument("--chip", required=True)
@@ -106,7 +106,7 @@ def main() -> int:
     log.set_logger(events)
     try:
         write(events, asked.port, asked.chip, asked.address, asked.model.read_bytes())
-    # esptool's FatalError, pyserial's errors, and what a chip can say that neither foresees.
+    # esptool's FatalError, pyserial's errors, and unforeseen replies of a chip.
     except Exception as error:
         events.emit("failed", why=str(error).strip() or type(error).__name__)
         return 1

@@ -1,4 +1,4 @@
-"""What is written to a board's flash, decided before any port is opened; and writing it."""
+"""Plans what is written to a board's flash before a port is opened, and writes it."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from kiln.errors import ModelError, NotAccepted, RequestError, os_errors
 from kiln.plan.targets import Device, Target
 from kiln.report.result import BuildResult, Verdict
 
-#: What a flash chip erases at a time: no write may reach into a sector that is somebody else's.
+#: What a flash chip erases at a time: no write may touch a sector that holds anything else.
 SECTOR_BYTES = 0x1000
 #: Where a FlatBuffer has its file identifier, and that of TensorFlow Lite's schema.
 _IDENTIFIER_AT, _IDENTIFIER = 4, b"TFL3"
-#: What XMODEM may add to a file at its end: it fills a packet up, and Kiln sends one more.
-_PADDING_BYTES = 255
+#: What XMODEM may add to the end of a file: the rest of a packet, and one more packet.
+PADDING_BYTES = 255
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FlashPlan:
     """A model that may be written to a board, and where. ``sha256`` is that of ``model``.
 
-    ``build`` is the result folder that it comes from, or None for a file.
+    ``build`` is the result folder that it comes from, None for a bare file.
     """
 
     target: Target
@@ -58,8 +58,8 @@ def plan_flash(
     sha256 = hashlib.sha256(model).hexdigest()
     if sha256 != build.deployed_file.sha256:
         raise ModelError(
-            f"{file} is not the file that its build.json speaks of",
-            hint="it was changed or damaged since; the same build command lays it out anew",
+            f"{file} is not the file that its build.json describes",
+            hint="it was changed or damaged since; the same build command writes it again",
         )
     if not force:
         check_verdict(build.verdict, target)
@@ -67,7 +67,7 @@ def plan_flash(
 
 
 def plan_file(file: Path, target: Target, address: int | None) -> FlashPlan:
-    """Plan to write a file that Kiln need not have made; whoever calls has its verdict.
+    """Plan to write a file that Kiln need not have made; the caller checks its verdict.
 
     Raises RequestError and ModelError as `plan_flash` does.
     """
@@ -75,12 +75,12 @@ def plan_file(file: Path, target: Target, address: int | None) -> FlashPlan:
 
 
 def read_model(file: Path) -> bytes:
-    """A TFLite file; raises ModelError if it is none or cannot be read."""
+    """Read a TFLite file; raises ModelError if it is none or cannot be read."""
     try:
         model = file.read_bytes()
     except OSError as error:
         raise ModelError(
-            f"{file} cannot be read: {error.strerror}", hint="the build command lays it out anew"
+            f"{file} cannot be read: {error.strerror}", hint="the build command writes it again"
         ) from error
     if model[_IDENTIFIER_AT : _IDENTIFIER_AT + len(_IDENTIFIER)] != _IDENTIFIER:
         raise ModelError(
@@ -115,7 +115,7 @@ def _plan(
 
 
 def check_range(target: Target, address: int, size: int) -> None:
-    """Hold a write of ``size`` bytes against the target's flash map.
+    """Check a write of ``size`` bytes against the target's flash map.
 
     Raises RequestError for an address, and ModelError for a size, that does not fit.
     """
@@ -132,7 +132,7 @@ def check_range(target: Target, address: int, size: int) -> None:
             f"{first:#x} to {first + area:#x}",
             hint=f"leave ADDRESS out: the firmware looks at {first:#x}",
         )
-    end = address + -(-(size + _PADDING_BYTES) // SECTOR_BYTES) * SECTOR_BYTES
+    end = address + -(-(size + PADDING_BYTES) // SECTOR_BYTES) * SECTOR_BYTES
     if end > first + area:
         raise ModelError(
             f"the model has {size / 1024:.0f} KiB, and from {address:#x} on {target.name} has room "
@@ -158,16 +158,16 @@ def write_we2(
     progress: Callable[[int, int], None],
     say: Callable[[str], object] = lambda _text: None,
 ) -> None:
-    """Write a plan by the WiseEye2's boot loader; ``progress`` is told bytes done and in all.
+    """Write a plan through the WiseEye2's bootloader; ``progress`` gets bytes done and in all.
 
-    Raises BoardError if the boot loader does not answer, FlashFailed once something was sent.
+    Raises BoardError if the bootloader does not answer, FlashFailed once something was sent.
     """
-    from kiln.device.we2 import BootLoader
+    from kiln.device.we2 import BootloaderClient
 
     handshake = plan.target.device.handshake
     if handshake is None:
         raise RequestError(f"targets/{plan.target.name}.toml lacks the table [device.handshake]")
-    BootLoader(link, handshake, say=say).write(plan.model, plan.address, progress)
+    BootloaderClient(link, handshake, say=say).write(plan.model, plan.address, progress)
 
 
 def record_flash(home: Path, plan: FlashPlan, port: str, board: str | None) -> None:
@@ -184,7 +184,7 @@ def record_flash(home: Path, plan: FlashPlan, port: str, board: str | None) -> N
     }
     with os_errors("the flash cannot be recorded"):
         home.mkdir(parents=True, exist_ok=True)
-        # One write at the end of the file: two that flash at once do not mix their lines.
+        # One write to the end of the file: concurrent flashes do not mix their lines.
         handle = os.open(home / "flashed.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             os.write(handle, json.dumps(line).encode() + b"\n")

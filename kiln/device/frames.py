@@ -1,8 +1,8 @@
 """Finds the frames in what a board with SSCMA firmware sends.
 
 A frame is one JSON object between ``\\r`` and ``\\n`` (SSCMA-Micro, branch 1.0.x,
-docs/protocol/at-protocol-en_US.md). Between frames come boot texts, logs and crash dumps, and on a
-line of 921,600 baud now and then a byte is lost: of a frame, or the one that ends it.
+docs/protocol/at-protocol-en_US.md). Between frames come boot texts, logs and crash dumps, and a
+line of 921,600 baud loses a byte now and then, of a frame or of its end.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-#: An image of a 640x480 camera is some 100 kB of base64; a line that is longer by far has lost
-#: its end, and what comes after it is worth more than the rest of it.
+#: An image of a 640x480 camera is some 100 kB of base64; a much longer line has lost its end and is
+#: dropped.
 MAX_LINE_BYTES = 2 << 20
 
 _LINE_END = re.compile(rb"[\r\n]")
-#: How the firmware begins every frame (``REPLY_CMD_HEADER`` and its like in sscma/callback/).
+#: How every frame of the firmware begins (``REPLY_CMD_HEADER`` and its like in sscma/callback/).
 _FRAME_START = '{"type"'
 
 
 @dataclasses.dataclass(frozen=True)
 class Reply:
-    """The answer to the request of this ``tag``; ``code`` 0 is success, ``data`` any JSON."""
+    """The reply to the request of this ``tag``; ``code`` 0 is success, ``data`` any JSON."""
 
     name: str
     tag: str
@@ -34,7 +34,7 @@ class Reply:
 
 @dataclasses.dataclass(frozen=True)
 class Event:
-    """Something that a request has set going; ``tag`` is that request's, empty if it had none."""
+    """A result of a running request; ``tag`` is that request's, empty if it had none."""
 
     name: str
     code: int
@@ -44,7 +44,7 @@ class Event:
 
 @dataclasses.dataclass(frozen=True)
 class Log:
-    """What the firmware reports outside of any request, as of a line that is no command."""
+    """What the firmware reports outside of any request, such as an unknown command."""
 
     text: str
     code: int = 0
@@ -54,19 +54,18 @@ Frame = Reply | Event | Log
 
 
 class FrameReader:
-    """Takes bytes as they come and gives the frames that are whole; no input makes it raise.
+    """Takes bytes in pieces of any size and gives the intact frames; no input makes it raise.
 
-    A frame is given when its line ends, so the same bytes give the same frames however they are
-    cut. The time is linear in the bytes, and never more than ``MAX_LINE_BYTES`` are held.
-    ``skipped`` counts bytes that were part of no frame, line ends aside; ``broken`` counts frames
-    among them that could not be read.
+    A frame is given when its line ends. The time is linear in the bytes, and at most
+    ``MAX_LINE_BYTES`` are held. ``skipped`` counts bytes that were part of no frame, without line
+    ends; ``broken`` counts damaged frames among them.
     """
 
     def __init__(self) -> None:
         self.skipped = 0
         self.broken = 0
         self._line = bytearray()
-        self._given_up = False
+        self._too_long = False
 
     def feed(self, data: bytes) -> list[Frame]:
         """The frames that these bytes complete, in order."""
@@ -80,22 +79,22 @@ class FrameReader:
         return frames
 
     def _extend(self, piece: bytes) -> None:
-        if not self._given_up and len(self._line) + len(piece) > MAX_LINE_BYTES:
-            self._given_up = True
+        if not self._too_long and len(self._line) + len(piece) > MAX_LINE_BYTES:
+            self._too_long = True
             self.broken += 1
             self.skipped += len(self._line)
             self._line.clear()
-        if self._given_up:
+        if self._too_long:
             self.skipped += len(piece)
         else:
             self._line += piece
 
     def _end_line(self) -> list[Frame]:
-        line, self._line, self._given_up = self._line, bytearray(), False
+        line, self._line, self._too_long = self._line, bytearray(), False
         if b"{" not in line:
             self.skipped += len(line)
             return []
-        # Bytes that are no UTF-8 must not cost the frames beside them.
+        # Bytes that are not UTF-8 must not spoil the frames beside them.
         frames, rest = _frames_in(line.decode("utf-8", "surrogateescape"))
         self.skipped += len(rest.encode("utf-8", "surrogateescape"))
         self.broken += '"type"' in rest or rest.startswith("{")
@@ -103,13 +102,13 @@ class FrameReader:
 
 
 def _frames_in(text: str) -> tuple[list[Frame], str]:
-    """The frames of a line, and all of it that is none of them."""
+    """The frames of a line, and the rest of its text."""
     begin = text.find("{")
     frames, end = _frames_at(text, begin)
     if end == len(text):
         return frames, text[:begin]
-    # A frame whose own line end was lost begins behind text, or behind a frame cut short. Only
-    # the last one is looked for: each further try would read the same bytes again.
+    # A frame before which a line end was lost begins after text, or after a truncated frame. Only
+    # the last one is searched: each further try would read the same bytes again.
     last = text.rfind(_FRAME_START, end + (not frames))
     if last < 0:
         return frames, text[:begin] + text[end:]
@@ -118,12 +117,12 @@ def _frames_in(text: str) -> tuple[list[Frame], str]:
 
 
 def _frames_at(text: str, start: int) -> tuple[list[Frame], int]:
-    """The frames that follow each other from ``start`` on, and where they end."""
+    """The frames that follow each other from ``start`` on, and the position after them."""
     frames: list[Frame] = []
     while start < len(text):
         try:
             document, end = _DECODER.raw_decode(text, start)
-            text[start:end].encode()  # a damaged character fails here
+            text[start:end].encode()  # raises for a damaged character
         except (ValueError, RecursionError):
             break
         frame = _frame_of(document)

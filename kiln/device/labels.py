@@ -1,10 +1,10 @@
-"""The description of a model that a board keeps beside it: names for what its numbers mean.
+"""The description of a model that a board stores: names of its classes and keypoints.
 
 SenseCraft's page writes it with ``AT+INFO=`` after a flash and reads it when it connects: base64
 of JSON, the interface ``Model`` in src/sscma/types.ts of Seeed-Studio/SenseCraft-Web-Toolkit,
 written in src/pages/setup/process/components/Device.vue (``setInfo``) and read in .../process/
 grove_ai_we2/Device.vue and components/Preview.vue, where ``classes`` label the boxes. Kiln writes
-the same, and under a key of its own what the page has no place for.
+the same, and what the page has no field for under the key ``kiln``.
 """
 
 from __future__ import annotations
@@ -20,26 +20,15 @@ from typing import Any
 
 from kiln.errors import BoardError
 from kiln.report.result import BuildResult
+from stages import coco
 from stages.results.onnx import OnnxResult
 
-#: Of the 4095 bytes of a request; what is left holds `AT+`, a tag, `@INFO=""` and the end.
+#: Of the 4095 bytes of a request; the rest holds `AT+`, a tag, `@INFO=""` and the end.
 MAX_INFO_CHARACTERS = 4064
-
-#: COCO's keypoints, and which of them are joined: what a data set of 17 is taken to have.
-COCO_KEYPOINTS = (
-    *("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder"),
-    *("left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip"),
-    *("left_knee", "right_knee", "left_ankle", "right_ankle"),
-)
-COCO_SKELETON = (
-    *((15, 13), (13, 11), (16, 14), (14, 12), (11, 12)),
-    *((5, 11), (6, 12), (5, 6), (5, 7), (6, 8), (7, 9), (8, 10)),
-    *((1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)),
-)
 
 _CATEGORIES = {"pose": "Pose Detection", "detect": "Object Detection"}
 _ALGORITHMS = {"pose": "YOLOv8 Pose", "detect": "YOLOv8"}
-#: What a description can do without, the least useful first; a pair leads into Kiln's own key.
+#: What may be left out of a description, the least useful first, as paths of keys.
 _OPTIONAL = (
     *(("description",), ("author",), ("model_type",), ("algorithm",), ("checksum",)),
     *(("kiln", "skeleton"), ("kiln", "keypoints")),
@@ -48,10 +37,9 @@ _OPTIONAL = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Description:
-    """What is known of a model; empty where a foreign description does not say.
+    """What is known of a model; fields are empty if unknown.
 
-    ``size`` is in bytes; ``skeleton`` joins keypoints by their numbers; ``task`` is pose or
-    detect.
+    ``size`` is in bytes; ``skeleton`` joins keypoints by their numbers; ``task`` is pose or detect.
     """
 
     name: str
@@ -68,13 +56,13 @@ class Description:
 
 
 class DescriptionTooLong(BoardError):
-    """The class names alone are more than the board can keep."""
+    """The class names alone are longer than the board can store."""
 
     def __init__(self, classes: int) -> None:
         super().__init__(
-            f"the names of {classes} classes are too long for the board's memory of labels",
+            f"the names of {classes} classes are too long for the board's label memory",
             hint="shorten the names in data.yaml; the model itself is not affected, but boxes "
-            "are labelled with whatever the board had before",
+            "keep the labels that the board had before",
         )
 
 
@@ -83,23 +71,23 @@ def describe(build: BuildResult) -> Description:
     exported = build.step("onnx")
     network: OnnxResult | None = exported.result if exported else None
     count = network.kpt_shape[0] if network and network.kpt_shape else 0
-    is_coco = count == len(COCO_KEYPOINTS)
+    is_coco = count == len(coco.KEYPOINTS)
     return Description(
         name=build.name,
         sha256=build.deployed_file.sha256,
         size=build.deployed_file.bytes,
         task=build.task,
         classes=network.names if network else (),
-        keypoints=COCO_KEYPOINTS if is_coco else tuple(f"point {n}" for n in range(count)),
-        skeleton=COCO_SKELETON if is_coco else (),
+        keypoints=coco.KEYPOINTS if is_coco else tuple(f"point {n}" for n in range(count)),
+        skeleton=coco.skeleton(count),
     )
 
 
 def to_info(description: Description) -> str:
     """The text for ``AT+INFO=``; the same description gives the same text.
 
-    What is optional is left out, little by little, if all of it is too long for a request.
-    Raises DescriptionTooLong if what must be there is so, too.
+    Optional fields are left out, one after another, if the text is too long for a request. Raises
+    DescriptionTooLong if that is not enough.
     """
     document = _document(description)
     for path in (None, *_OPTIONAL):
@@ -113,7 +101,7 @@ def to_info(description: Description) -> str:
 
 
 def from_info(text: str) -> Description | None:
-    """Read what ``AT+INFO?`` gave, whoever wrote it; None for what is no description."""
+    """Parse the text of ``AT+INFO?``, Kiln's or SenseCraft's; None if it is no description."""
     try:
         document = json.loads(base64.b64decode(text, validate=True))
     except (binascii.Error, ValueError, RecursionError):
@@ -142,7 +130,7 @@ def _document(description: Description) -> dict[str, Any]:
     return {
         "uuid": str(uuid.uuid5(uuid.NAMESPACE_URL, f"sha256:{digest}")),
         "name": description.name,
-        # A model has no version of its own; its digest tells one from the next.
+        # A model has no version; its digest tells it from others.
         "version": digest[:8],
         "category": _CATEGORIES.get(description.task, ""),
         "classes": description.classes,
@@ -152,7 +140,7 @@ def _document(description: Description) -> dict[str, Any]:
         "checksum": f"SHA-256: {digest}",
         "size": str(description.size),
         "author": "Kiln",
-        "isCustom": True,  # the page then shows it as a model of the user's own
+        "isCustom": True,  # the page then shows it as the user's own model
         "kiln": own,
     }
 
@@ -164,17 +152,17 @@ def _remove(document: dict[str, Any], path: Sequence[str]) -> None:
 
 
 def _text(value: object) -> str:
-    """A half of a character, which JSON can spell, could not be shown anywhere."""
+    """Text that can be encoded: JSON can spell half of a surrogate pair."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
 
 
 def _texts(value: object) -> tuple[str, ...]:
-    """Names by number: one that is no text keeps its place."""
+    """Names by number; one that is not text becomes empty."""
     return tuple(_text(each) for each in value) if isinstance(value, list) else ()
 
 
 def _size(value: object) -> int:
-    """SenseCraft has it as text, its model list now and then with a unit."""
+    """SenseCraft writes it as text, sometimes with a unit."""
     if type(value) is int:
         return value
     digits = "".join(itertools.takewhile(str.isdecimal, value)) if isinstance(value, str) else ""

@@ -1,4 +1,4 @@
-"""The serial line to a board: four methods that every protocol here speaks through."""
+"""The serial line to a board, as every protocol here uses it."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _TERMINALS = Path("/sys/class/tty")
 
 
 class Link(Protocol):
-    """A line to a board, as all protocols here see it."""
+    """A line to a board."""
 
     def read(self, timeout_s: float) -> bytes:
-        """Whatever has come, at least one byte; b"" after ``timeout_s``. Raises BoardGone."""
+        """The bytes that have come, at least one; b"" after ``timeout_s``. Raises BoardGone."""
 
     def write(self, data: bytes) -> None:
         """Send all of it; raises BoardError, and BoardGone if the board vanished."""
@@ -40,7 +40,7 @@ class Link(Protocol):
         """Restart the board; raises BoardGone."""
 
     def close(self) -> None:
-        """Give the port back; raises nothing."""
+        """Release the port; raises nothing."""
 
 
 class SerialLink:
@@ -52,9 +52,9 @@ class SerialLink:
         self._handle = serial.fileno()
 
     def read(self, timeout_s: float) -> bytes:
-        # Not by pyserial: it reads a given number of bytes, and sets the port up anew whenever
-        # the time to wait changes.
-        with self._noticing_absence():
+        # Not by pyserial: it reads a given number of bytes, and configures the port again whenever
+        # the timeout changes.
+        with self._detecting_disconnect():
             if not select.select([self._handle], [], [], max(0.0, timeout_s))[0]:
                 return b""
             data = os.read(self._handle, _CHUNK_BYTES)
@@ -65,7 +65,7 @@ class SerialLink:
     def write(self, data: bytes) -> None:
         rest = memoryview(data)
         while rest:
-            with self._noticing_absence():
+            with self._detecting_disconnect():
                 if not select.select([], [self._handle], [], _WRITE_TIMEOUT_S)[1]:
                     raise BoardError(
                         f"the board at {self._port} takes no more data",
@@ -75,7 +75,7 @@ class SerialLink:
                     rest = rest[os.write(self._handle, rest) :]
 
     def reset(self) -> None:
-        with self._noticing_absence():
+        with self._detecting_disconnect():
             try:
                 self._serial.rts = False
                 time.sleep(_RESET_S)
@@ -89,7 +89,7 @@ class SerialLink:
             self._serial.close()
 
     @contextlib.contextmanager
-    def _noticing_absence(self) -> Iterator[None]:
+    def _detecting_disconnect(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -97,7 +97,7 @@ class SerialLink:
 
 
 def open_link(port: str, baud: int) -> Link:
-    """Open a port as 8N1, for nobody but this process.
+    """Open a port as 8N1, exclusively.
 
     Raises PortMissing, PortForbidden, PortBusy (which names the other program), or BoardError.
     """
@@ -107,22 +107,22 @@ def open_link(port: str, baud: int) -> Link:
     try:
         return SerialLink(port, serial.Serial(port, baud, timeout=0, exclusive=True))
     except (OSError, ValueError) as error:
-        # A SerialException is an OSError whose number may stand in its cause alone.
+        # The errno of a SerialException may be found only in its cause.
         number = getattr(error, "errno", None) or getattr(error.__context__, "errno", None)
         raise _refusal(port, number, error) from error
 
 
 def check_port(port: str) -> None:
-    """Raises PortMissing, PortForbidden or PortBusy, as far as that shows from outside.
+    """Raises PortMissing, PortForbidden or PortBusy without opening the port.
 
-    Not every program locks its port: two that read one line get half of it each.
+    Not every program locks its port, and two that read one line get half of it each.
     """
     path = Path(port)
     if not path.exists():
         raise PortMissing(port)
     if not os.access(path, os.R_OK | os.W_OK):
         raise PortForbidden(port)
-    # Linux lists its terminals; a pseudo-terminal is open in the process at its other end, too.
+    # A pseudo-terminal, which Linux does not list here, is also open at its other end.
     if (_TERMINALS / path.resolve().name).exists() and (holders := holders_of(port)):
         raise PortBusy(port, holders)
 
@@ -138,9 +138,7 @@ def _refusal(port: str, number: int | None, error: Exception) -> BoardError:
 
 
 def holders_of(port: str) -> list[str]:
-    """Other programs that have a device open, as `name (pid n)`; those of other users are not
-    seen without their rights.
-    """
+    """Other programs that have a device open, as `name (pid n)`, if this user may see them."""
     real = str(Path(port).resolve())
     found = []
     for process in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):

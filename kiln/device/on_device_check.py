@@ -7,8 +7,10 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from kiln import __version__
+from kiln.device.detections import Detections
+from kiln.device.flash import PADDING_BYTES
 from kiln.device.labels import Description, DescriptionTooLong, from_info, to_info
-from kiln.device.sscma import ALGORITHMS, Board, Detections, ModelSlot
+from kiln.device.sscma import ALGORITHMS, AtClient, ModelSlot
 from kiln.report.board_record import BoardRecord, Check
 
 #: From a reset to the first answer a board takes two or three seconds.
@@ -16,15 +18,13 @@ START_S = 20.0
 #: Frames that the times are medians of.
 FRAMES = 10
 
-#: The decoders that fit a task, by ALGORITHMS' numbers: raw heads of a detector are read by the
-#: one named YOLO-World, an output decoded in the graph by YOLOv8's.
+#: The decoders that fit a task, by ALGORITHMS' numbers: YOLO-World's reads the raw heads of a
+#: detector, YOLOv8's an output that was decoded in the graph.
 _DECODERS: Mapping[str, tuple[int, ...]] = {"pose": (5,), "detect": (6, 8)}
-#: XMODEM fills the last packet up, and Kiln sends one more.
-_PADDING_BYTES = 255
 
 
 def check_on_device(
-    board: Board, description: Description, *, address: int, estimated_ms: float | None
+    board: AtClient, description: Description, *, address: int, estimated_ms: float | None
 ) -> BoardRecord:
     """Wait for a board to start, write the model's labels, and invoke the model.
 
@@ -32,13 +32,13 @@ def check_on_device(
     inference. A check that fails is in the record; raises BoardError if the board cannot be asked,
     or refuses to invoke the model at all.
     """
-    board.wait(START_S)
-    board.stop()  # it may be set up to invoke the model as soon as it starts
+    board.wait_until_ready(START_S)
+    board.stop()  # it may be configured to invoke the model at start
     identity = board.identity()
     warnings = _write_labels(board, description)
     slot = board.model()
-    seen = list(board.invoke(FRAMES, with_images=False))
-    pre, inference, post = _medians(seen)
+    frames = list(board.invoke(FRAMES, with_images=False))
+    pre, inference, post = _medians(frames)
     decoder = board.invocation.algorithm
     checks = [*_slot_checks(slot, description, address), _decoder_check(decoder, description.task)]
     if not warnings:
@@ -51,18 +51,18 @@ def check_on_device(
         firmware=identity.software,
         sha256=description.sha256,
         decoder=_decoder(decoder),
-        frames=len(seen),
+        frames=len(frames),
         preprocess_ms=pre,
         inference_ms=inference,
         postprocess_ms=post,
-        most_objects=max((len(each.boxes) + len(each.poses) for each in seen), default=0),
+        most_objects=max((len(each.boxes) + len(each.poses) for each in frames), default=0),
         estimated_ms=estimated_ms,
-        checks=(*checks, _arrival_check(len(seen))),
+        checks=(*checks, _arrival_check(len(frames))),
         warnings=tuple(warnings),
     )
 
 
-def _write_labels(board: Board, description: Description) -> list[str]:
+def _write_labels(board: AtClient, description: Description) -> list[str]:
     """Warnings, if the labels are more than the board can keep."""
     try:
         board.set_info(to_info(description))
@@ -71,7 +71,7 @@ def _write_labels(board: Board, description: Description) -> list[str]:
     return []
 
 
-def _label_check(board: Board, description: Description) -> Check:
+def _label_check(board: AtClient, description: Description) -> Check:
     kept = from_info(board.info())
     return Check(
         title="labels on the board",
@@ -90,12 +90,12 @@ def _slot_checks(slot: ModelSlot | None, description: Description, address: int)
             expected=f"at 0x{address:x}",
         )
     ]
-    # Of a plain TFLite file firmware 1.0.x does not tell the size.
+    # Firmware 1.0.x does not know the size of a plain TFLite file.
     if slot is not None and slot.size:
         checks.append(
             Check(
                 title="its size",
-                ok=0 <= slot.size - description.size <= _PADDING_BYTES,
+                ok=0 <= slot.size - description.size <= PADDING_BYTES,
                 figure=f"{slot.size} bytes",
                 expected=f"{description.size} bytes",
             )
@@ -114,7 +114,7 @@ def _decoder_check(algorithm: int, task: str) -> Check:
 
 
 def _arrival_check(frames: int) -> Check:
-    """Now and then the line loses a byte, and with it a frame; more of them is a fault."""
+    """A line may lose a byte, and with it a frame, now and then; losing most is a fault."""
     least = FRAMES // 2 + 1
     return Check(
         title="frames that arrived",
@@ -128,11 +128,11 @@ def _decoder(algorithm: int) -> str:
     return f"{ALGORITHMS.get(algorithm, 'unknown')} ({algorithm})"
 
 
-def _medians(seen: Sequence[Detections]) -> tuple[float, float, float]:
-    if not seen:
+def _medians(frames: Sequence[Detections]) -> tuple[float, float, float]:
+    if not frames:
         return (0.0, 0.0, 0.0)
     pre, inference, post = (
         float(statistics.median(times))
-        for times in zip(*(each.perf_ms for each in seen), strict=True)
+        for times in zip(*(each.perf_ms for each in frames), strict=True)
     )
     return (pre, inference, post)

@@ -1,4 +1,4 @@
-"""Which port a board is at, by its USB ids."""
+"""Serial ports of this host, and which of them is a board, by USB ids."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from kiln.plan.targets import Target
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Port:
-    """A serial port. ``usb`` is `vendor:product` as in a target, ``serial_number`` the device's
-    own; both are None where the host does not tell.
+    """A serial port. ``usb`` is `vendor:product` as in a target; it and the device's serial number
+    are None if unknown.
     """
 
     path: str
@@ -26,7 +26,7 @@ class Port:
 
 
 def attached_ports() -> list[Port]:
-    """Every serial port of this host, in order of its path."""
+    """Every serial port of this host, sorted by path."""
     from serial.tools.list_ports import comports
 
     return sorted(
@@ -44,7 +44,7 @@ def attached_ports() -> list[Port]:
 
 
 def find_port(target: Target, wanted: str | None, attached: Sequence[Port]) -> Port:
-    """The port ``wanted``, else the one port whose device can be the target's board.
+    """The port at the path ``wanted``, or else the only one that can be the target's board.
 
     Raises BoardError, which lists what is attached, if there is none or more than one.
     """

@@ -1,4 +1,4 @@
-"""A board without a board: its boot loader, firmware and camera behind a pseudo-terminal.
+"""A board without a board: its bootloader, firmware and camera behind a pseudo-terminal.
 
 Imports device and below.
 """

@@ -1,4 +1,4 @@
-"""How the firmware reads a line: sscma/repl/server.hpp of SSCMA-Micro 1.0.x."""
+"""How the firmware parses a line: sscma/repl/server.hpp of SSCMA-Micro 1.0.x."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import dataclasses
 import re
 
 _COMMAND = "AT+"
-#: A quoted string with its escapes, or a number; everything between is passed over.
+#: A quoted string with its escapes, or a number; everything between is ignored.
 _ARGUMENT = re.compile(r"""(["'])((?:\\.|(?!\1).)*)(?:\1|$)|(-\d*|\d+)""", re.DOTALL)
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Command:
-    """A request: ``name`` in capitals, ``tagged`` with the tag before it, as the reply has it."""
+    """A request. ``name`` is in capitals, ``tagged`` has the tag before it, as in the reply."""
 
     name: str
     tagged: str
     arguments: str
 
     def take(self, count: int) -> list[str]:
-        """At most so many arguments, without quotes and escapes."""
+        """The first ``count`` arguments, or fewer, without quotes and escapes."""
         found = []
         for match in list(_ARGUMENT.finditer(self.arguments))[:count]:
             text = match[3] if match[3] is not None else _ESCAPED.sub(r"\1", match[2])
@@ -29,7 +29,7 @@ class Command:
 
 
 def read_command(line: str) -> Command | None:
-    """A line without its end; None for what is no command."""
+    """Parse a line without its end; None if it is no command."""
     name, _, arguments = line.partition("=")
     if not name.upper().startswith(_COMMAND):
         return None
@@ -38,7 +38,7 @@ def read_command(line: str) -> Command | None:
 
 
 def whole_number(text: str) -> int:
-    """As C's atoi reads what an argument can be."""
+    """An argument as C's atoi reads it."""
     return int(text) if text.lstrip("-").isdigit() else 0
 
 

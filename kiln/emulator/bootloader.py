@@ -1,8 +1,8 @@
-"""The boot loader of the WiseEye2 board: a menu, and files by XMODEM into the flash.
+"""The bootloader of the WiseEye2 board: a menu, and files by XMODEM into the flash.
 
 Its texts and its handshake are those that Himax's xmodem_send.py (Seeed_Grove_Vision_AI_Module_V2)
-and SenseCraft's deviceHimax.ts wait for. Its source is not public: how it answers a file for an
-address that it does not have, or a full flash, is not known, and here it cancels.
+and SenseCraft's deviceHimax.ts wait for. Its source is not public: how it reacts to an address
+outside the flash, or to a full flash, is not known; here it cancels.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable
 from typing import Literal
 
-from kiln.emulator.faults import Troublemaker
+from kiln.emulator.faults import FaultInjector
 from kiln.emulator.flash import FLASH_BYTES, Flash
 from kiln.emulator.receiver import ACK, EOT, Receiver
 
@@ -28,8 +28,8 @@ _MENU = f"""
 _READY = "\r\nSend data using the xmodem protocol from your terminal\r\n"
 _QUESTION = "\r\nDo you want to end file transmission and reboot system? (y)\r\n"
 _CANCELLED = "\r\nxmodem transfer cancelled\r\n"
-#: Of keys that a boot loader waiting for a file would ignore, so many are taken for a reset; but
-#: not those that were on their way when the host saw the menu.
+#: So many keys, which a bootloader that waits for a file would ignore, count as a reset; those that
+#: were on their way when the host saw the menu do not.
 _RESTART_KEYS = 20
 _LATE_KEYS_S = 0.2
 
@@ -39,8 +39,10 @@ _PREAMBLE_BEGIN, _PREAMBLE_END = b"\xc0\x5a", b"\x5a\xc0"
 
 @dataclasses.dataclass
 class Transfer:
-    """A file that was begun. ``firmware`` is what the boot loader takes a file for that no preamble
-    announced; ``address`` is that of its first byte, and ``bytes`` counts what was written.
+    """A transfer that was begun. A file that no preamble announced is taken for ``firmware``.
+
+    ``address`` is that of its first byte, ``bytes`` counts what was written, and ``whole`` says
+    that its end arrived.
     """
 
     kind: Literal["preamble", "model", "firmware"]
@@ -49,9 +51,11 @@ class Transfer:
     whole: bool = False
 
 
-class Loader:
-    """Runs from a reset on. ``boot`` is called when nobody wanted the menu, ``restart`` when the
-    user answers that the board shall reboot, or when the host resets it.
+class Bootloader:
+    """Runs from a reset on.
+
+    ``boot`` is called if nobody asks for the menu in time, ``restart`` when the host chooses to
+    reboot, or resets the board.
     """
 
     def __init__(
@@ -60,14 +64,14 @@ class Loader:
         send: Callable[[bytes], None],
         boot: Callable[[], None],
         restart: Callable[[], None],
-        trouble: Callable[[], Troublemaker],
+        injector: Callable[[], FaultInjector],
         transfers: list[Transfer],
     ) -> None:
         self._flash = flash
         self._send = send
         self._boot = boot
         self._restart = restart
-        self._trouble = trouble
+        self._injector = injector
         self._transfers = transfers
         self._state: Literal["listening", "menu", "receiving", "asking"] = "listening"
         self._listens_until: float = 0.0
@@ -78,20 +82,20 @@ class Loader:
         self._ready_since = 0.0
 
     def start(self, until: float) -> None:
-        """A reset: whoever presses 1 before ``until`` gets the menu."""
+        """Reset: the key 1 opens the menu if it comes before ``until``."""
         self._listens_until = until
         self._say(_BANNER)
 
     def receive(self, data: bytes, now: float) -> None:
         """Bytes from the host."""
         if self._state == "listening" and data.strip(b"1"):
-            return  # a command for a firmware that is not up yet, which may have a 1 in it
+            return  # a command for the firmware, which may hold a 1
         while data:
             if self._receiver is not None:
                 keys = self._receiver.receive(data, now)
                 data = b""
                 self._count_restart_keys(keys, now)
-                self._settle()
+                self._end_transfer()
             else:
                 key, data = data[:1], data[1:]
                 if self._press(key, now):
@@ -110,7 +114,7 @@ class Loader:
             self._receiver.tick(now)
 
     def _press(self, key: bytes, now: float) -> bool:
-        """A key outside of a transfer; True if it restarts the board."""
+        """Handle a key outside of a transfer; True if it restarts the board."""
         if self._state == "listening" and key == b"1":
             self._state = "menu"
             self._say(_MENU)
@@ -135,8 +139,8 @@ class Loader:
         self._ready_since = now
         self._receiver = Receiver(self._send, self._accept, self._refuses, now)
 
-    def _settle(self) -> None:
-        """See how a transfer stands."""
+    def _end_transfer(self) -> None:
+        """Go on to the question or the menu if the transfer has ended."""
         if self._receiver is None or not self._receiver.outcome:
             return
         done = self._receiver.outcome == "done"
@@ -150,7 +154,7 @@ class Loader:
         self._say(_QUESTION if done else _CANCELLED + _MENU)
 
     def _accept(self, data: bytes) -> bool:
-        """Write a packet; False if that cannot be."""
+        """Write a packet; False if it cannot be written."""
         first = self._current is None
         if self._current is None:
             self._current = self._begin(data)
@@ -158,10 +162,10 @@ class Loader:
         current = self._current
         if current.kind == "preamble":
             self._announced = current.address
-            refused = self._trouble().faults.refuse_preamble
+            refused = self._injector().faults.refuse_preamble
             return first and not refused and current.address < FLASH_BYTES
         address = current.address + current.bytes
-        full = self._trouble().faults.flash_full
+        full = self._injector().faults.flash_full
         if full is not None and current.bytes + len(data) > full:
             return False
         if address + len(data) > FLASH_BYTES:
@@ -171,7 +175,7 @@ class Loader:
         return True
 
     def _begin(self, data: bytes) -> Transfer:
-        """What the first packet of a file says that it is."""
+        """What a transfer is, by its first packet."""
         begin, address, offset, end = _PREAMBLE.unpack_from(data)
         if (begin, end) == (_PREAMBLE_BEGIN, _PREAMBLE_END):
             return Transfer(kind="preamble", address=address + offset)
@@ -180,7 +184,7 @@ class Loader:
         return Transfer(kind="model", address=self._announced)
 
     def _refuses(self, packet: int) -> bool:
-        return self._announced is not None and self._trouble().refuses(packet)
+        return self._announced is not None and self._injector().refuses(packet)
 
     def _count_restart_keys(self, keys: bytes, now: float) -> bool:
         """On a pseudo-terminal no reset line reaches the board: see ``kiln.emulator.board``."""

@@ -7,31 +7,32 @@ import random
 from collections.abc import Iterator
 from typing import Literal
 
-Mishap = Literal["silence", "unplug", "reboot"]
+#: What happens to the board at a byte that it receives.
+Fault = Literal["silence", "unplug", "reboot"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Noise:
-    """How likely each byte of one direction is lost, doubled, or changed in one bit."""
+    """How likely each byte of one direction is lost, duplicated, or changed in one bit."""
 
     drop: float = 0.0
-    double: float = 0.0
+    duplicate: float = 0.0
     corrupt: float = 0.0
 
     @property
     def total(self) -> float:
-        return self.drop + self.double + self.corrupt
+        return self.drop + self.duplicate + self.corrupt
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Faults:
-    """All off by default.
+    """Faults to inject, none by default.
 
-    ``silent_after``, ``unplug_after`` and ``reboot_after`` are bytes received since the faults were
-    set; each happens once. ``nak_storm`` is (packet, times): the packet of a model, from 1, that is
-    refused although it is whole, and how often. ``flash_full`` is the byte of a model at which the
-    flash takes no more. ``truncate_json`` is how likely a frame of the firmware loses its end.
-    ``boot_noise`` is bytes of noise at each start.
+    ``silent_after``, ``unplug_after`` and ``reboot_after`` count bytes received since the faults
+    were set; each happens once. ``nak_storm`` is (packet, times): the packet of a model, from 1,
+    that is refused although it is intact, and how often. ``flash_full`` is the byte of a model at
+    which the flash takes no more. ``truncate_json`` is the probability that a frame of the firmware
+    loses its end. ``boot_noise`` is the number of random bytes at each start.
     """
 
     seed: int = 0
@@ -47,8 +48,8 @@ class Faults:
     boot_noise: int = 0
 
 
-class Troublemaker:
-    """Carries faults out; the same seed and the same bytes give the same trouble."""
+class FaultInjector:
+    """Injects faults; the same seed and the same bytes give the same ones."""
 
     def __init__(self, faults: Faults) -> None:
         self.faults = faults
@@ -56,7 +57,7 @@ class Troublemaker:
         self._to_host = random.Random(f"{faults.seed} to the host")
         self._received = 0
         self._naks = faults.nak_storm[1] if faults.nak_storm else 0
-        ahead: tuple[tuple[int | None, Mishap], ...] = (
+        ahead: tuple[tuple[int | None, Fault], ...] = (
             (faults.silent_after, "silence"),
             (faults.unplug_after, "unplug"),
             (faults.reboot_after, "reboot"),
@@ -64,15 +65,15 @@ class Troublemaker:
         self._ahead = sorted((at, what) for at, what in ahead if at is not None)
 
     def to_board(self, data: bytes) -> bytes:
-        """What arrives of what the host sent."""
-        return _spoilt(data, self.faults.to_board, self._to_board)
+        """What arrives of the bytes that the host sent."""
+        return _with_noise(data, self.faults.to_board, self._to_board)
 
     def to_host(self, data: bytes) -> bytes:
-        """What arrives of what the board sent."""
-        return _spoilt(data, self.faults.to_host, self._to_host)
+        """What arrives of the bytes that the board sent."""
+        return _with_noise(data, self.faults.to_host, self._to_host)
 
-    def parts(self, data: bytes) -> Iterator[tuple[bytes, Mishap | None]]:
-        """Received bytes up to each mishap, with it, then the rest."""
+    def parts(self, data: bytes) -> Iterator[tuple[bytes, Fault | None]]:
+        """Received bytes up to each fault, with that fault, then the rest."""
         while self._ahead and self._ahead[0][0] <= self._received + len(data):
             at, what = self._ahead.pop(0)
             count = max(0, at - self._received)
@@ -83,7 +84,7 @@ class Troublemaker:
         yield data, None
 
     def refuses(self, packet: int) -> bool:
-        """Whether a whole packet of a model, counted from 1, is answered with NAK."""
+        """Whether an intact packet of a model, counted from 1, is answered with NAK."""
         storm = self.faults.nak_storm
         if storm is None or packet != storm[0] or not self._naks:
             return False
@@ -91,7 +92,7 @@ class Troublemaker:
         return True
 
     def frame(self, data: bytes) -> bytes:
-        """A frame of the firmware, perhaps without its end."""
+        """A frame of the firmware, possibly cut short."""
         if self._to_host.random() >= self.faults.truncate_json:
             return data
         return data[: self._to_host.randrange(len(data))]
@@ -101,11 +102,11 @@ class Troublemaker:
 
 
 def random_faults(seed: int) -> Faults:
-    """One fault or two, and now and then none, drawn from a seed."""
+    """None, one or two faults, drawn from a seed."""
     draw = random.Random(seed)
 
     def noise() -> Noise:
-        kind = draw.choice(("drop", "double", "corrupt"))
+        kind = draw.choice(("drop", "duplicate", "corrupt"))
         return Noise(**{kind: draw.choice((0.0002, 0.001, 0.004))})
 
     drawn: dict[str, object] = {}
@@ -129,7 +130,7 @@ def random_faults(seed: int) -> Faults:
     return dataclasses.replace(Faults(seed=seed), **drawn)  # type: ignore[arg-type]
 
 
-def _spoilt(data: bytes, noise: Noise, draw: random.Random) -> bytes:
+def _with_noise(data: bytes, noise: Noise, draw: random.Random) -> bytes:
     if not noise.total:
         return data
     spoilt = bytearray()
@@ -137,7 +138,7 @@ def _spoilt(data: bytes, noise: Noise, draw: random.Random) -> bytes:
         chance = draw.random()
         if chance < noise.drop:
             continue
-        if chance < noise.drop + noise.double:
+        if chance < noise.drop + noise.duplicate:
             spoilt += bytes((byte, byte))
         elif chance < noise.total:
             spoilt.append(byte ^ 1 << draw.randrange(8))

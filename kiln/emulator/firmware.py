@@ -1,8 +1,8 @@
-"""The SSCMA firmware as it answers on the line.
+"""The AT server of the SSCMA firmware.
 
 After SSCMA-Micro 1.0.x: docs/protocol/at-protocol-en_US.md for the requests, sscma/main_task.hpp,
-sscma/repl/server.hpp and sscma/callback/*.hpp for what is answered to them. A reply is one JSON
-object between ``\\r`` and ``\\n``.
+sscma/repl/server.hpp and sscma/callback/*.hpp for the replies. A reply is one JSON object between
+``\\r`` and ``\\n``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from kiln.emulator.arguments import Command, crc16_maxim, read_command, whole_number
 from kiln.emulator.flash import Flash, Slot
-from kiln.emulator.postprocess import Eye, report
+from kiln.emulator.postprocess import EmulatedModel, report
 
 _NAME = "Grove Vision AI V2"
 _DEVICE_ID = "7e2d02cf"
@@ -35,8 +35,8 @@ _UNDEFINED = {"type": 0, "categroy": 0, "input_from": 0}
 _SENSOR = {"id": 1, "type": _CAMERA, "state": 2, "opt_id": 0, "opt_detail": "240x240 Auto"}
 _NO_MODEL = {"id": 0, "type": 0, "address": 0, "size": 0}
 
-#: Keys for the boot loader, which the firmware itself would ignore: see ``kiln.emulator.board``.
-#: A command may hold as many of them.
+#: Keys for the bootloader, which the real firmware ignores: see ``kiln.emulator.board``. A command
+#: may hold a few of them.
 _RESTART_KEYS = 5
 _RESTART_KEYS_IN_A_COMMAND = 20
 _KEY = ord("1")
@@ -44,7 +44,7 @@ _KEY = ord("1")
 
 @dataclasses.dataclass
 class Storage:
-    """What the firmware keeps over resets, and over a new model too; thresholds in percent."""
+    """What the firmware keeps over resets and new models; thresholds in percent."""
 
     info: str = ""
     boot_count: int = 0
@@ -54,57 +54,58 @@ class Storage:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Camera:
-    """How fast the board is: frames a second at most, and the milliseconds that it reports for
-    preprocessing, inference and postprocessing.
+    """How fast the board is: at most ``fps`` frames a second, and the milliseconds that it reports
+    for preprocessing, inference and postprocessing.
     """
 
     fps: float = 10.0
     perf_ms: tuple[int, int, int] = (7, 38, 4)
 
 
-#: How many arguments a command has, and what answers to it.
-_Answer = tuple[int, Callable[[Command, list[str]], None]]
+#: How many arguments a command has, and its handler.
+_Handler = tuple[int, Callable[[Command, list[str]], None]]
 
 
 @dataclasses.dataclass
 class _Invocation:
-    """An INVOKE under way. ``name`` is as it was asked, with its tag; ``times`` -1 is for ever."""
+    """A running INVOKE. ``name`` is that of the request, with its tag; ``times`` -1 is for ever."""
 
     name: str
     times: int
-    differing: bool
-    results_only: bool
+    differed: bool
+    result_only: bool
     due: float
     count: int = 0
     last: Mapping[str, Any] | None = None
 
 
 class Firmware:
-    """Runs from the end of the boot loader to the next reset.
+    """Runs from the end of the bootloader to the next reset.
 
-    ``is_busy`` says that the line still carries what was sent. The firmware writes a frame whole
-    before it takes the next one, so a slow line, or a host that does not read, slows the camera.
+    ``is_busy`` says that the line still carries what was sent. As on the board, the next frame is
+    taken only when the last one was written, so a slow line or host slows the camera.
+    ``on_command`` is told every line.
     """
 
     def __init__(
         self,
         flash: Flash,
         storage: Storage,
-        eye: Eye | None,
+        model: EmulatedModel | None,
         camera: Camera,
         send: Callable[[bytes], None],
         is_busy: Callable[[], bool],
         restart: Callable[[], None],
-        heard: Callable[[str], None],
+        on_command: Callable[[str], None],
     ) -> None:
         self._memory = flash.memory
         self._storage = storage
-        self._eye = eye
+        self._model = model
         self._camera = camera
         self._send = send
         self._is_busy = is_busy
         self._restart = restart
-        self._heard = heard
+        self._on_command = on_command
         self._slots = flash.models()
         self._current = self._slots[0] if self._slots else None
         self._line = bytearray()
@@ -120,7 +121,7 @@ class Firmware:
         return self._invocation is not None
 
     def start(self) -> None:
-        """What the firmware says when it is ready."""
+        """Count the start and report that the firmware is ready."""
         self._storage.boot_count += 1
         self._frame(_REPLY, "INIT@STAT?", _OK, self._status())
 
@@ -146,44 +147,44 @@ class Firmware:
         return self._invocation.due
 
     def tick(self, now: float) -> None:
-        """Take a frame and report what is seen in it."""
+        """Take a frame and report what the model finds in it."""
         invocation = self._invocation
-        if invocation is None or self._eye is None:
+        if invocation is None or self._model is None:
             return
         invocation.count += 1
         if 0 <= invocation.times <= invocation.count:
             self._invocation = None
         invocation.due = max(now, invocation.due + 1 / self._camera.fps)
-        sight = self._eye.look(self._frames)
+        frame = self._model.infer(self._frames)
         self._frames += 1
-        pose = self._eye.pose
-        found = report(sight, score=self._storage.score, iou=self._storage.iou, pose=pose)
-        if invocation.differing and found == invocation.last:
+        pose = self._model.pose
+        found = report(frame, score=self._storage.score, iou=self._storage.iou, pose=pose)
+        if invocation.differed and found == invocation.last:
             return
         invocation.last = found
         data = {"count": invocation.count, "perf": self._camera.perf_ms, **found}
-        data["resolution"] = self._eye.resolution
-        if not invocation.results_only:
-            data["image"] = sight.image
+        data["resolution"] = self._model.resolution
+        if not invocation.result_only:
+            data["image"] = frame.image
         self._frame(_EVENT, invocation.name, _OK, data)
 
     def _do(self, line: str) -> None:
-        self._heard(line)
+        self._on_command(line)
         command = read_command(line)
         known = self._commands | (self._thresholds() if self.invoking else {})
         if command is None or command.name not in known:
             self._frame(_LOG, "AT", _INVALID, f"Unknown command: {line}\n")
             return
-        count, answer = known[command.name]
+        count, handle = known[command.name]
         arguments = command.take(count)
         if len(arguments) != count:
             text = f"Command {command.tagged} got wrong arguements.\n"
             self._frame(_LOG, "AT", _INVALID, text)
             return
-        answer(command, arguments)
+        handle(command, arguments)
 
-    def _table(self) -> dict[str, _Answer]:
-        """Commands that there are always."""
+    def _table(self) -> dict[str, _Handler]:
+        """Commands that are always available."""
         return {
             "ID?": (0, lambda command, _: self._reply(command, _DEVICE_ID)),
             "NAME?": (0, lambda command, _: self._reply(command, _NAME)),
@@ -191,21 +192,21 @@ class Firmware:
             "STAT?": (0, lambda command, _: self._reply(command, self._status())),
             "ALGOS?": (0, lambda command, _: self._reply(command, _ALGORITHMS)),
             "MODELS?": (0, lambda command, _: self._reply(command, [*map(_model, self._slots)])),
-            "MODEL?": (0, self._tell_model),
-            "MODEL": (1, self._choose_model),
+            "MODEL?": (0, self._reply_model),
+            "MODEL": (1, self._set_model),
             "SENSORS?": (0, lambda command, _: self._reply(command, [_SENSOR])),
             "SENSOR?": (0, lambda command, _: self._reply(command, _SENSOR)),
-            "SENSOR": (3, self._choose_sensor),
-            "INFO?": (0, self._tell_info),
-            "INFO": (1, self._keep_info),
+            "SENSOR": (3, self._set_sensor),
+            "INFO?": (0, self._reply_info),
+            "INFO": (1, self._set_info),
             "INVOKE?": (0, lambda command, _: self._reply(command, int(self.invoking))),
             "INVOKE": (3, self._invoke),
             "BREAK": (0, self._break),
             "RST": (0, lambda *_: self._reset()),
         }
 
-    def _thresholds(self) -> dict[str, _Answer]:
-        """Commands that there are only while an algorithm runs."""
+    def _thresholds(self) -> dict[str, _Handler]:
+        """Commands that are available only while an algorithm runs."""
         return {
             "TSCORE?": (0, lambda command, _: self._reply(command, self._storage.score)),
             "TSCORE": (1, lambda *asked: self._set_threshold("score", *asked)),
@@ -214,69 +215,69 @@ class Firmware:
         }
 
     def _set_threshold(self, name: str, command: Command, arguments: list[str]) -> None:
-        percent = whole_number(arguments[0]) & 0xFF  # the firmware keeps it in a byte
+        percent = whole_number(arguments[0]) & 0xFF  # kept in a byte
         if percent <= 100:
             setattr(self._storage, name, percent)
         code = _OK if percent <= 100 else _INVALID
         self._reply(command, getattr(self._storage, name), code)
 
-    def _tell_model(self, command: Command, _arguments: list[str]) -> None:
+    def _reply_model(self, command: Command, _arguments: list[str]) -> None:
         code = _OK if self._current else _INVALID
         self._reply(command, _model(self._current), code)
 
-    def _choose_model(self, command: Command, arguments: list[str]) -> None:
+    def _set_model(self, command: Command, arguments: list[str]) -> None:
         number = whole_number(arguments[0])
         chosen = next((slot for slot in self._slots if slot.id == number), None)
         self._invocation = None
         self._current = chosen or self._current
         self._reply(command, {"model": _model(chosen)}, _OK if chosen else _INVALID)
 
-    def _choose_sensor(self, command: Command, arguments: list[str]) -> None:
+    def _set_sensor(self, command: Command, arguments: list[str]) -> None:
         """The emulated camera has one mode."""
         self._invocation = None
         sensor, enabled, option = map(whole_number, arguments)
         code = _OK if (sensor, option) == (1, 0) and enabled else _INVALID
         self._reply(command, {"sensor": _SENSOR}, code)
 
-    def _tell_info(self, command: Command, _arguments: list[str]) -> None:
+    def _reply_info(self, command: Command, _arguments: list[str]) -> None:
         info = self._storage.info
         checksum = crc16_maxim(info.encode("latin-1"))
         self._reply(command, {"crc16_maxim": checksum, "info": info})
 
-    def _keep_info(self, command: Command, arguments: list[str]) -> None:
+    def _set_info(self, command: Command, arguments: list[str]) -> None:
         self._storage.info = arguments[0]
         checksum = crc16_maxim(arguments[0].encode("latin-1"))
         self._reply(command, {"crc16_maxim": checksum})
 
     def _invoke(self, command: Command, arguments: list[str]) -> None:
         self._invocation = None
-        times, differing, results_only = map(whole_number, arguments)
+        times, differed, result_only = map(whole_number, arguments)
         code = self._readiness()
         algorithm: dict[str, Any] = dict(_UNDEFINED)
-        if code == _OK and self._eye is not None:
-            number = _POSE if self._eye.pose else _DETECT
+        if code == _OK and self._model is not None:
+            number = _POSE if self._model.pose else _DETECT
             algorithm = dict(next(each for each in _ALGORITHMS if each["type"] == number))
             algorithm["config"] = {"tscore": self._storage.score, "tiou": self._storage.iou}
             if times:
                 self._invocation = _Invocation(
                     name=command.tagged,
                     times=times,
-                    differing=bool(differing),
-                    results_only=bool(results_only),
+                    differed=bool(differed),
+                    result_only=bool(result_only),
                     due=time.monotonic(),
                 )
         data = {"model": _model(self._current), "algorithm": algorithm, "sensor": _SENSOR}
         self._reply(command, data, code)
 
     def _readiness(self) -> int:
-        """Whether the current model can be run: it must be there, whole, and the eye's own.
+        """The code of an INVOKE: the current model must be there, and be the emulated one.
 
-        What the eye has no sights of cannot be run here; the board too refuses half a model.
+        A real board refuses an incomplete model as well.
         """
         if self._current is None:
             return _INVALID
         memory = memoryview(self._memory).toreadonly()[self._current.address :]
-        runs = self._eye is not None and self._eye.recognises(memory)
+        runs = self._model is not None and self._model.matches(memory)
         return _OK if runs else _NOT_PERMITTED
 
     def _break(self, command: Command, _arguments: list[str]) -> None:
@@ -304,5 +305,5 @@ class Firmware:
 
 
 def _model(slot: Slot | None) -> Mapping[str, int]:
-    """Of a plain TFLite file the firmware knows neither type nor size."""
+    """A slot in a reply; of a plain TFLite file the firmware knows neither type nor size."""
     return _NO_MODEL if slot is None else {**_NO_MODEL, "id": slot.id, "address": slot.address}

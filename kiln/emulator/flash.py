@@ -1,4 +1,4 @@
-"""The flash of the WiseEye2 board, as its boot loader writes it and its firmware reads it."""
+"""The flash of the WiseEye2 board, as its bootloader writes it and its firmware reads it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST_MODELS = 31
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Slot:
-    """A model that the firmware found: its number, and the address that it begins at."""
+    """A model that the firmware found: its number and address."""
 
     id: int
     address: int
@@ -33,8 +33,9 @@ class Flash:
         self.memory = bytearray(_ERASED * FLASH_BYTES)
 
     def write(self, address: int, data: bytes, *, first: bool) -> None:
-        """Write one packet; ``first`` says that a transfer begins, whose sector is erased even if
-        the address lies within it. What follows in order is erased sector by sector.
+        """Write one packet, erasing each sector that it enters.
+
+        ``first`` begins a transfer: its sector is erased even if the address lies within it.
         """
         end = address + len(data)
         begin = address - address % _SECTOR_BYTES
@@ -45,7 +46,7 @@ class Flash:
         self.memory[address:end] = data
 
     def models(self) -> list[Slot]:
-        """What the firmware takes for models, by address."""
+        """The models that the firmware finds, by address."""
         end = MODELS_ADDRESS + _MODELS_BYTES
         found: list[Slot] = []
         for address in range(MODELS_ADDRESS, end, _MODELS_STEP):

@@ -1,4 +1,4 @@
-"""What the emulated board sees, and how its firmware picks and words what it reports.
+"""Frames of an emulated board, and the firmware's postprocessing of what its model finds.
 
 As in SSCMA-Micro 1.0.x: core/algorithm/el_algorithm_yolo_pose.cpp, el_algorithm_yolo_world.cpp and
 core/utils/el_nms.cpp. ``stages.export.evaluation.decode.suppress`` is the same suppression in
@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-#: Below this area (square pixels) the pose firmware calls two boxes apart.
+#: Boxes whose union is smaller (square pixels) do not overlap to the pose firmware.
 _LEAST_AREA = 1e-3
 
 Corners = tuple[float, float, float, float]
@@ -22,10 +22,10 @@ Corners = tuple[float, float, float, float]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """What one cell of the model says, before suppression.
+    """What one cell of the model's output gives, before suppression.
 
     ``corners``: left, top, right, bottom in pixels of the frame. ``score``: 0 to 1. ``target``: the
-    class. ``points``: x, y in pixels of the frame, visibility 0 to 1; none of a detection model.
+    class. ``points``: x, y in pixels of the frame, visibility 0 to 1; empty for a detection model.
     """
 
     corners: Corners
@@ -35,7 +35,7 @@ class Candidate:
 
 
 @dataclasses.dataclass(frozen=True)
-class Sight:
+class RecordedFrame:
     """One frame: its JPEG, and candidates in the order of the model's cells."""
 
     jpeg: bytes
@@ -43,12 +43,12 @@ class Sight:
 
     @functools.cached_property
     def image(self) -> str:
-        """The JPEG as base64, as it goes over the line."""
+        """The JPEG as base64, as it is sent."""
         return base64.b64encode(self.jpeg).decode("ascii")
 
 
-class Eye(Protocol):
-    """Camera and model in one: what is seen depends on what was flashed."""
+class EmulatedModel(Protocol):
+    """Stands for camera and model: gives frames, and what the model on the flash finds in them."""
 
     @property
     def pose(self) -> bool:
@@ -58,45 +58,45 @@ class Eye(Protocol):
     def resolution(self) -> tuple[int, int]:
         """Width and height of a frame in pixels."""
 
-    def recognises(self, memory: memoryview) -> bool:
-        """Whether the model whose sights these are begins here in the flash."""
+    def matches(self, memory: memoryview) -> bool:
+        """Whether ``memory``, the flash from a model's address on, begins with this model."""
 
-    def look(self, frame: int) -> Sight:
-        """The frame of this number, from 0."""
+    def infer(self, frame: int) -> RecordedFrame:
+        """The frame of this number, from 0, with what the model finds in it."""
 
 
 def suppress(
     found: Sequence[Candidate], *, score: float, iou: float, pose: bool
 ) -> list[Candidate]:
-    """Candidates of at least ``score``, best first, of equals the one of the last cell.
+    """Candidates of at least ``score``, best first; of equal scores the last cell comes first.
 
-    Pose removes whatever overlaps a better one by more than ``iou``. Detect does so within a class,
-    in whole percent, and takes each box's centre for its corner, which el_nms does.
+    Pose removes what overlaps a better candidate by more than ``iou``. Detect does so within a
+    class, in whole percent, and takes each box's centre for its corner, as el_nms does.
     """
     left = [each for each in found[::-1] if each.score >= score]
-    left.sort(key=_worst_last)
+    left.sort(key=_descending_score)
     kept: list[Candidate] = []
     while left:
         best = left.pop(0)
         kept.append(best)
-        left = [each for each in left if not _is_same(best, each, iou, pose=pose)]
+        left = [each for each in left if not _overlaps(best, each, iou, pose=pose)]
     return kept
 
 
-def report(sight: Sight, *, score: int, iou: int, pose: bool) -> dict[str, Any]:
+def report(frame: RecordedFrame, *, score: int, iou: int, pose: bool) -> dict[str, Any]:
     """The results of an event, for thresholds in percent: ``boxes`` or ``keypoints``."""
-    kept = suppress(sight.candidates, score=score / 100, iou=iou / 100, pose=pose)
+    kept = suppress(frame.candidates, score=score / 100, iou=iou / 100, pose=pose)
     if not pose:
         return {"boxes": [_box(each) for each in kept]}
     # The firmware puts each result in front of those before it.
     return {"keypoints": [[_box(each), _points(each)] for each in reversed(kept)]}
 
 
-def _worst_last(candidate: Candidate) -> float:
+def _descending_score(candidate: Candidate) -> float:
     return -candidate.score
 
 
-def _is_same(best: Candidate, other: Candidate, iou: float, *, pose: bool) -> bool:
+def _overlaps(best: Candidate, other: Candidate, iou: float, *, pose: bool) -> bool:
     if pose:
         return overlap(best.corners, other.corners) > iou
     if best.target != other.target:
@@ -106,7 +106,7 @@ def _is_same(best: Candidate, other: Candidate, iou: float, *, pose: bool) -> bo
 
 
 def overlap(one: Corners, other: Corners) -> float:
-    """Intersection over union; 0 where both are next to nothing."""
+    """Intersection over union; 0 if the union is tiny."""
     width = max(0.0, min(one[2], other[2]) - max(one[0], other[0]))
     height = max(0.0, min(one[3], other[3]) - max(one[1], other[1]))
     common = width * height
@@ -127,18 +127,18 @@ def _centre_as_corner(corners: Corners) -> Corners:
 
 def _box(candidate: Candidate) -> list[int]:
     left, top, right, bottom = candidate.corners
-    x, y = _whole((left + right) / 2), _whole((top + bottom) / 2)
-    size = _whole(right - left), _whole(bottom - top)
-    return [x, y, *size, _whole(100 * candidate.score), candidate.target]
+    x, y = _rounded((left + right) / 2), _rounded((top + bottom) / 2)
+    size = _rounded(right - left), _rounded(bottom - top)
+    return [x, y, *size, _rounded(100 * candidate.score), candidate.target]
 
 
 def _points(candidate: Candidate) -> list[list[int]]:
     return [
-        [_whole(x), _whole(y), _whole(100 * seen), number]
+        [_rounded(x), _rounded(y), _rounded(100 * seen), number]
         for number, (x, y, seen) in enumerate(candidate.points)
     ]
 
 
-def _whole(value: float) -> int:
-    """As C rounds; the firmware's fields have no sign, and the CPU cuts off what is below 0."""
+def _rounded(value: float) -> int:
+    """Rounded as in C; the firmware's fields are unsigned, and negative values become 0."""
     return max(0, math.floor(value + 0.5))

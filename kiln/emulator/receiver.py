@@ -1,8 +1,8 @@
-"""The receiving side of XMODEM with CRC, in packets of 128 bytes, as a state machine of its own.
+"""The receiving side of XMODEM with CRC, in packets of 128 bytes, as a state machine.
 
 After Ward Christensen's protocol and Chuck Forsberg's CRC extension (XMODEM/YMODEM Protocol
-Reference, 1988). It doubts what a noisy line could have made: an end counts when it is said twice,
-a cancellation too, and after a byte that begins nothing it waits until the line is quiet.
+Reference, 1988). It is robust against noise: EOT and CAN count only when they come twice, and after
+a byte that starts no packet it skips until the line is quiet.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ _DATA = slice(3, 131)
 _ASK_EVERY_S = 0.25
 #: In the middle of a packet, or after noise. The reference has a second, for modems.
 _QUIET_S = 0.2
-#: What a user's terminal may send beside a packet, which is no sign of a lost one.
+#: What a user's terminal may send between packets, which is no sign of a lost one.
 _KEYS = b"1nNyY\r\n"
 
 Outcome = Literal["", "done", "cancelled"]
 
 
 class Receiver:
-    """Takes one transfer. ``accept`` is given each packet's data, in order and once; if it says
-    False the transfer is cancelled. ``refuses`` may have a whole packet (from 1) answered by NAK.
+    """Receives one transfer.
+
+    ``accept`` is given each packet's data, in order and once; if it returns False the transfer is
+    cancelled. ``refuses`` is asked for each intact packet, counted from 1; True answers it by NAK.
     """
 
     def __init__(
@@ -42,12 +44,12 @@ class Receiver:
         self._packet = bytearray()
         self._taken = 0
         self._last = b""
-        self._deafened = False
+        self._skipping = False
         self._due = now
         self.outcome: Outcome = ""
 
     def receive(self, data: bytes, now: float) -> bytes:
-        """Take bytes; returns those keys that belong to no packet."""
+        """Take bytes; returns the keys that belong to no packet."""
         keys = bytearray()
         position = 0
         while position < len(data) and not self.outcome:
@@ -69,20 +71,20 @@ class Receiver:
 
     def due(self) -> float | None:
         """When ``tick`` has something to do."""
-        waiting = not self._taken or self._packet or self._deafened
+        waiting = not self._taken or self._packet or self._skipping
         return self._due if waiting and not self.outcome else None
 
     def tick(self, now: float) -> None:
-        """The line was quiet: ask for the first packet, or for the one that came to nothing."""
+        """The line was quiet: ask for the first packet, or again for one that did not arrive."""
         self._send(NAK if self._taken or self._packet else _ASK)
         self._packet.clear()
-        self._deafened = False
+        self._skipping = False
         self._due = now + _ASK_EVERY_S
 
     def _begin(self, byte: bytes) -> None:
-        """A byte between packets."""
+        """Handle a byte between packets."""
         last, self._last = self._last, byte
-        if self._deafened:
+        if self._skipping:
             return
         if byte == SOH:
             self._packet += byte
@@ -92,17 +94,18 @@ class Receiver:
         elif byte == CAN:
             self.outcome = "cancelled" if last == CAN else ""
         else:
-            self._deafened = True
+            self._skipping = True
 
     def _end_packet(self) -> None:
         number, complement, data = self._packet[1], self._packet[2], bytes(self._packet[_DATA])
-        whole = number + complement == 0xFF and not binascii.crc_hqx(self._packet[_DATA.start :], 0)
+        checksum = binascii.crc_hqx(self._packet[_DATA.start :], 0)
+        intact = number + complement == 0xFF and checksum == 0
         self._packet.clear()
         self._last = b""
-        if not whole:
+        if not intact:
             self._send(NAK)
         elif self._taken and number == self._taken & 0xFF:
-            self._send(ACK)  # it came again because the answer to it was lost
+            self._send(ACK)  # sent again because the first ACK was lost
         elif number != (self._taken + 1) & 0xFF:
             self._cancel()
         elif self._refuses(self._taken + 1):

@@ -1,7 +1,7 @@
-"""The eye of a built model: its own answers to the pictures of the demo data set.
+"""A built model for the emulated board: its outputs for images of the demo data set, recorded.
 
-Of a board with an NPU the file that was flashed runs nowhere else; what is run is the int8 model
-that Vela compiled it from, whose function is the same.
+A file that was compiled for an NPU runs on the board alone. What is run here is the int8 model that
+Vela compiled it from, which computes the same.
 """
 
 from __future__ import annotations
@@ -10,11 +10,9 @@ import base64
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from kiln.emulator.postprocess import Candidate, Sight
+from kiln.emulator.postprocess import Candidate, RecordedFrame
 from kiln.errors import ModelError
 from kiln.pipeline.build import hash_file_input
 from kiln.pipeline.events import Observer
@@ -22,13 +20,15 @@ from kiln.pipeline.runner import Runner
 from kiln.plan import steps
 from kiln.plan.plan import data_steps
 from kiln.plan.request import BuildRequest
+from kiln.plan.schema import read_record
 from kiln.plan.step import FromHost, Step
 from kiln.plan.targets import Target
 from kiln.report.result import BuildResult
+from stages.results.emulator_frames import Frame, Frames
 
 _INT8_ENDING = "_full_integer_quant.tflite"
-#: yolov8n takes half a second a picture in the interpreter's plain loops.
-_PICTURES = 24
+#: yolov8n takes half a second an image in the interpreter's plain loops.
+_IMAGES = 24
 _FRAME = 240
 _LEAST_SCORE = 0.05
 _MOST_CANDIDATES = 200
@@ -37,28 +37,28 @@ _MODEL = FromHost(source="model")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BuiltEye:
-    """Goes round the pictures for ever. ``sha256`` and ``size`` are those of the flashed file."""
+class RecordedModel:
+    """Repeats its frames for ever. ``sha256`` and ``size`` are those of the flashed file."""
 
     sha256: str
     size: int
     pose: bool
     resolution: tuple[int, int]
-    sights: tuple[Sight, ...]
+    frames: tuple[RecordedFrame, ...]
 
-    def recognises(self, memory: memoryview) -> bool:
+    def matches(self, memory: memoryview) -> bool:
         return hashlib.sha256(memory[: self.size]).hexdigest() == self.sha256
 
-    def look(self, frame: int) -> Sight:
-        return self.sights[frame % len(self.sights)]
+    def infer(self, frame: int) -> RecordedFrame:
+        return self.frames[frame % len(self.frames)]
 
 
-def prepare_eye(
+def record_model(
     build: BuildResult, folder: Path, target: Target, runner: Runner, observer: Observer
-) -> BuiltEye:
-    """Run the model of a build, which lies in ``folder``, on the demo images.
+) -> RecordedModel:
+    """Run the model of a build, which lies in ``folder``, on the demo's images.
 
-    What has been run before is found in the store. Raises KilnError.
+    What has been run before comes from the store. Raises KilnError.
     """
     request = BuildRequest(target=target.name, task=build.task)
     name = next((name for name in build.files if name.endswith(_INT8_ENDING)), None)
@@ -66,37 +66,36 @@ def prepare_eye(
         raise ModelError(f"{folder} has no int8 model", hint="build it again")
     brought = {"model": hash_file_input((folder / name).absolute(), runner)}
     data, needed = data_steps(request)
-    needed += [steps.images(request, target, data, build.imgsz), *eye_steps()]
+    needed += [steps.images(request, target, data, build.imgsz), *recording_steps()]
     made = runner.run(needed, brought, observer)
-    sights = made["emulator-frames"].entry.files["sights.json"].path
+    frames = made["emulator-frames"].entry.files["sights.json"].path
     flashed = build.deployed_file
-    return read_eye(sights, sha256=flashed.sha256, size=flashed.bytes)
+    return read_recorded_model(frames, sha256=flashed.sha256, size=flashed.bytes)
 
 
-def eye_steps() -> list[Step]:
+def recording_steps() -> list[Step]:
     """The steps from images and a model (``model`` of this host) to sights.json."""
     return [
-        steps.tflm_outputs(_MODEL, images=_PICTURES),
+        steps.tflm_outputs(_MODEL, images=_IMAGES),
         steps.emulator_frames(
             _MODEL, frame=_FRAME, score=_LEAST_SCORE, candidates=_MOST_CANDIDATES
         ),
     ]
 
 
-def read_eye(sights: Path, *, sha256: str, size: int) -> BuiltEye:
+def read_recorded_model(frames: Path, *, sha256: str, size: int) -> RecordedModel:
     """Read sights.json; ``sha256`` and ``size`` are those of the file that is flashed."""
-    document = json.loads(sights.read_text(encoding="utf-8"))
-    side = document["size"]
-    return BuiltEye(
+    document = read_record(Frames, json.loads(frames.read_text(encoding="utf-8")), frames.name)
+    return RecordedModel(
         sha256=sha256,
         size=size,
-        pose=document["pose"],
-        resolution=(side, side),
-        sights=tuple(map(_sight, document["frames"])),
+        pose=document.pose,
+        resolution=(document.size, document.size),
+        frames=tuple(map(_frame_of, document.frames)),
     )
 
 
-def _sight(frame: Mapping[str, Any]) -> Sight:
+def _frame_of(frame: Frame) -> RecordedFrame:
     candidates = tuple(
         Candidate(
             corners=tuple(corners),
@@ -104,6 +103,6 @@ def _sight(frame: Mapping[str, Any]) -> Sight:
             target=target,
             points=tuple(tuple(point) for point in points),
         )
-        for corners, score, target, points in frame["candidates"]
+        for corners, score, target, points in frame.candidates
     )
-    return Sight(base64.b64decode(frame["image"]), candidates)
+    return RecordedFrame(base64.b64decode(frame.image), candidates)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 #: Start bit, eight bits, stop bit.
 _BITS_PER_BYTE = 10
-#: Bytes arrive in portions of this length, so that pacing costs a few thousand wake-ups a second
-#: at most; the last of what was sent always arrives at its own time.
+#: Bytes arrive in portions of this length, so that pacing costs at most a few thousand wake-ups a
+#: second; the last byte always arrives at its own time.
 _PORTION_S = 0.0005
 
 
-class Lane:
-    """Bytes on their way. Times are those of ``time.monotonic``; ``baud`` None takes no time."""
+class Uart:
+    """One direction of the line, at times of ``time.monotonic``; ``baud`` None takes no time."""
 
     def __init__(self, baud: int | None) -> None:
         self._byte_s = _BITS_PER_BYTE / baud if baud else 0.0
@@ -23,7 +23,7 @@ class Lane:
         return len(self._waiting)
 
     def put(self, data: bytes, now: float) -> None:
-        """Send after whatever is on its way."""
+        """Send after the bytes that are on their way."""
         if not self._waiting:
             self.clock = max(self.clock, now)
         self._waiting += data
@@ -35,10 +35,10 @@ class Lane:
         return self.clock + min(len(self._waiting), self._portion) * self._byte_s
 
     def take(self, now: float) -> bytes:
-        """What has arrived."""
+        """The bytes that have arrived by now."""
         count = len(self._waiting)
         if self._byte_s:
-            # A deadline that was slept to may lie a rounding error ahead.
+            # A thread that slept until a deadline may see a time a rounding error before it.
             count = min(count, int((now - self.clock) / self._byte_s + 1e-3))
         if count <= 0:
             return b""
@@ -48,7 +48,7 @@ class Lane:
         return taken
 
     def stall(self, now: float) -> None:
-        """The other end took nothing until now: no time was gained meanwhile."""
+        """The other end took nothing until now: waiting bytes start from here."""
         self.clock = max(self.clock, now)
 
     def clear(self) -> None:

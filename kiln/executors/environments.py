@@ -37,7 +37,7 @@ def load_environment(root: Path, name: EnvironmentName) -> Environment:
     except OSError as error:
         raise EnvironmentBroken(
             f"the {name} environment has no definition: {error}",
-            hint="the checkout is incomplete: git status",
+            hint="install Kiln again; in a checkout, git status says what is missing",
         ) from error
     base = _BASE.search(recipe.decode("utf-8"))
     if base is None:

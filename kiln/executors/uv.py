@@ -119,7 +119,7 @@ def _uv_binary() -> str:
     except FileNotFoundError as error:
         raise EnvironmentBroken(
             "the driver's own environment has lost its uv",
-            hint="make it again: remove .kiln/driver and run make model",
+            hint="install Kiln again; in a checkout, remove .kiln/driver and run make model",
         ) from error
 
 
@@ -154,11 +154,13 @@ def installer_variables(environ: Mapping[str, str], home: Path) -> dict[str, str
 
 
 def _shares_disk(environ: Mapping[str, str], home: Path) -> bool:
-    """Whether uv's usual cache, which other checkouts share, lies on the disk of ``home``."""
+    """Whether uv's usual cache, which others share, lies on the disk of ``home``."""
     user = Path(environ.get("HOME", "/nonexistent"))
     cache = Path(environ.get("XDG_CACHE_HOME") or user / ".cache")
+    # Neither has to be there yet.
+    there = next(path for path in (home, *home.parents) if path.exists())
     try:
-        return (cache if cache.exists() else user).stat().st_dev == home.stat().st_dev
+        return (cache if cache.exists() else user).stat().st_dev == there.stat().st_dev
     except OSError:
         return False
 

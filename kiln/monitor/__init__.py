@@ -1,4 +1,4 @@
-"""The live page of what a board sees, and recordings of it as data sets.
+"""The live page of a board: frames, detections and settings, and recordings as data sets.
 
 Imports device and below.
 """

@@ -1,8 +1,8 @@
-"""Who may see the page: any program of this host on loopback, else who has the token.
+"""Access to the page: on loopback for every program of this host, elsewhere with a token.
 
-Loopback is no fence against web pages: any page in any browser of this host can send requests to
-it. So requests under other names than this host's own are refused (DNS rebinding), and a
-WebSocket, which no browser keeps from connecting anywhere, must come from the page itself.
+Loopback does not keep web pages out: any page in a browser of this host can send requests to it. So
+requests with a foreign Host header are refused (DNS rebinding), and a WebSocket, which browsers let
+connect anywhere, must have the page's own Origin.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from urllib.parse import urlsplit
 from kiln.errors import RequestError
 
 LOOPBACK = "127.0.0.1"
-#: In the address that is shown, once.
+#: The token in the address that is printed.
 PARAMETER = "token"
 
 
 class Access:
-    """The rules for one address; ``token`` is None on loopback, where none is asked for."""
+    """The rules for one address; ``token`` is None on loopback, where none is needed."""
 
     def __init__(self, address: str, port: int, *, token: str | None = None) -> None:
         self._shown = _shown_host(address)
@@ -40,20 +40,20 @@ class Access:
         return f"http://{self._shown}:{self._port}/{query}"
 
     def knows_host(self, host: str) -> bool:
-        """Whether a request is for this host: asked on loopback; elsewhere the token says more."""
+        """Whether a Host header is one of this host's; only checked where there is no token."""
         if self.token is not None:
             return True
         names = (self._shown, LOOPBACK, "localhost", "[::1]")
         return host.lower() in {f"{name}:{self._port}" for name in names}
 
     def is_token(self, given: str | None) -> bool:
-        """Whether this is the token, in a time that does not tell how much of it is right."""
+        """Whether this is the token, compared in constant time."""
         if self.token is None:
             return True
         return hmac.compare_digest((given or "").encode(), self.token.encode())
 
     def is_own_page(self, headers: Mapping[str, str]) -> bool:
-        """Whether a WebSocket was opened by the page that this server gave out."""
+        """Whether a WebSocket was opened by a page of this server."""
         origin = urlsplit(headers.get("origin", ""))
         return origin.scheme == "http" and origin.netloc.lower() == headers.get("host", "").lower()
 
@@ -68,7 +68,7 @@ def bind(address: str, port: int) -> socket.socket:
         ) from None
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
-        # Without it, the port of a monitor that has just ended would be refused for a minute.
+        # The port of a monitor that has just ended would otherwise be refused for a minute.
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((address, port))
         listening.listen()
@@ -82,7 +82,7 @@ def bind(address: str, port: int) -> socket.socket:
 
 
 def _shown_host(address: str) -> str:
-    """The address as a browser takes it; for all addresses, the name of this host."""
+    """The address for a browser; this host's name for the unspecified address."""
     known = ipaddress.ip_address(address)
     if known.is_unspecified:
         return socket.gethostname()

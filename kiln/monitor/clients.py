@@ -1,4 +1,4 @@
-"""What one browser is sent: the newest state, every event, and pictures as far as it keeps up."""
+"""What a browser is sent: the latest state, and events with images as fast as it takes them."""
 
 from __future__ import annotations
 
@@ -11,44 +11,44 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from kiln.device.detections import Box, Detections
-from kiln.monitor.hub import Seen, State
+from kiln.monitor.hub import FrameEvent, State
 from kiln.monitor.recording import Recording
 
-#: Frames that wait for a slow browser: at 30 a second a third of one.
+#: Events that wait for a slow browser; a third of a second at 30 a second.
 MAX_WAITING = 10
 #: Before the JPEG's bytes: the number of the event that it belongs to, modulo 2^32, big-endian.
 _NUMBER = struct.Struct(">I")
 
 
-class Mailbox:
-    """Takes events in one thread and gives them out in another; the oldest go where it is full.
+class ClientQueue:
+    """Passes events from one thread to another; drops the oldest if it is full.
 
-    ``wake`` is called, in the thread that puts, when there is something again.
+    ``wake`` is called in the thread that puts, after each event. ``skipped`` counts dropped ones.
     """
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
         self._lock = threading.Lock()
-        self._waiting: deque[Seen] = deque()
+        self._waiting: deque[FrameEvent] = deque()
         self.skipped = 0
 
-    def put(self, seen: Seen) -> None:
+    def put(self, event: FrameEvent) -> None:
         """Add an event; never waits."""
         with self._lock:
             if len(self._waiting) == MAX_WAITING:
                 self._waiting.popleft()
                 self.skipped += 1
-            self._waiting.append(seen)
+            self._waiting.append(event)
         self._wake()
 
-    def take(self) -> Seen | None:
+    def take(self) -> FrameEvent | None:
         """The oldest event, if there is one."""
         with self._lock:
             return self._waiting.popleft() if self._waiting else None
 
 
 def state_message(state: State, recording: Recording, *, skipped: int) -> str:
-    """All that the page shows beside the picture; ``skipped`` is this browser's own."""
+    """All that the page shows beside the frame; ``skipped`` is that of this browser."""
     return json.dumps(
         {
             "type": "state",
@@ -60,21 +60,21 @@ def state_message(state: State, recording: Recording, *, skipped: int) -> str:
     )
 
 
-def event_messages(seen: Seen) -> Iterator[str | bytes]:
-    """An event as JSON, then its picture, if it has one, as bytes under the same number."""
-    detections = seen.detections
+def event_messages(event: FrameEvent) -> Iterator[str | bytes]:
+    """An event as JSON, then its image, if it has one, as bytes under the same number."""
+    detections = event.detections
     yield json.dumps(
         {
             "type": "event",
-            "number": seen.number,
-            "picture": detections.image is not None,
+            "number": event.number,
+            "image": detections.image is not None,
             "resolution": detections.resolution,
             "perf": detections.perf_ms,
             "objects": list(_objects(detections)),
         }
     )
     if detections.image is not None:
-        yield _NUMBER.pack(seen.number % (1 << 32)) + detections.image
+        yield _NUMBER.pack(event.number % (1 << 32)) + detections.image
 
 
 def _objects(detections: Detections) -> Iterator[Mapping[str, Any]]:

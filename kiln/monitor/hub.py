@@ -1,9 +1,9 @@
-"""The one reader of a board: keeps its state, hands on every event, and waits for it if it leaves.
+"""The only reader of a board: keeps its state, publishes every event, reconnects when it returns.
 
-Nothing that a browser or a disk does may hold up the line, for a board drops what is not fetched.
-So whoever listens takes an event without waiting, and what is asked of the board is noted as a
-wish, which the reader's thread fulfils between two events; of a hundred moves of a slider only
-the last counts. Wishes outlive the connection: a board that comes back is set up as before.
+A board drops events that are not fetched, so no browser or disk may block the reader: subscribers
+take an event without waiting, and changes of settings are stored as requests that the reader's
+thread applies between two events; of many moves of a slider only the last is sent. Requests outlive
+the connection: a board that comes back is configured as before.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Literal
 
-from kiln.device.at_errors import Refused
+from kiln.device.at_errors import CommandRefused
 from kiln.device.detections import Detections
 from kiln.device.labels import Description
 from kiln.errors import BoardError
-from kiln.monitor.session import About, Camera, Thresholds
+from kiln.monitor.session import DeviceInfo, DeviceSession, Thresholds
 
-#: How soon a wish is seen while no events come.
-TICK_S = 0.05
-#: A board keeps its thresholds on flash, which a slider must not wear out.
-REST_S = 0.3
-#: How often a board that is away is looked for.
-RETRY_S = 0.5
-#: The slowest model in the field takes 2.6 s a picture; a board that was reset says nothing more,
-#: and is asked after so long.
+#: How soon a request is applied while no events come.
+POLL_S = 0.05
+#: A board stores its thresholds on flash, which a slider must not wear out.
+THRESHOLD_INTERVAL_S = 0.3
+#: How often a disconnected board is searched.
+RECONNECT_S = 0.5
+#: The slowest published inference takes 2.6 s. A board that was reset sends no more events, and is
+#: queried after so long.
 SILENT_S = 4.0
-#: Frames a second are counted over so long.
+#: The frame rate is an average over so long.
 _RATE_S = 3.0
 _RATE_EVENTS = 4
 
-Connection = Literal["watching", "paused", "away"]
+Connection = Literal["live", "paused", "disconnected"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Seen:
-    """One event: its number since the program began, from 1, and what its numbers mean."""
+class FrameEvent:
+    """One event of the board, numbered from 1 since the program started, and the model's labels."""
 
     number: int
     detections: Detections
@@ -50,49 +50,47 @@ class Seen:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class State:
-    """What is known of the board now; ``about`` is the last known while it is away.
+    """The state of the board; ``device`` is the last known one while it is disconnected.
 
-    ``paused`` is whether it is to pause, be it there or not. ``thresholds`` are the board's own,
-    and what is wished for where it could not be told yet. ``note`` says why it is away, or what
-    it has refused; ``lost`` counts events that came damaged or that nobody fetched in time;
-    ``returns`` how often it came back.
+    ``paused`` is what the user chose, connected or not. ``thresholds`` are the board's, or
+    requested ones that are not applied yet. ``note`` says why it is disconnected, or what it has
+    refused; ``lost`` counts events that arrived damaged or were not fetched in time.
     """
 
     connection: Connection
-    about: About
+    device: DeviceInfo
     paused: bool = False
     thresholds: Thresholds = dataclasses.field(default_factory=Thresholds)
     note: str = ""
     events: int = 0
     lost: int = 0
     fps: float = 0.0
-    returns: int = 0
 
 
 class Hub:
-    """Reads a board from when it is entered until it is left. ``connect`` opens the board."""
+    """Reads a board inside a ``with`` block. ``connect`` opens the board."""
 
-    def __init__(self, connect: Callable[[], Camera]) -> None:
+    def __init__(self, connect: Callable[[], DeviceSession]) -> None:
         self._connect = connect
         self._paused = False
-        self._wished = Thresholds()
-        self._subscribers: tuple[Callable[[Seen], None], ...] = ()
+        self._requested = Thresholds()
+        self._subscribers: tuple[Callable[[FrameEvent], None], ...] = ()
         self._lock = threading.Lock()
-        self._leaving = threading.Event()
+        self._stopping = threading.Event()
         self._running = False
-        #: What the board had when it was last told something.
-        self._has = Thresholds()
-        self._last_sign = self._told_at = 0.0
+        #: The board's thresholds when they were last set.
+        self._current = Thresholds()
+        self._last_event_at = self._set_at = 0.0
         self._arrivals: deque[float] = deque()
         self._lost_before = 0
         self._failure: BaseException | None = None
         self._ended = threading.Event()
 
     def __enter__(self) -> Hub:
-        """Raises BoardError if the board is not there: later it is waited for."""
-        camera, about = self._meet()
-        self.state = State(connection="away", about=about)
-        self._thread = threading.Thread(target=self._run, args=(camera,), name="board")
+        """Raises BoardError if the board is not there at first; later the hub waits for it."""
+        session, device = self._open()
+        self.state = State(connection="disconnected", device=device)
+        self._thread = threading.Thread(target=self._run, args=(session,), name="board")
         self._thread.start()
         return self
 
@@ -102,172 +100,170 @@ class Hub:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        """Stop the board, if it is there, and let go of it."""
-        self._leaving.set()
+        """Stop the board, if it is there, and disconnect."""
+        self._stopping.set()
         self._thread.join()
 
     def wait(self) -> None:
-        """Until it is left, or its thread failed in a way that nothing foresaw: raises that."""
-        # An untimed wait could not be interrupted by a signal on every system.
+        """Wait until the block is left; raises what made the reader's thread fail."""
+        # A wait without a timeout could not be interrupted by a signal on every system.
         while not self._ended.wait(1.0):
             pass
         if self._failure is not None:
             raise self._failure
 
-    def subscribe(self, take: Callable[[Seen], None]) -> Callable[[], None]:
-        """Have ``take`` called with every event, in the reader's thread: it must not wait.
+    def subscribe(self, take: Callable[[FrameEvent], None]) -> Callable[[], None]:
+        """Call ``take`` with every event, in the reader's thread: it must not wait.
 
-        Returns what ends it.
+        Returns a function that ends it.
         """
         with self._lock:
             self._subscribers = (*self._subscribers, take)
 
-        def leave() -> None:
+        def unsubscribe() -> None:
             with self._lock:
                 self._subscribers = tuple(each for each in self._subscribers if each is not take)
 
-        return leave
+        return unsubscribe
 
     def pause(self) -> None:
-        """Have the board stop until ``resume``."""
+        """Stop the board until ``resume``."""
         self._paused = True
 
     def resume(self) -> None:
         self._paused = False
 
-    def set_thresholds(self, wished: Thresholds) -> None:
-        """Have the board take those that are not None, once it can."""
+    def set_thresholds(self, requested: Thresholds) -> None:
+        """Set those that are not None as soon as the board is live."""
         with self._lock:
-            self._wished = _over(self._wished, wished)
+            self._requested = _merged(self._requested, requested)
 
-    def _run(self, first: Camera) -> None:
+    def _run(self, first: DeviceSession) -> None:
         try:
-            camera: Camera | None = first
-            while camera is not None:
-                with contextlib.closing(camera):
-                    self._watch(camera)
-                camera = self._await_return()
+            session: DeviceSession | None = first
+            while session is not None:
+                with contextlib.closing(session):
+                    self._read(session)
+                session = self._reconnect()
         except BaseException as error:
             self._failure = error
         finally:
             self._ended.set()
 
-    def _watch(self, camera: Camera) -> None:
-        """Until the board is gone or the program ends."""
+    def _read(self, session: DeviceSession) -> None:
+        """Read until the board is gone or the hub ends."""
         self._running = False
         self._arrivals.clear()
         try:
-            while not self._leaving.is_set():
-                self._fulfil(camera)
-                for detections in camera.poll(TICK_S):
-                    self._hand_on(detections)
-                self._expect_signs(camera)
-                self._note_state(camera)
+            while not self._stopping.is_set():
+                self._apply_requests(session)
+                for detections in session.poll(POLL_S):
+                    self._publish(detections)
+                self._check_running(session)
+                self._update_connection(session)
         except BoardError as error:
-            self._update(connection="away", note=error.message, fps=0.0)
+            self._update(connection="disconnected", note=error.message, fps=0.0)
         with contextlib.suppress(BoardError):
-            camera.stop()
-        self._lost_before += camera.lost
+            session.stop()
+        self._lost_before += session.lost
 
-    def _await_return(self) -> Camera | None:
-        """The board, once it is there again; None if the program ends before."""
-        while not self._leaving.wait(RETRY_S):
-            self._note_wishes()
+    def _reconnect(self) -> DeviceSession | None:
+        """The board, once it is there again; None if the hub ends before."""
+        while not self._stopping.wait(RECONNECT_S):
+            self._update_settings()
             try:
-                camera, about = self._meet()
+                session, device = self._open()
             except BoardError as error:
                 self._update(note=error.message)
                 continue
-            self._update(about=about, note="", returns=self.state.returns + 1)
-            return camera
+            self._update(device=device, note="")
+            return session
         return None
 
-    def _meet(self) -> tuple[Camera, About]:
-        camera = self._connect()
+    def _open(self) -> tuple[DeviceSession, DeviceInfo]:
+        session = self._connect()
         try:
-            return camera, camera.about()
+            return session, session.device_info()
         except BaseException:
-            camera.close()
+            session.close()
             raise
 
-    def _fulfil(self, camera: Camera) -> None:
-        """Tell the board what it has not been told yet."""
-        wanted = not self._paused
-        if wanted and not self._running:
-            self._has = camera.begin()
-            self._last_sign = time.monotonic()
-        elif self._running and not wanted:
-            camera.stop()
+    def _apply_requests(self, session: DeviceSession) -> None:
+        """Start, stop or configure the board as requested."""
+        run = not self._paused
+        if run and not self._running:
+            self._current = session.start()
+            self._last_event_at = time.monotonic()
+        elif self._running and not run:
+            session.stop()
             self._arrivals.clear()
-        self._running = wanted
-        wished = self._wished
-        rested = time.monotonic() - self._told_at > REST_S
-        if self._running and rested and _over(self._has, wished) != self._has:
-            self._set_thresholds(camera, wished)
+        self._running = run
+        requested = self._requested
+        due = time.monotonic() - self._set_at > THRESHOLD_INTERVAL_S
+        if run and due and _merged(self._current, requested) != self._current:
+            self._set_thresholds(session, requested)
 
-    def _set_thresholds(self, camera: Camera, wished: Thresholds) -> None:
-        self._told_at = time.monotonic()
+    def _set_thresholds(self, session: DeviceSession, requested: Thresholds) -> None:
+        self._set_at = time.monotonic()
         try:
-            self._has = camera.set_thresholds(_less(wished, self._has))
-        except Refused as error:
+            self._current = session.set_thresholds(_changes(requested, self._current))
+        except CommandRefused as error:
             self._update(note=error.message)
         with self._lock:
-            # What it has instead is wished for, lest it be asked again and again.
-            if self._wished == wished:
-                self._wished = self._has
+            # A refused request is not repeated.
+            if self._requested == requested:
+                self._requested = self._current
 
-    def _hand_on(self, detections: Detections) -> None:
-        self._last_sign = time.monotonic()
-        self._arrivals.append(self._last_sign)
+    def _publish(self, detections: Detections) -> None:
+        self._last_event_at = time.monotonic()
+        self._arrivals.append(self._last_event_at)
         number = self.state.events + 1
         self._update(events=number)
-        seen = Seen(number=number, detections=detections, labels=self.state.about.labels)
+        labels = self.state.device.labels
+        event = FrameEvent(number=number, detections=detections, labels=labels)
         for take in self._subscribers:
-            take(seen)
+            take(event)
 
-    def _expect_signs(self, camera: Camera) -> None:
-        if self._running and time.monotonic() - self._last_sign > SILENT_S:
-            camera.expect_work()
-            self._last_sign = time.monotonic()
+    def _check_running(self, session: DeviceSession) -> None:
+        if self._running and time.monotonic() - self._last_event_at > SILENT_S:
+            session.check_running()
+            self._last_event_at = time.monotonic()
 
-    def _note_wishes(self) -> None:
-        self._update(paused=self._paused, thresholds=_over(self._has, self._wished))
+    def _update_settings(self) -> None:
+        self._update(paused=self._paused, thresholds=_merged(self._current, self._requested))
 
-    def _note_state(self, camera: Camera) -> None:
-        self._note_wishes()
+    def _update_connection(self, session: DeviceSession) -> None:
+        self._update_settings()
         self._update(
-            connection="watching" if self._running else "paused",
-            lost=self._lost_before + camera.lost,
+            connection="live" if self._running else "paused",
+            lost=self._lost_before + session.lost,
             fps=self._rate(),
         )
 
     def _rate(self) -> float:
-        """Events a second, between the first and the last of those that came lately.
-
-        Of a slow board that are its last few, however long ago.
-        """
+        """Events a second over the last seconds; for a slow board, over its last few events."""
         arrivals = self._arrivals
         while len(arrivals) > _RATE_EVENTS and arrivals[0] < time.monotonic() - _RATE_S:
             arrivals.popleft()
         if len(arrivals) < 2:
             return 0.0
-        return (len(arrivals) - 1) / max(arrivals[-1] - arrivals[0], TICK_S)
+        return (len(arrivals) - 1) / max(arrivals[-1] - arrivals[0], POLL_S)
 
     def _update(self, **changes: object) -> None:
         self.state = dataclasses.replace(self.state, **changes)  # type: ignore[arg-type]
 
 
-def _less(wished: Thresholds, has: Thresholds) -> Thresholds:
-    """What is wished for and not there."""
+def _changes(requested: Thresholds, current: Thresholds) -> Thresholds:
+    """The requested values that differ from the current ones."""
     return Thresholds(
-        score=None if wished.score == has.score else wished.score,
-        iou=None if wished.iou == has.iou else wished.iou,
+        score=None if requested.score == current.score else requested.score,
+        iou=None if requested.iou == current.iou else requested.iou,
     )
 
 
-def _over(has: Thresholds, wished: Thresholds) -> Thresholds:
-    """What is wished for, and what is there where nothing is."""
+def _merged(current: Thresholds, requested: Thresholds) -> Thresholds:
+    """The requested values, and the current ones if none are requested."""
     return Thresholds(
-        score=has.score if wished.score is None else wished.score,
-        iou=has.iou if wished.iou is None else wished.iou,
+        score=current.score if requested.score is None else requested.score,
+        iou=current.iou if requested.iou is None else requested.iou,
     )

@@ -1,4 +1,4 @@
-"""Records what a board sees beside everything else: no picture is left out, and nothing waits."""
+"""Records events as a data set, in a thread of its own, without leaving out any image."""
 
 from __future__ import annotations
 
@@ -12,80 +12,80 @@ from pathlib import Path
 from kiln.device.labels import Description
 from kiln.errors import KilnError
 from kiln.monitor.dataset import DataSetWriter
-from kiln.monitor.hub import Seen
+from kiln.monitor.hub import FrameEvent
 
-#: Pictures that wait for a slow disk. One that stays slower than the board ends the recording,
-#: which says so: a set with gaps that nobody knows of would be worse.
+#: Images that wait for a slow disk. More than that ends the recording with a note: a data set with
+#: unnoticed gaps would be worse.
 MAX_WAITING_BYTES = 64 << 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recording:
-    """The recording that runs, or the last one.
+    """The running recording, or the last one.
 
-    ``task`` is what it can train, pose or detect. ``left_out`` counts pictures that came
-    damaged; ``note`` says why it ended by itself.
+    ``task`` is what it can train, pose or detect. ``rejected`` counts images that arrived damaged;
+    ``note`` says why it ended by itself.
     """
 
     running: bool = False
     folder: str = ""
     task: str = ""
-    pictures: int = 0
+    images: int = 0
     objects: int = 0
-    left_out: int = 0
+    rejected: int = 0
     note: str = ""
 
 
 class Recorder:
-    """Starts and stops recordings, one at a time; ``next_folder`` says where the next one goes."""
+    """Starts and stops recordings, one at a time; ``next_folder`` gives the folder of each."""
 
     def __init__(self, next_folder: Callable[[], Path]) -> None:
         self._next_folder = next_folder
         self._lock = threading.Lock()
-        self._session: _Session | None = None
+        self._writer: _Writer | None = None
 
     @property
     def recording(self) -> Recording:
-        session = self._session
-        return session.recording if session else Recording()
+        writer = self._writer
+        return writer.recording if writer else Recording()
 
     def start(self, labels: Description) -> None:
-        """Begin a new set, unless one is being recorded; a folder that cannot be made is noted."""
+        """Start a recording if none runs; its note says if the folder cannot be made."""
         with self._lock:
             if not self.recording.running:
-                self._session = _Session(self._next_folder, labels)
+                self._writer = _Writer(self._next_folder, labels)
 
     def stop(self) -> None:
-        """End the set; returns when all that was offered is on disk."""
+        """End the recording; returns when everything that was offered is on disk."""
         with self._lock:
-            if self._session is not None:
-                self._session.close()
+            if self._writer is not None:
+                self._writer.close()
 
-    def offer(self, seen: Seen) -> None:
+    def offer(self, event: FrameEvent) -> None:
         """Hand an event to the recording, if one runs; never waits."""
-        session = self._session
-        if session is not None:
-            session.offer(seen)
+        writer = self._writer
+        if writer is not None:
+            writer.offer(event)
 
 
-class _Session:
-    """One recording, written by a thread of its own."""
+class _Writer:
+    """One recording and its thread."""
 
     def __init__(self, next_folder: Callable[[], Path], labels: Description) -> None:
         self.recording = Recording(running=True)
         self._labels = labels
-        self._waiting: queue.SimpleQueue[Seen | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[FrameEvent | None] = queue.SimpleQueue()
         self._waiting_bytes = 0
         self._counting = threading.Lock()
         self._thread = threading.Thread(target=self._write, args=(next_folder,), name="recording")
         self._thread.start()
 
-    def offer(self, seen: Seen) -> None:
+    def offer(self, event: FrameEvent) -> None:
         if not self.recording.running:
             return
         with self._counting:
-            self._waiting_bytes += _size(seen)
-        self._waiting.put(seen)
+            self._waiting_bytes += _size(event)
+        self._waiting.put(event)
 
     def close(self) -> None:
         self._waiting.put(None)
@@ -115,29 +115,29 @@ class _Session:
         self.recording = dataclasses.replace(self.recording, **changes)  # type: ignore[arg-type]
 
     def _take_all(self, writer: DataSetWriter) -> None:
-        while (seen := self._waiting.get()) is not None:
-            if seen.labels != self._labels:
+        while (event := self._waiting.get()) is not None:
+            if event.labels != self._labels:
                 raise KilnError("the board now runs another model")
             if self._waiting_bytes > MAX_WAITING_BYTES:
                 raise KilnError("the disk is slower than the board")
-            writer.add(seen.detections)
+            writer.add(event.detections)
             with self._counting:
-                self._waiting_bytes -= _size(seen)
+                self._waiting_bytes -= _size(event)
             self._note(
                 task=writer.task,
-                pictures=writer.pictures,
+                images=writer.images,
                 objects=writer.objects,
-                left_out=writer.left_out,
+                rejected=writer.rejected,
             )
 
 
 def default_folder() -> Path:
-    """./recordings/<date-time>, which is not there yet."""
+    """./recordings/<date-time>, which does not exist yet."""
     return unused(Path("recordings", time.strftime("%Y%m%d-%H%M%S")))
 
 
 def unused(folder: Path) -> Path:
-    """The folder itself if there is none, or an empty one; else the first free one numbered on."""
+    """The folder itself if it does not exist or is empty; else the first free one with a number."""
     number, tried = 1, folder
     while tried.exists() and not (tried.is_dir() and not any(tried.iterdir())):
         number += 1
@@ -145,5 +145,5 @@ def unused(folder: Path) -> Path:
     return tried
 
 
-def _size(seen: Seen) -> int:
-    return len(seen.detections.image or b"")
+def _size(event: FrameEvent) -> int:
+    return len(event.detections.image or b"")

@@ -22,14 +22,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from kiln.monitor.access import LOOPBACK, PARAMETER, Access, bind
-from kiln.monitor.clients import Mailbox, event_messages, state_message
-from kiln.monitor.hub import Hub, Seen
+from kiln.monitor.clients import ClientQueue, event_messages, state_message
+from kiln.monitor.hub import FrameEvent, Hub
 from kiln.monitor.recording import Recorder
 from kiln.monitor.session import Thresholds
 
-#: How often a browser hears of a changed state.
+#: How often a changed state is sent.
 STATE_EVERY_S = 0.25
-#: What a browser says is a few words.
+#: Messages of the page are short.
 _MAX_MESSAGE_BYTES = 4096
 _MEDIA_TYPES = {
     "html": "text/html",
@@ -49,8 +49,8 @@ _HEADERS = {
 class MonitorServer:
     """Serves from when it is made until ``close``, in a thread of its own.
 
-    ``address`` other than loopback asks for a token, which ``url`` holds. Raises RequestError if
-    it cannot listen there.
+    An address other than loopback needs a token, which ``url`` holds. Raises RequestError if it
+    cannot listen there.
     """
 
     def __init__(
@@ -61,13 +61,13 @@ class MonitorServer:
         self._server = uvicorn.Server(
             uvicorn.Config(
                 application(hub, recorder, self._access),
-                # The first request holds the token: no word of requests goes into any log.
+                # The first request holds the token: no request is logged.
                 log_config=None,
                 log_level="error",
                 lifespan="off",
                 server_header=False,
                 ws_max_size=_MAX_MESSAGE_BYTES,
-                # Pictures are compressed already.
+                # Images are compressed already.
                 ws_per_message_deflate=False,
                 timeout_graceful_shutdown=1,
             )
@@ -75,7 +75,7 @@ class MonitorServer:
         self._thread = threading.Thread(
             target=self._server.run, args=([self._socket],), name="server"
         )
-        # Before it runs, the socket holds connections back.
+        # Until the server runs, the socket queues connections.
         self._thread.start()
 
     @property
@@ -83,7 +83,7 @@ class MonitorServer:
         return self._access.url
 
     def close(self) -> None:
-        """Tell every browser, and end."""
+        """Close every connection, and end."""
         self._server.should_exit = True
         self._thread.join()
         self._socket.close()
@@ -101,7 +101,7 @@ class MonitorServer:
 
 
 def application(hub: Hub, recorder: Recorder, access: Access) -> ASGIApp:
-    """The page's files at /, and at /live what happens."""
+    """The page's files at /, and its WebSocket at /live."""
     routes: list[BaseRoute] = []
     for file in files("kiln.monitor").joinpath("page").iterdir():
         path = "/" if file.name == "index.html" else f"/{file.name}"
@@ -111,7 +111,7 @@ def application(hub: Hub, recorder: Recorder, access: Access) -> ASGIApp:
         await _Client(socket, hub, recorder).run()
 
     routes.append(WebSocketRoute("/live", live))
-    return _Door(Starlette(routes=routes), access)
+    return AccessMiddleware(Starlette(routes=routes), access)
 
 
 def _media_type(name: str) -> str:
@@ -125,8 +125,8 @@ def _serve(content: bytes, media_type: str) -> Callable[[Request], Awaitable[Res
     return serve
 
 
-class _Door:
-    """Lets in who may, and sets the headers of every answer."""
+class AccessMiddleware:
+    """Refuses requests that have no access, and sets the headers of every response."""
 
     def __init__(self, inside: ASGIApp, access: Access) -> None:
         self._inside = inside
@@ -139,21 +139,21 @@ class _Door:
             await send(message)
 
         connection = HTTPConnection(scope)
-        answer = self._answer(connection)
-        if answer is None:
+        refusal = self._refusal(connection)
+        if refusal is None:
             await self._inside(scope, receive, send_with_headers)
         elif scope["type"] == "websocket":
             await WebSocket(scope, receive, send).close(1008)
         else:
-            await answer(scope, receive, send_with_headers)
+            await refusal(scope, receive, send_with_headers)
 
-    def _answer(self, connection: HTTPConnection) -> Response | None:
-        """What is said instead of what was asked for; None for who may come in."""
+    def _refusal(self, connection: HTTPConnection) -> Response | None:
+        """What is sent instead of the response; None if the request has access."""
         access = self._access
         if not access.knows_host(connection.headers.get("host", "")):
             return PlainTextResponse("This is not the monitor's address.", 421)
         if connection.scope["type"] == "websocket" and not access.is_own_page(connection.headers):
-            return PlainTextResponse("Only the monitor's own page may ask for this.", 403)
+            return PlainTextResponse("Only the monitor's own page may connect here.", 403)
         if access.is_token(connection.cookies.get(access.cookie)):
             return None
         if access.is_token(connection.query_params.get(PARAMETER)):
@@ -165,7 +165,7 @@ class _Door:
 
 
 class _Client:
-    """One browser: what it is told, and what it asks for."""
+    """One browser: sends it updates, and handles its requests."""
 
     def __init__(self, socket: WebSocket, hub: Hub, recorder: Recorder) -> None:
         self._socket = socket
@@ -174,73 +174,73 @@ class _Client:
 
     async def run(self) -> None:
         await self._socket.accept()
-        telling = asyncio.create_task(self._tell())
+        updates = asyncio.create_task(self._send_updates())
         try:
             async for text in self._socket.iter_text():
-                await self._obey(json.loads(text))
+                await self._handle(json.loads(text))
         except (ValueError, KeyError, TypeError):
             await self._socket.close(1008, "not understood")
         finally:
-            telling.cancel()
-            # Its connection is gone, or it was cancelled just now.
+            updates.cancel()
+            # The connection is closed, or the task was cancelled just now.
             with contextlib.suppress(WebSocketDisconnect, asyncio.CancelledError):
-                await telling
+                await updates
 
-    async def _obey(self, wish: Mapping[str, Any]) -> None:
-        """Do what the page asks; raises ValueError, KeyError or TypeError for anything else."""
-        match wish["do"]:
+    async def _handle(self, request: Mapping[str, Any]) -> None:
+        """Carry out a request; raises ValueError, KeyError or TypeError if it is malformed."""
+        match request["action"]:
             case "pause":
                 self._hub.pause()
             case "resume":
                 self._hub.resume()
             case "score":
-                self._hub.set_thresholds(Thresholds(score=_percent(wish["value"])))
+                self._hub.set_thresholds(Thresholds(score=_percent(request["value"])))
             case "iou":
-                self._hub.set_thresholds(Thresholds(iou=_percent(wish["value"])))
+                self._hub.set_thresholds(Thresholds(iou=_percent(request["value"])))
             case "record":
-                self._recorder.start(self._hub.state.about.labels)
+                self._recorder.start(self._hub.state.device.labels)
             case "stop":
                 await asyncio.to_thread(self._recorder.stop)
             case other:
                 raise ValueError(other)
 
-    async def _tell(self) -> None:
+    async def _send_updates(self) -> None:
         """Send events as they come, and the state when it has changed."""
-        loop, news = asyncio.get_running_loop(), asyncio.Event()
-        mailbox = Mailbox(functools.partial(_wake, loop, news))
-        leave = self._hub.subscribe(mailbox.put)
-        said, due = "", loop.time()
+        loop, wake = asyncio.get_running_loop(), asyncio.Event()
+        waiting = ClientQueue(functools.partial(_set, loop, wake))
+        unsubscribe = self._hub.subscribe(waiting.put)
+        sent, due = "", loop.time()
         try:
             while True:
                 if loop.time() >= due:
                     due = loop.time() + STATE_EVERY_S
                     recording = self._recorder.recording
-                    state = state_message(self._hub.state, recording, skipped=mailbox.skipped)
-                    if state != said:
-                        said = state
+                    state = state_message(self._hub.state, recording, skipped=waiting.skipped)
+                    if state != sent:
+                        sent = state
                         await self._socket.send_text(state)
-                news.clear()
-                seen = mailbox.take()
-                if seen is not None:
-                    await self._tell_of(seen)
+                wake.clear()
+                event = waiting.take()
+                if event is not None:
+                    await self._send_event(event)
                     continue
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(news.wait(), due - loop.time())
+                    await asyncio.wait_for(wake.wait(), due - loop.time())
         finally:
-            leave()
+            unsubscribe()
 
-    async def _tell_of(self, seen: Seen) -> None:
-        for message in event_messages(seen):
+    async def _send_event(self, event: FrameEvent) -> None:
+        for message in event_messages(event):
             if isinstance(message, str):
                 await self._socket.send_text(message)
             else:
                 await self._socket.send_bytes(message)
 
 
-def _wake(loop: asyncio.AbstractEventLoop, news: asyncio.Event) -> None:
-    # The server may be ending just now; there is nobody to tell then.
+def _set(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+    # The loop may be closing just now.
     with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(news.set)
+        loop.call_soon_threadsafe(event.set)
 
 
 def _percent(value: object) -> int:

@@ -1,4 +1,4 @@
-"""A board as the monitor uses it, whatever wire and protocol are below."""
+"""A connected board as the monitor uses it, independent of its protocol."""
 
 from __future__ import annotations
 
@@ -6,22 +6,19 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Protocol
 
-from kiln.device.at_errors import Ended, Refused
+from kiln.device.at_errors import CommandRefused, InvocationEnded
 from kiln.device.detections import Detections, read_detections
 from kiln.device.labels import Description, from_info
 from kiln.device.link import Link
-from kiln.device.sscma import FOREVER, Board
+from kiln.device.sscma import FOREVER, AtClient
 
 #: From being plugged in to its first answer a board takes two or three seconds.
 START_S = 5.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class About:
-    """Who the board says that it is; ``port`` is where it was found.
-
-    ``labels`` are empty if it keeps no description of its model.
-    """
+class DeviceInfo:
+    """The identity of a board; ``labels`` are empty if it stores no description of its model."""
 
     port: str
     board: str
@@ -31,88 +28,86 @@ class About:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Thresholds:
-    """In percent: the least score that is reported, and the overlap (IoU) from which on two boxes
-    are one object; None where the board's algorithm has none.
-    """
+    """Score and IoU thresholds in percent; None if the board's algorithm has none."""
 
     score: int | None = None
     iou: int | None = None
 
 
-class Camera(Protocol):
-    """A board that takes pictures and says what is in them. Methods raise BoardError."""
+class DeviceSession(Protocol):
+    """A connected board that takes frames and reports what is in them; methods raise BoardError."""
 
     @property
     def lost(self) -> int:
-        """Frames that came damaged, or that nobody fetched in time, since it was opened."""
+        """Frames that arrived damaged, or were not fetched in time, since it was opened."""
 
-    def about(self) -> About: ...
+    def device_info(self) -> DeviceInfo: ...
 
-    def begin(self) -> Thresholds:
-        """Look at picture after picture until it is told to stop."""
+    def start(self) -> Thresholds:
+        """Take frame after frame until ``stop``."""
 
     def poll(self, timeout_s: float) -> Sequence[Detections]:
-        """What has come meanwhile; waits for the first one, but no longer than ``timeout_s``."""
+        """The detections that have come; waits at most ``timeout_s`` for the first."""
 
-    def expect_work(self) -> None:
-        """Ask a board that is silent; raises BoardError if it does not look any more."""
+    def check_running(self) -> None:
+        """Query a silent board; raises BoardError if it no longer takes frames."""
 
     def stop(self) -> None: ...
 
-    def set_thresholds(self, wished: Thresholds) -> Thresholds:
-        """Set those that are not None, and read them back; only between ``begin`` and ``stop``."""
+    def set_thresholds(self, requested: Thresholds) -> Thresholds:
+        """Set those that are not None, and read them back; only between ``start`` and ``stop``."""
 
     def close(self) -> None: ...
 
 
-class SscmaCamera:
+class SscmaSession:
     """A board with SSCMA firmware."""
 
     def __init__(self, link: Link, port: str) -> None:
         self._link = link
         self._port = port
-        self._board = Board(link)
+        self._client = AtClient(link)
 
     @property
     def lost(self) -> int:
-        return self._board.broken + self._board.dropped
+        return self._client.broken + self._client.dropped
 
-    def about(self) -> About:
-        self._board.wait(START_S)
-        # It may be looking still, for a program that was killed.
-        self._board.stop()
-        identity = self._board.identity()
-        return About(
+    def device_info(self) -> DeviceInfo:
+        self._client.wait_until_ready(START_S)
+        # It may still be invoking for a program that was killed.
+        self._client.stop()
+        identity = self._client.identity()
+        return DeviceInfo(
             port=self._port,
             board=identity.name,
             firmware=identity.software,
-            labels=from_info(self._board.info()) or Description(name=""),
+            labels=from_info(self._client.info()) or Description(name=""),
         )
 
-    def begin(self) -> Thresholds:
-        setup = self._board.start(FOREVER, with_images=True)
+    def start(self) -> Thresholds:
+        setup = self._client.start(FOREVER, with_images=True)
         return Thresholds(score=setup.score, iou=setup.iou)
 
     def poll(self, timeout_s: float) -> Sequence[Detections]:
-        events = self._board.poll(timeout_s)
+        events = self._client.poll(timeout_s)
         for event in events:
             if event.code:
-                raise Refused("INVOKE", event.code)
+                raise CommandRefused("INVOKE", event.code)
         return [read_detections(event.data) for event in events]
 
-    def expect_work(self) -> None:
-        if not self._board.is_invoking():
-            raise Ended
+    def check_running(self) -> None:
+        if not self._client.is_invoking():
+            raise InvocationEnded
 
     def stop(self) -> None:
-        self._board.stop()
+        self._client.stop()
 
-    def set_thresholds(self, wished: Thresholds) -> Thresholds:
-        if wished.score is not None:
-            self._board.set_score(wished.score)
-        if wished.iou is not None:
-            self._board.set_iou(wished.iou)
-        return Thresholds(score=self._board.score(), iou=self._board.iou())
+    def set_thresholds(self, requested: Thresholds) -> Thresholds:
+        if requested.score is not None:
+            self._client.set_score(requested.score)
+        if requested.iou is not None:
+            self._client.set_iou(requested.iou)
+        return Thresholds(score=self._client.score(), iou=self._client.iou())
 
     def close(self) -> None:
         self._link.close()

@@ -1,6 +1,6 @@
-"""The user's data set as the steps see it: one normal layout, whatever his data.yaml looks like.
+"""The user's data set as the steps see it: one normal layout, whatever its data.yaml looks like.
 
-Only reads. What lies in the pictures and labels is the ``check`` step's to judge.
+Only reads. What lies in the images and labels is the ``check`` step's to judge.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kiln.store.statindex import tree_at
 from kiln.store.tree import File, Tree, hash_bytes
 from kiln.system.files import write_atomically
 
-#: What ultralytics reads as pictures.
+#: What ultralytics reads as images.
 _IMAGE_ENDINGS = frozenset(
     ("bmp", "jpg", "jpeg", "png", "tif", "tiff", "webp", "mpo", "dng", "pfm", "heic")
 )
@@ -125,7 +125,7 @@ def _root(description: Path, table: Mapping[str, Any]) -> Path:
 
 
 def _images(split: str, table: Mapping[str, Any], root: Path, description: Path) -> dict[str, str]:
-    """The pictures of a split by their name in it."""
+    """The images of a split by their name in it."""
     value = table[split]
     places = value if isinstance(value, list) else [value]
     found: dict[str, str] = {}
@@ -135,12 +135,12 @@ def _images(split: str, table: Mapping[str, Any], root: Path, description: Path)
         for name, path in _list_place(located, root):
             if found.setdefault(prefix + name, path) != path:
                 raise DataError(
-                    f"{path} and {found[prefix + name]} would be one picture of {split}",
+                    f"{path} and {found[prefix + name]} would be one image of {split}",
                     hint="rename one of them",
                 )
     if not found:
         raise DataError(
-            f"{split} of {description} holds no pictures ({value})",
+            f"{split} of {description} holds no images ({value})",
             hint=f"a folder with images, or a .txt file with one path a line, as {split}:",
         )
     return found
@@ -164,7 +164,7 @@ def _list_place(place: Path, root: Path) -> Iterable[tuple[str, str]]:
             yield _name(found.removeprefix(f"{place}{os.sep}")), found
         return
     if place.suffix != ".txt" or not place.is_file():
-        raise DataError(f"{place} is neither a folder nor a .txt list of pictures")
+        raise DataError(f"{place} is neither a folder nor a .txt list of images")
     for number, line in enumerate(_lines(place), start=1):
         name = line.strip()
         if not name:
@@ -177,7 +177,7 @@ def _list_place(place: Path, root: Path) -> Iterable[tuple[str, str]]:
 
 
 def _name(inside: str) -> str:
-    """A picture's place in its split. Labels are found by the last folder called images, so none
+    """A image's place in its split. Labels are found by the last folder called images, so none
     may be left below ours."""
     return "/".join(part for part in inside.split("/") if part != "images")
 
@@ -186,7 +186,7 @@ def _lines(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is no list of pictures: {error}") from error
+        raise DataError(f"{path} is no list of images: {error}") from error
 
 
 def _exists(path: Path) -> bool:
@@ -198,7 +198,7 @@ def _exists(path: Path) -> bool:
 
 
 def _walk(folder: Path) -> list[str]:
-    """Pictures below a folder, sorted; links to folders are followed as ultralytics does.
+    """Images below a folder, sorted; links to folders are followed as ultralytics does.
 
     Each folder once: links can go round in circles, and lead to one place in many ways.
     """
@@ -226,7 +226,7 @@ def _is_picture(name: str) -> bool:
 
 
 def _regular(entry: os.DirEntry[str]) -> str:
-    """A picture that can be read to an end, under a name that can be written down."""
+    """A image that can be read to an end, under a name that can be written down."""
     if not entry.is_file():
         raise DataError(f"{entry.path} is no file, or a link to none", hint="take it away")
     if not entry.path.isascii():

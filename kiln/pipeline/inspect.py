@@ -1,4 +1,4 @@
-"""A TFLite file that Kiln need not have made: what it is, and whether a board would take it."""
+"""Any TFLite file: what it is, and whether a board would take it."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ class Inspector:
 
 
 def _size(file: Path) -> int | None:
-    """Bytes of a file, or None if it is none; raises ModelError for a name nobody can write."""
+    """Bytes of a file, or None if it is none; raises ModelError for a path that cannot be used."""
     try:
         str(file).encode()
         return file.stat().st_size if file.is_file() else None

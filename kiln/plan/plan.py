@@ -146,11 +146,11 @@ def _notes(request: BuildRequest) -> list[str]:
     if request.data is None:
         notes.append("no DATA given: using the built-in demo data set")
     if request.trains and request.train.reproducible and request.train.gpu == "auto":
-        notes.append("reproducible training: on the CPU, also where there is a GPU")
+        notes.append("reproducible training: on the CPU, even with a GPU")
     if not request.trains and request.weights_file is not None:
         notes.append(
             f"own weights {request.weights_file.name}: no training (EPOCHS=n trains them further)"
         )
         if request.data is None:
-            notes.append("calibrating own weights on the demo pictures costs accuracy: pass DATA=")
+            notes.append("calibrating own weights on the demo images costs accuracy: pass DATA=")
     return notes

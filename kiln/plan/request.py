@@ -29,7 +29,7 @@ _PUBLISHED_MODEL = re.compile(r"^yolov8[nsmlx](?=[-.])")
 class TrainSettings:
     """The ``[train]`` table; ``overrides`` are ultralytics' own training arguments.
 
-    ``reproducible``: the same weights on any number of cores; None: where it costs little.
+    ``reproducible``: the same weights on any number of cores; None: if it costs little.
     """
 
     epochs: int | None = None
@@ -42,7 +42,7 @@ class TrainSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CalibrationSettings:
-    """The ``[calibration]`` table: how many pictures set the int8 ranges, and how prepared."""
+    """The ``[calibration]`` table: how many images set the int8 ranges, and their resizing."""
 
     images: int = 100
     resize: Resize | None = None
@@ -120,7 +120,7 @@ class BuildRequest:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Flags:
-    """What came from the command line; None where the flag was not given."""
+    """What came from the command line; None if the flag was not given."""
 
     target: str | None = None
     task: Task | None = None

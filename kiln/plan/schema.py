@@ -75,7 +75,7 @@ def read_record(cls: type[Record], table: object, where: str) -> Record:
 
 def _read(hint: Any, value: object, where: str) -> Any:
     if isinstance(value, int) and abs(value) >= _MAX_INT:
-        raise RequestError(f"{where} is a number beyond all measure", hint="use a smaller one")
+        raise RequestError(f"{where} is too large a number", hint="use a smaller one")
     if dataclasses.is_dataclass(hint):
         return read_record(typing.cast(Any, hint), value, where)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)

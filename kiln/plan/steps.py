@@ -1,6 +1,7 @@
 """The catalogue of steps: every step that Kiln can run, as data, by one function each.
 
-Modules of ``stages`` say what a step takes and gives; here stands who asks for what.
+The modules of ``stages`` say what a step takes and gives; here stands with which inputs and
+parameters each is run.
 """
 
 from __future__ import annotations

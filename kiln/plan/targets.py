@@ -11,7 +11,7 @@ from kiln.errors import ModelError, RequestError, UnknownName
 from kiln.plan.request import Resize, Task
 from kiln.plan.schema import read_record, read_toml
 
-#: Of the arena, what Vela may not plan with: TensorFlow Lite Micro's own structures, about 1 KiB.
+#: Part of the arena that Vela must leave free: TensorFlow Lite Micro's own structures, about 1 KiB.
 INTERPRETER_KIB = 2
 
 
@@ -102,7 +102,7 @@ class ProtectedRange:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Handshake:
-    """What a WiseEye2's boot loader prints and is answered.
+    """What a WiseEye2's bootloader prints and is answered.
 
     ``enter``, sent while the board restarts, brings up the line ``menu``. After each transfer it
     asks ``question``: ``go_on`` takes another transfer, ``reboot`` starts the firmware.
@@ -121,7 +121,7 @@ class Device:
 
     ``loader`` writes the flash, and ``protocol`` is what the firmware speaks, if Kiln speaks it
     too. ``handshake`` is of the loader `we2`, ``chip`` the one that `esp` must find.
-    ``address_help`` says what to do where the default address cannot be written.
+    ``address_help`` says what to do if the default address cannot be written.
     """
 
     usb: tuple[str, ...]

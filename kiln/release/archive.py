@@ -36,7 +36,7 @@ def write_archive(path: Path, root: str, files: Mapping[str, Content]) -> None:
 
 
 def read_archive(path: Path, target: Path) -> None:
-    """Lay an archive's files out in ``target``, anew, without their common root folder.
+    """Lay an archive's files out in ``target``, emptied first, without their common root folder.
 
     Raises BundleError for what is no archive of Kiln: links, devices, and names that lead out of
     the folder, are doubled, or are written in more than one way.

@@ -73,7 +73,7 @@ def _base_image(base: str) -> Component:
 
 
 def _wanted(pins: Sequence[Pin]) -> Mapping[str, list[str]]:
-    """What each package needs, of what the lock says of who asked for it."""
+    """What each package needs, from the lock's notes on who asked for it."""
     needs: dict[str, list[str]] = {pin.name: [] for pin in pins}
     for pin in pins:
         for asking in pin.wanted_by:

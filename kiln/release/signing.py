@@ -82,7 +82,7 @@ def check_signature(key: Ed25519PublicKey, signature: bytes, data: bytes) -> Non
     except InvalidSignature as error:
         raise BundleError(
             f"the signature is not that of {fingerprint(key)} over this release",
-            hint="somebody has changed it, or it was signed with another key",
+            hint="it was changed, or it was signed with another key",
         ) from error
 
 

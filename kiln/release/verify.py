@@ -1,7 +1,7 @@
 """Builds a release again, from its archive alone, and says of every file whether it is the same.
 
 A release is a program: its folder ``source/`` holds the code of its steps and what its
-environments are made of. That code is run only if it is this checkout's own, if the release is
+environments are made of. That code is run only if it is this Kiln's own, if the release is
 signed by a key that the user has named, or if they say that they trust it.
 """
 
@@ -30,7 +30,7 @@ from stages.results.difference import DifferenceResult
 from stages.results.host import without_host
 
 _WEIGHTS = "weights.safetensors"
-#: The released weights, where a build starts from them.
+#: The released weights, if a build starts from them.
 _RELEASED = FromHost(source="released weights")
 
 
@@ -186,22 +186,22 @@ class Verifier:
         return self._home / "rebuilt"
 
     def _refuse_strangers(self) -> None:
-        """Raises RequestError for code that nobody has vouched for."""
+        """Raises RequestError for code that the user has not said to trust."""
         if self._trusted:
             return
         with os_errors("cannot read the release"):
             own, theirs = (run_by(each) for each in (self._paths.root, self._release.source))
         if own != theirs:
             raise RequestError(
-                "building this release again runs its own code, which is not that of this checkout",
-                hint="pass the PUBLIC_KEY= of whom you trust, check out the version of Kiln that "
-                "made it, or say TRUST_BUNDLE=1",
+                "building this release again runs its own code, which is not that of this Kiln",
+                hint="pass the PUBLIC_KEY= of whom you trust, use the version of Kiln that made "
+                "it, or say TRUST_BUNDLE=1",
             )
 
     def _prepare(self) -> tuple[list[Step], dict[str, Tree], dict[str, str]]:
         """Steps to run, what they are given, and why which step is not among them.
 
-        Raises RequestError where the user must bring something, or has brought another thing.
+        Raises RequestError if the user must bring something, or has brought something else.
         """
         definition = self._release.definition
         brought = hash_inputs(self._request, self._paths, self._runner)
@@ -253,7 +253,7 @@ class Verifier:
         return FileComparison(name=name, same=False, step=first, how=how)
 
     def _difference(self, left: Path, right: Path, observer: Observer) -> str:
-        """In words; made by a step of this checkout's own, which can read such files."""
+        """In words; made by a step of this Kiln's own, which can read such files."""
         suffix = left.suffix.removeprefix(".")
         brought = {
             side: hash_file_input(path, self._runner)
@@ -347,7 +347,7 @@ def _check_signature(folder: Path, public_key: Path | None) -> tuple[str | None,
         raise BundleError(
             f"the release is signed by {fingerprint(carried)}, and {public_key} is "
             f"{fingerprint(wanted)}",
-            hint="it comes from somebody else than you think",
+            hint="it is not from whom you expected",
         )
     return fingerprint(carried), True
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,12 +37,8 @@ if TYPE_CHECKING:
 PROVENANCE = "provenance.json"
 PUBLIC_KEY = "signer.pub"
 SOURCE = "source"
-#: What Kiln consists of, in its checkout.
-_FOLDERS = ("docker", "kiln", "scripts", "stages", "targets")
-_FILES = (
-    *("LICENSE", "Makefile", "README.md", "compose.yaml", "dev.lock", "kiln.lock"),
-    "pyproject.toml",
-)
+#: What a build runs of it: its steps, and their environments.
+_RUN = ("compose.yaml", "docker", "kiln.lock", "stages")
 
 
 def release_file(folder: Path) -> Path:
@@ -60,7 +57,7 @@ def write_release(
 ) -> Path:
     """Write the release of what lies in a result folder; raises StoreError, DiskFull.
 
-    ``root`` is the checkout that made it. The archive is not compressed: what is in it hardly
+    ``root`` is the Kiln that made it. The archive is not compressed: what is in it hardly
     gets smaller, and compressors of two versions write different bytes.
     """
     models = {name: folder / name for name in result.files}
@@ -107,30 +104,29 @@ def portable(result: BuildResult) -> BuildResult:
 
 
 def source_files(root: Path) -> Tree:
-    """Kiln itself, as a checkout holds it; raises OSError."""
-    paths = [root / name for name in _FILES]
-    for folder in _FOLDERS:
-        paths += [path for path in (root / folder).rglob("*") if _is_source(path)]
-    names = {path.relative_to(root).as_posix(): path for path in paths}
-    return tree_of(
-        {
-            name: File(path=path, sha256=hash_file(path), size=path.stat().st_size)
-            for name, path in names.items()
-        }
-    )
+    """Kiln itself, the same from a checkout and from the wheel made of it; raises OSError."""
+    settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    wheel = settings["tool"]["hatch"]["build"]["targets"]["wheel"]
+    return _source_tree(root, wheel["hooks"]["custom"]["files"])
 
 
 def run_by(root: Path) -> str:
-    """Digest of what a build runs of a checkout or release: its steps, and their environments."""
-    ran = ("stages/", "docker/", "compose.yaml", "kiln.lock")
-    return tree_of(
-        {name: file for name, file in source_files(root).files.items() if name.startswith(ran)}
-    ).digest
+    """Digest of what a build runs of a checkout or release; raises OSError."""
+    return _source_tree(root, _RUN).digest
 
 
-def _is_source(path: Path) -> bool:
-    hidden = any(part.startswith((".", "__pycache__")) for part in path.parts[-3:])
-    return path.is_file() and not hidden
+def _source_tree(root: Path, names: Iterable[str]) -> Tree:
+    """Files and folders below ``root``, without what is hidden and what Python has compiled."""
+    files: dict[str, File] = {}
+    for place in (root / name for name in names):
+        for path in place.rglob("*") if place.is_dir() else [place]:
+            inside = path.relative_to(root)
+            hidden = any(part.startswith((".", "__pycache__")) for part in inside.parts)
+            if not hidden and not path.is_dir():
+                files[inside.as_posix()] = File(
+                    path=path, sha256=hash_file(path), size=path.stat().st_size
+                )
+    return tree_of(files)
 
 
 def _check_models(models: Mapping[str, Path], result: BuildResult) -> None:

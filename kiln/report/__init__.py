@@ -1,4 +1,4 @@
-"""What a build gave, as records, as a page and side by side; computes nothing anew.
+"""What a build gave, as records, as a page and side by side; computes nothing new.
 
 Imports plan and below.
 """

@@ -78,7 +78,7 @@ def _mark(
         if len(point) < 3 or point[2] >= VISIBLE
     }
     text, font = _text(found, names), FONT * size
-    # Above the box's top left corner, but never outside the picture.
+    # Above the box's top left corner, but never outside the image.
     over_the_edge = x1 + WIDTH_OF_LETTER * font * len(text) > size
     y = y1 - 0.3 * font if y1 > 1.3 * font else max(y1, 0.0) + 1.1 * font
     return Mark(

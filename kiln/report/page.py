@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from kiln.report.result import Accuracy, BuildResult, Numbers, Usage
+from kiln.report.result import METRICS, Accuracy, BuildResult, Numbers, Usage
 from stages.results.compile import Layer
 
-#: The first one that was measured is the page's headline.
+_KINDS: Mapping[str, str] = {"pose": "Poses", "box": "Boxes"}
+#: Titles of metrics by their key, those of poses first: the first one that was measured is the
+#: page's headline.
 _METRICS: Mapping[str, str] = {
-    "pose/map50": "Poses, mAP50",
-    "pose/map50_95": "Poses, mAP50-95",
-    "box/map50": "Boxes, mAP50",
-    "box/map50_95": "Boxes, mAP50-95",
+    key: f"{plural}, {title.removeprefix(f'{kind} ')}"
+    for kind, plural in _KINDS.items()
+    for key, title in METRICS.items()
+    if key.startswith(f"{kind}/")
 }
 _ARTIFACTS: Mapping[str, str] = {
     "trained": "trained",

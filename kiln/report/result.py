@@ -61,7 +61,7 @@ class StepResult:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Whether the firmware takes the model; ``forced`` says that the user wants it all the same."""
+    """Whether the firmware takes the model; ``forced`` says that the user keeps it anyway."""
 
     accepted: bool
     forced: bool

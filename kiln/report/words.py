@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-#: Shown of a digest where the whole one would only be noise; build.json has it all.
+#: Digits of a digest that are shown; build.json has all.
 SHORT_DIGEST = 12
 
 

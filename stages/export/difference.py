@@ -1,15 +1,12 @@
-"""Says where two files of a model differ: which weight or tensor, and by how much.
+"""Find where two files of a model differ: which weight or tensor, and by how much.
 
-``in/``: left.<suffix> and right.<suffix>; ``params``: suffix. Gives no files. The result:
-``offset`` of the first differing byte, or of the end of the shorter file; ``sizes`` in bytes;
-``where``: what differs first, in words, or None if no tensor does; ``differing`` of ``tensors``.
+``in/``: left.<suffix> and right.<suffix>; ``params``: suffix. No files in ``out/``.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,20 +17,8 @@ from numpy.typing import NDArray
 from stages.contract import Events, Job, main
 from stages.results.difference import Difference, DifferenceResult
 
-#: A model as its tensors by name, whatever file it lies in.
+#: A model as its tensors by name, in whatever file they are.
 Tensors = dict[str, NDArray[Any]]
-
-_DTYPES = {
-    "F64": np.float64,
-    "F32": np.float32,
-    "F16": np.float16,
-    "I64": np.int64,
-    "I32": np.int32,
-    "I16": np.int16,
-    "I8": np.int8,
-    "U8": np.uint8,
-    "BOOL": np.bool_,
-}
 
 
 def run(job: Job, _events: Events) -> DifferenceResult:
@@ -51,7 +36,7 @@ def run(job: Job, _events: Events) -> DifferenceResult:
 
 
 def first_difference(left: bytes, right: bytes) -> int:
-    """Offset in bytes; the length of the shorter if it is how the other begins."""
+    """Offset in bytes; the length of the shorter if the longer begins with it."""
     length = min(len(left), len(right))
     first, second = (np.frombuffer(each, np.uint8, length) for each in (left, right))
     differing = np.flatnonzero(first != second)
@@ -68,12 +53,12 @@ def compare(left: Tensors, right: Tensors) -> Difference:
 
 
 def _in_words(left: NDArray[Any] | None, right: NDArray[Any] | None) -> str:
-    """What follows a tensor's name, or nothing if both are the same."""
+    """The rest of a sentence that begins with the tensor's name; "" if both are the same."""
     if left is None or right is None:
         return f" is only in the {'first' if right is None else 'second'}"
     if left.dtype != right.dtype or left.shape != right.shape:
         return f" is {left.dtype}{list(left.shape)}, and {right.dtype}{list(right.shape)}"
-    # NaN is equal to NaN here: what counts are bytes.
+    # Bytes are compared, so NaN equals NaN.
     unlike = np.atleast_1d(left).view(np.uint8) != np.atleast_1d(right).view(np.uint8)
     if not unlike.any():
         return ""
@@ -84,19 +69,12 @@ def _in_words(left: NDArray[Any] | None, right: NDArray[Any] | None) -> str:
 
 
 def _safetensors(path: Path) -> Tensors:
-    """By the format's description: https://huggingface.co/docs/safetensors"""
-    data = path.read_bytes()
-    (length,) = struct.unpack_from("<Q", data)
-    header: Mapping[str, Any] = json.loads(data[8 : 8 + length])
-    tensors: Tensors = {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            tensors[name] = _text(entry)
-            continue
-        start, end = (8 + length + offset for offset in entry["data_offsets"])
-        values: NDArray[Any] = np.frombuffer(data[start:end], _DTYPES[entry["dtype"]])
-        tensors[name] = values.reshape(entry["shape"])
-    return tensors
+    """Weights by name, and the metadata as text."""
+    from safetensors import safe_open
+
+    with safe_open(path, "numpy") as stream:
+        tensors: Tensors = {"__metadata__": _text(stream.metadata())}
+        return tensors | {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
 
 
 def _onnx(path: Path) -> Tensors:
@@ -109,10 +87,12 @@ def _onnx(path: Path) -> Tensors:
 
 
 def _tflite(path: Path) -> Tensors:
-    """Constants and scales of every tensor by its name; a file of Vela holds its NPU's code so."""
+    """Constants and scales of every tensor by its name; in a file of Vela also the NPU's code."""
     from tensorflow.lite.python import schema_py_generated as schema
 
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(path.read_bytes(), 0))
+    from stages.export.models.tflite_editor import read_flatbuffer
+
+    model = read_flatbuffer(path.read_bytes())
     types = {
         schema.TensorType.FLOAT32: np.float32,
         schema.TensorType.INT32: np.int32,

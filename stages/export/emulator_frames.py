@@ -1,14 +1,13 @@
-"""What a board would see: frames, and what its model says of each before suppression.
+"""Make the frames that the emulated board gives: images, and what its model finds in each before
+suppression.
 
-``params``: frame (side of a frame in pixels), score (the least of a candidate, 0 to 1), candidates
-(the most that are kept of a frame, best first).
-``in/``: model.tflite (int8), answers.npz of the step `answers`, evaluation/ (images.npy, uint8
+``params``: frame (side of a frame in pixels), score (least score of a candidate, 0 to 1),
+candidates (at most so many of a frame are kept, best first).
+``in/``: model.tflite (int8), answers.npz of the step `tflm_outputs`, evaluation/ (images.npy, uint8
 [m,S,S,3] RGB).
-``out/sights.json``: pose (bool), size (side of a frame), frames: image (a JPEG as base64) and
-candidates, each [[left, top, right, bottom], score, class, [[x, y, visibility], ...]] in pixels of
-the frame, the best last.
+``out/sights.json``: the fields of ``stages.results.emulator_frames.Frames``.
 
-The board's camera would give the frame, and its firmware stretch it to the model's input; here the
+A board's camera gives the frame and its firmware stretches it to the model's input; here the
 model's input is stretched to the frame.
 """
 
@@ -24,7 +23,6 @@ import tensorflow as tf
 
 from stages.contract import Events, Job, StepFailed, main, write_json
 from stages.export.evaluation.decode import (
-    BOX_CHANNELS,
     Detections,
     Labels,
     Shape,
@@ -32,11 +30,12 @@ from stages.export.evaluation.decode import (
     decode,
     find_roles,
 )
-from stages.export.evaluation.preprocess import Pixels, dequantised
-from stages.export.reference import open_model
+from stages.export.models.preprocess import Pixels, dequantised
+from stages.export.models.tflite_interpreter import TFLiteModel
 from stages.results.emulator_frames import EmulatorFramesResult, Frame, Frames
+from stages.yolo import BOX_CHANNELS, KEYPOINT_VALUES, STRIDES
 
-#: About what the camera's own encoder makes of a frame.
+#: About the quality of the camera's own encoder.
 _JPEG_QUALITY = 80
 #: No two boxes overlap so much: nothing is suppressed.
 _KEEP_ALL = 2.0
@@ -44,19 +43,19 @@ PACKAGES = ("tensorflow-cpu", "numpy")
 
 
 def run(job: Job, events: Events) -> EmulatorFramesResult:
-    """Decode every answer as the firmware does, and draw the frame that it belongs to."""
+    """Decode the outputs of every image as the firmware does, and encode its frame."""
     images = np.load(job.inputs / "evaluation" / "images.npy", mmap_mode="r")
-    answers = dict(np.load(job.inputs / "answers.npz"))
-    numbers = answers.pop("numbers")
-    outputs = open_model(job.inputs / "model.tflite").get_output_details()
-    shapes = [tuple(output["shape"].tolist()) for output in outputs]
+    recorded = dict(np.load(job.inputs / "answers.npz"))
+    numbers = recorded.pop("numbers")
+    outputs = TFLiteModel((job.inputs / "model.tflite").read_bytes(), kernels="reference").outputs
+    shapes = [output.shape for output in outputs]
     labels = labels_of(shapes, images.shape[1])
     roles = find_roles(shapes, labels)
     side = int(job.params["frame"])
     frames = []
     for index, number in enumerate(numbers):
         values = [
-            dequantised(answers[f"output_{i}"][index], output["quantization"])
+            dequantised(recorded[f"output_{i}"][index], output.scale, output.zero_point)
             for i, output in enumerate(outputs)
         ]
         found = candidates(values, roles, labels, job.params)
@@ -75,8 +74,8 @@ def run(job: Job, events: Events) -> EmulatorFramesResult:
 def labels_of(shapes: Sequence[Shape], size: int) -> Labels:
     """Classes and keypoints of raw heads [1,N,C], by their widths; raises StepFailed("model")."""
     square = Labels(size=size, classes=0, keypoints=0)
-    keypoints = [shape[-1] // 3 for shape in shapes if shape[1] == square.all_cells]
-    fine = [shape[-1] for shape in shapes if shape[1] == square.cells(8)]
+    keypoints = [shape[-1] // KEYPOINT_VALUES for shape in shapes if shape[1] == square.all_cells]
+    fine = [shape[-1] for shape in shapes if shape[1] == square.cells(STRIDES[0])]
     classes = [width for width in fine if width != BOX_CHANNELS]
     if len(classes) != 1 or len(keypoints) > 1:
         raise StepFailed(
@@ -90,14 +89,14 @@ def labels_of(shapes: Sequence[Shape], size: int) -> Labels:
 def candidates(
     values: Sequence[Any], roles: Mapping[str, Slot], labels: Labels, params: Mapping[str, Any]
 ) -> Detections:
-    """Those of the least score and more, the best last, of equals in the order of their cells."""
+    """Candidates of the least score and more, the best last, equals in the order of their cells."""
     rows = {role: slot.rows(values) for role, slot in roles.items()}
     found = decode(rows, labels, score_threshold=params["score"], iou_threshold=_KEEP_ALL)
     return found[np.arange(len(found))[: int(params["candidates"])][::-1]]
 
 
 def described(found: Detections, *, scale: float) -> tuple[tuple[Any, ...], ...]:
-    """Candidates as sights.json has them; ``scale`` is pixels of a frame in one of the model's."""
+    """Candidates as sights.json has them; ``scale`` is frame pixels in a pixel of the model's."""
     boxes = np.round(found.boxes.astype(float) * scale, 3).tolist()
     scores = np.round(found.scores.astype(float), 5).tolist()
     points = np.round(found.keypoints.astype(float) * (scale, scale, 1), 3).tolist()
@@ -105,7 +104,7 @@ def described(found: Detections, *, scale: float) -> tuple[tuple[Any, ...], ...]
 
 
 def jpeg(image: Pixels, side: int) -> str:
-    """A picture [S,S,3] stretched to the frame, as the base64 of a JPEG."""
+    """An image [S,S,3] stretched to the frame, as the base64 of a JPEG."""
     frame = tf.cast(tf.round(tf.image.resize(image, (side, side))), tf.uint8)
     encoded = tf.io.encode_jpeg(frame, quality=_JPEG_QUALITY).numpy()
     return base64.b64encode(encoded).decode("ascii")

@@ -1,13 +1,13 @@
-"""Measure what every form of the model finds in the evaluation pictures, and what int8 costs.
+"""Measure the accuracy of every form of the model on the evaluation images, and the loss by int8.
 
 ``params``: none. ``in/``: any of model.onnx, float32.tflite, int8.tflite; ``evaluation/``
 (images.npy, uint8 [m,S,S,3] RGB, and truth.json).
-``out/evidence.json``: pictures with what float32 and int8 find in them, precision over recall.
+``out/evidence.json``: the fields of ``stages.results.evaluate.Evidence``.
 
-Pictures go in as on the board and detections come out as in the firmware. Two detections are one
-object above an IoU of 0.45, the firmware's default. Its score threshold is another matter: mAP
-ranks all detections, so those of 0.1 % and more count, as everybody else has it.
-Where there is no float32.tflite, the ONNX file stands for float32; they are the same function.
+Images go in as on the board and detections come out as in the firmware. Two detections are one
+object above an IoU of 0.45, the firmware's default. The firmware's score threshold is not used: mAP
+ranks all detections, so those of 0.1 % and more count, as is usual.
+Without a float32.tflite, the ONNX file stands for float32; they are the same function.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from stages.export.evaluation.coco_map import Precision, measure
 from stages.export.evaluation.inference import (
     Artifact,
     Evaluation,
-    Look,
+    ImageResult,
     Thresholds,
-    look_at_all,
     open_artifact,
     read_evaluation,
+    run_on_all,
 )
-from stages.export.evaluation.model_runners import is_per_channel
 from stages.export.evaluation.snr import snr_db
+from stages.export.models.model_runners import is_per_channel
 from stages.results.evaluate import (
+    METRICS,
     ClassAccuracy,
     EvaluateResult,
     Evidence,
@@ -41,37 +42,31 @@ from stages.results.evaluate import (
 )
 
 THRESHOLDS = Thresholds(score=0.001, iou=0.45)
-#: A larger drop, in points of any mAP, is warned of.
+#: A larger drop, in points of any mAP, is a warning.
 ACCEPTED_DROP = 2.0
-#: Of the outputs that lost most, so many are named.
+#: So many of the outputs that lost most are named.
 NAMED_OUTPUTS = 3
 
 FILES = {"onnx": "model.onnx", "float32": "float32.tflite", "int8": "int8.tflite"}
 PACKAGES = ("tensorflow-cpu", "onnxruntime", "pycocotools", "numpy")
-_MEASURES = {
-    "box/map50": "box mAP50",
-    "box/map50_95": "box mAP50-95",
-    "pose/map50": "pose mAP50",
-    "pose/map50_95": "pose mAP50-95",
-}
 
 Figures = Mapping[str, float | None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Findings:
-    """All looks at all pictures, and by artifact what they are worth.
+    """The results of all images, and the precision of each artifact.
 
     ``sides``: what is compared, float32 and int8, each with the artifact that stands for it.
     """
 
     evaluation: Evaluation
-    looks: Sequence[Look]
+    results: Sequence[ImageResult]
     precision: Mapping[str, Mapping[Kind, Precision]]
     sides: Mapping[str, str]
 
     def figures(self, artifact: str) -> dict[str, float | None]:
-        """Every mAP of an artifact, 0 to 1; None where there is nothing to find."""
+        """Every mAP of an artifact, 0 to 1; None if there is no object to find."""
         return {
             f"{kind}/{name}": None if value is None else round(value, 4)
             for kind, precision in self.precision[artifact].items()
@@ -79,7 +74,7 @@ class Findings:
         }
 
     def pairs(self) -> dict[str, tuple[float, float]]:
-        """Every mAP of float32 and of int8; none without both, nor where nothing is to be found."""
+        """Every mAP of float32 and of int8, if both are there and there are objects to find."""
         if len(self.sides) < 2:
             return {}
         before, after = (self.figures(self.sides[side]) for side in ("float32", "int8"))
@@ -97,8 +92,8 @@ class Findings:
     def outputs(self) -> tuple[OutputSnr, ...]:
         """Signal-to-noise ratio of every output, float32 against int8."""
         return tuple(
-            OutputSnr(name=role, snr_db=snr_db([look.noise[role] for look in self.looks]))
-            for role in self.looks[0].noise
+            OutputSnr(name=role, snr_db=snr_db([result.powers[role] for result in self.results]))
+            for role in self.results[0].powers
         )
 
     def classes(self) -> tuple[ClassAccuracy, ...]:
@@ -126,22 +121,23 @@ class Findings:
 
 
 def run(job: Job, events: Events) -> EvaluateResult:
-    """Look at everything, then measure, warn, and keep what a report shows."""
+    """Run everything, then measure, warn, and keep what a report shows."""
     evaluation = read_evaluation(job.inputs / "evaluation")
-    findings = look_and_measure(open_artifacts(job, evaluation), evaluation, events)
-    for message, hint in faults(findings, job):
+    findings = run_and_measure(open_artifacts(job, evaluation), evaluation, events)
+    for message, hint in shortcomings(findings, job):
         events.warning(message, hint=hint)
     write_json(job.out / "evidence.json", evidence(findings))
     names = list(findings.precision)
     return EvaluateResult(
-        images=len(findings.looks),
+        images=len(findings.results),
         objects=sum(map(len, evaluation.truth)),
         artifacts={name: findings.figures(name) for name in names},
         drop=findings.drop(),
         classes=findings.classes(),
         outputs=findings.outputs(),
         seconds={
-            name: round(sum(look.seconds[name] for look in findings.looks), 3) for name in names
+            name: round(sum(result.seconds[name] for result in findings.results), 3)
+            for name in names
         },
         score_threshold=THRESHOLDS.score,
         iou_threshold=THRESHOLDS.iou,
@@ -150,7 +146,7 @@ def run(job: Job, events: Events) -> EvaluateResult:
 
 
 def open_artifacts(job: Job, evaluation: Evaluation) -> list[Artifact]:
-    """Those forms of the model that the job has; raises StepFailed if one cannot be judged."""
+    """The forms of the model that the job has; raises StepFailed if one cannot be evaluated."""
     paths = {name: job.inputs / file for name, file in FILES.items()}
     present = {name: path for name, path in paths.items() if path.exists()}
     if not present:
@@ -159,36 +155,37 @@ def open_artifacts(job: Job, evaluation: Evaluation) -> list[Artifact]:
     return [open_artifact(name, path, evaluation) for name, path in present.items()]
 
 
-def look_and_measure(
+def run_and_measure(
     artifacts: Sequence[Artifact], evaluation: Evaluation, events: Events
 ) -> Findings:
-    """Show every picture to every artifact, then compare with what is labelled."""
+    """Run every artifact on every image, then compare with the labels."""
     names = [artifact.name for artifact in artifacts]
-    stand = {"onnx": "float32", "float32": "float32", "int8": "int8"}  # the later for the earlier
-    sides = {stand[name]: name for name in names}
-    looks = []
-    for look in look_at_all(artifacts, evaluation, THRESHOLDS, list(sides.values())):
-        looks.append(look)
-        events.progress(len(looks), len(evaluation.images), "pictures")
+    # float32.tflite comes after the ONNX file and replaces it.
+    side_of = {"onnx": "float32", "float32": "float32", "int8": "int8"}
+    sides = {side_of[name]: name for name in names}
+    results = []
+    for result in run_on_all(artifacts, evaluation, THRESHOLDS, list(sides.values())):
+        results.append(result)
+        events.progress(len(results), len(evaluation.images), "images")
     precision = {
         name: measure(
             evaluation.truth,
-            [look.found[name] for look in looks],
+            [result.detections[name] for result in results],
             classes=len(evaluation.names),
             keypoints=evaluation.keypoints,
         )
         for name in names
     }
-    return Findings(evaluation=evaluation, looks=looks, precision=precision, sides=sides)
+    return Findings(evaluation=evaluation, results=results, precision=precision, sides=sides)
 
 
-def faults(findings: Findings, job: Job) -> Iterator[tuple[str, str]]:
-    """What the user should hear of, each with what to do about it."""
+def shortcomings(findings: Findings, job: Job) -> Iterator[tuple[str, str]]:
+    """What the user is warned of, each with what to do about it."""
     figures = findings.figures(next(iter(findings.precision)))
-    if unknown := [words for name, words in _MEASURES.items() if figures.get(name, 0) is None]:
+    if unknown := [words for name, words in METRICS.items() if figures.get(name, 0) is None]:
         yield (
-            f"{' and '.join(unknown)} cannot be measured: no evaluation picture has such an object",
-            "label some pictures of val, or evaluate on more of them ([evaluation] images)",
+            f"{' and '.join(unknown)} cannot be measured: no evaluation image has such an object",
+            "label some images of val, or evaluate on more of them ([evaluation] images)",
         )
     drop = findings.drop()
     worst = max(drop, key=lambda name: drop[name], default="")
@@ -197,19 +194,19 @@ def faults(findings: Findings, job: Job) -> Iterator[tuple[str, str]]:
     before, after = findings.pairs()[worst]
     finer = "" if is_per_channel(job.inputs / FILES["int8"]) else "per-channel weights, "
     yield (
-        f"int8 loses {drop[worst]:.1f} points of {_MEASURES[worst]} ({100 * before:.1f} to "
-        f"{100 * after:.1f}){_losers(findings.outputs())}",
-        f"try more calibration pictures ([calibration] images) that look like those the board "
+        f"int8 loses {drop[worst]:.1f} points of {METRICS[worst]} ({100 * before:.1f} to "
+        f"{100 * after:.1f}){_worst_outputs(findings.outputs())}",
+        f"try more calibration images ([calibration] images) that look like those the board "
         f"will see, {finer}or a larger IMGSZ",
     )
 
 
 def evidence(findings: Findings) -> Evidence:
-    """What a report draws: pictures, and precision over recall."""
+    """What a report draws: images, and precision over recall."""
     evaluation, sides = findings.evaluation, findings.sides
     kinds = next(iter(findings.precision.values()))
     return Evidence(
-        images=_pictures(findings),
+        images=_report_images(findings),
         precision_recall={
             kind: {side: findings.precision[name][kind].curve for side, name in sides.items()}
             for kind in kinds
@@ -219,26 +216,26 @@ def evidence(findings: Findings) -> Evidence:
     )
 
 
-def _pictures(findings: Findings) -> tuple[ReportImage, ...]:
+def _report_images(findings: Findings) -> tuple[ReportImage, ...]:
     evaluation, sides = findings.evaluation, findings.sides
     changes = [
-        report_images.change(*(look.found[name] for name in sides.values()))
+        report_images.change(*(result.detections[name] for name in sides.values()))
         if len(sides) == 2
         else 0.0
-        for look in findings.looks
+        for result in findings.results
     ]
 
     def found(number: int, side: str) -> tuple[Mapping[str, Any], ...] | None:
         if side not in sides:
             return None
-        return report_images.describe(findings.looks[number].found[sides[side]])
+        return report_images.describe(findings.results[number].detections[sides[side]])
 
     return tuple(
         ReportImage(
-            file=evaluation.pictures[number].file,
+            file=evaluation.labelled[number].file,
             size=evaluation.labels.size,
             image=report_images.data_url(evaluation.images[number]),
-            truth=evaluation.truth[number],
+            truth=evaluation.labelled[number].objects,
             note=note,
             float32=found(number, "float32"),
             int8=found(number, "int8"),
@@ -247,7 +244,7 @@ def _pictures(findings: Findings) -> tuple[ReportImage, ...]:
     )
 
 
-def _losers(outputs: Sequence[OutputSnr]) -> str:
+def _worst_outputs(outputs: Sequence[OutputSnr]) -> str:
     """The outputs with the least signal-to-noise ratio, in words."""
     known = sorted((each.snr_db, each.name) for each in outputs if each.snr_db is not None)
     if not known:

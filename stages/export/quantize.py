@@ -1,17 +1,17 @@
 """Quantise the exported network to full int8, in and out.
 
-``params``: granularity (mixed, per-tensor or per-channel: which weights share a step), order (the
-outputs by name as the files are to give them, or null: as in the network).
+``params``: granularity (mixed, per-tensor or per-channel: which weights share a scale), order
+(names of the outputs in the order that the files have, or null: that of the network).
 ``in/``: model.onnx, calibration.npy (uint8 [n,H,W,C]). ``out/``: float32.tflite and int8.tflite.
 
-The firmware writes ``pixel - 128`` into the model's input, so the input is scale 1/255 and zero
-point -128 exactly, or the step fails.
+The firmware writes ``pixel - 128`` into the model's input, so the step fails unless the input has
+exactly the scale 1/255 and the zero point -128.
 """
 
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
@@ -21,25 +21,26 @@ from tensorflow.lite.python.convert import mlir_quantize
 from tensorflow.lite.python.convert_phase import ConverterError
 
 from stages.contract import Events, Job, StepFailed, main
-from stages.export.evaluation.preprocess import Pixels, as_float, as_int8
+from stages.export.models.preprocess import Pixels, as_float, as_int8
+from stages.export.models.tflite_editor import Graph
+from stages.export.models.tflite_interpreter import TensorDetails, TFLiteModel
 from stages.export.quantization.activation_ranges import choose_ranges
 from stages.export.quantization.onnx_to_keras import (
     Network,
     check_agreement,
-    infer,
     name_tensors,
     open_network,
     rebuild,
 )
-from stages.export.quantization.weight_rounding import fit_kernels
+from stages.export.quantization.weight_rounding import round_weights
 from stages.results.quantize import FileSizes, Granularity, QuantizeResult
 from stages.results.tensors import Tensor
 
 INPUT_SCALE = np.float32(1) / np.float32(255)
 INPUT_ZERO_POINT = -128
 
-#: Pixels on which an output must vary at all, or it is called dead.
-PROBES = 8
+#: An output that is constant over so many images is reported as dead.
+DEAD_AFTER_IMAGES = 8
 
 PACKAGES = ("tensorflow-cpu", "onnx2tf", "onnx", "numpy")
 
@@ -47,10 +48,10 @@ PACKAGES = ("tensorflow-cpu", "onnx2tf", "onnx", "numpy")
 def run(job: Job, events: Events) -> QuantizeResult:
     """Convert, quantise, check, and write both models."""
     granularity: Granularity = job.params["granularity"]
-    given = open_network(job.inputs / "model.onnx")
-    images = read_images(job, given)
-    network = given.ordered(job.params["order"] or given.output_names)
-    float_model = convert(given, network, images)
+    exported = open_network(job.inputs / "model.onnx")
+    images = read_images(job, exported)
+    network = exported.ordered(job.params["order"] or exported.output_names)
+    float_model = convert(exported, network, images)
     check_agreement(network, float_model, as_float(images[:1]))
     (job.out / "float32.tflite").write_bytes(float_model)
     int8_model, per_channel = quantize(float_model, network, images, granularity, events)
@@ -73,19 +74,19 @@ def run(job: Job, events: Events) -> QuantizeResult:
     )
 
 
-def convert(given: Network, network: Network, images: Pixels) -> bytes:
+def convert(exported: Network, network: Network, images: Pixels) -> bytes:
     """The float TFLite model, its outputs in the order of ``network``, its layers named."""
-    model = rebuild(given, images)
-    positions = [given.output_names.index(name) for name in network.output_names]
+    model = rebuild(exported, images)
+    positions = [exported.output_names.index(name) for name in network.output_names]
 
     def answer(pixels: tf.Tensor) -> list[tf.Tensor]:
-        answers = tf.nest.flatten(model(pixels))
-        return [answers[position] for position in positions]
+        outputs = tf.nest.flatten(model(pixels))
+        return [outputs[position] for position in positions]
 
     signature = tf.TensorSpec((1, *network.image_shape), tf.float32, name=network.input_name)
     function = tf.function(answer, autograph=False).get_concrete_function(signature)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
-    return name_tensors(_in_words("float32", converter.convert), network)
+    return name_tensors(_converted("float32", converter.convert), network)
 
 
 def quantize(
@@ -105,7 +106,7 @@ def quantize(
     )
     plain = to_int8(ranged, per_channel=granularity != "per-tensor")
     check_full_int8(plain)
-    return fit_kernels(
+    return round_weights(
         float_model,
         plain,
         images,
@@ -115,8 +116,8 @@ def quantize(
 
 
 def to_int8(ranged: bytes, *, per_channel: bool) -> bytes:
-    """What TensorFlow's own quantiser makes of a float model with a range for each tensor."""
-    return _in_words(
+    """A float model with a range for each tensor, quantised by TensorFlow."""
+    return _converted(
         "int8",
         lambda: mlir_quantize(
             ranged,
@@ -129,7 +130,7 @@ def to_int8(ranged: bytes, *, per_channel: bool) -> bytes:
 
 
 def read_images(job: Job, network: Network) -> Pixels:
-    """The calibration images, uint8 [n,H,W,C]; raises StepFailed if they are not the model's."""
+    """The calibration images, uint8 [n,H,W,C]; raises StepFailed if they do not fit the model."""
     images: Pixels = np.load(job.inputs / "calibration.npy", mmap_mode="r")
     if images.dtype != np.uint8 or images.shape[1:] != network.image_shape or not len(images):
         raise StepFailed(
@@ -144,11 +145,12 @@ def read_images(job: Job, network: Network) -> Pixels:
 def describe(
     model: bytes, network: Network
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], dict[str, int]]:
-    """Inputs, outputs and operator counts of the int8 model; raises StepFailed if the input is not
-    the firmware's."""
-    interpreter = tf.lite.Interpreter(model_content=model)
-    layers = interpreter._get_ops_details()
-    source = _tensor(network.input_name, interpreter.get_input_details()[0])
+    """Inputs, outputs and operators by type of the int8 model.
+
+    Raises StepFailed unless the input is quantised as the firmware writes it.
+    """
+    opened = TFLiteModel(model, kernels="builtin")
+    source = _tensor(network.input_name, opened.inputs[0])
     if (source.scale, source.zero_point) != (float(INPUT_SCALE), INPUT_ZERO_POINT):
         raise StepFailed(
             "model",
@@ -156,20 +158,18 @@ def describe(
             f"{source.zero_point}; the firmware writes scale 1/255 and zero point -128",
             hint="the model must take the pixels as 0..1 and nothing may stand before its input",
         )
-    operators = collections.Counter(layer["op_name"] for layer in layers)
-    outputs = interpreter.get_output_details()
-    results = tuple(_tensor(*pair) for pair in zip(network.output_names, outputs, strict=True))
-    return (source,), results, dict(sorted(operators.items()))
+    operators = collections.Counter(each.type for each in Graph(model).operators)
+    named = zip(network.output_names, opened.outputs, strict=True)
+    return (source,), tuple(_tensor(*pair) for pair in named), dict(sorted(operators.items()))
 
 
 def check_full_int8(model: bytes) -> None:
-    """Raise StepFailed if a tensor is float: a layer that TensorFlow Lite has no int8 form of."""
-    interpreter = tf.lite.Interpreter(model_content=model)
-    tensors, layers = interpreter.get_tensor_details(), interpreter._get_ops_details()
-    floats = {each["index"] for each in tensors if np.issubdtype(each["dtype"], np.floating)}
+    """Raise StepFailed if a tensor is float: TensorFlow Lite has no int8 form of some layer."""
+    graph = Graph(model)
+    floats = graph.float_tensors
     if not floats:
         return
-    makers = {layer["op_name"] for layer in layers if floats.intersection(layer["outputs"])}
+    makers = {each.type for each in graph.operators if floats.intersection(each.outputs)}
     raise StepFailed(
         "model",
         f"{len(floats)} tensors stayed float, made by {', '.join(sorted(makers))}",
@@ -178,17 +178,18 @@ def check_full_int8(model: bytes) -> None:
 
 
 def dead_outputs(model: bytes, network: Network, images: Pixels) -> list[str]:
-    """Names of the outputs that hold one single int8 value over all probe images."""
-    answers = infer(model, [as_int8(image)[None] for image in images[:PROBES]])
+    """Names of the outputs that hold one single int8 value on the first images."""
+    opened = TFLiteModel(model, kernels="delegate")
+    results = [opened.run(as_int8(image)[None]) for image in images[:DEAD_AFTER_IMAGES]]
     return [
         name
         for index, (name, _) in enumerate(network.outputs)
-        if np.ptp(np.stack([answer[index] for answer in answers]).astype(np.int16)) == 0
+        if np.ptp(np.stack([outputs[index] for outputs in results]).astype(np.int16)) == 0
     ]
 
 
-def _in_words(kind: str, work: Callable[[], Any]) -> bytes:
-    """What one of TensorFlow's converters gives; raises StepFailed in its words."""
+def _converted(kind: str, work: Callable[[], Any]) -> bytes:
+    """The result of one of TensorFlow's converters; raises StepFailed with its message."""
     try:
         return bytes(work())
     except (ConverterError, RuntimeError, ValueError) as error:
@@ -200,14 +201,13 @@ def _in_words(kind: str, work: Callable[[], Any]) -> bytes:
         ) from error
 
 
-def _tensor(name: str, details: Mapping[str, Any]) -> Tensor:
-    scale, zero_point = details["quantization"]
+def _tensor(name: str, details: TensorDetails) -> Tensor:
     return Tensor(
         name=name,
-        shape=tuple(details["shape"].tolist()),
-        dtype=details["dtype"].__name__,
-        scale=float(scale),
-        zero_point=int(zero_point),
+        shape=details.shape,
+        dtype=details.dtype.__name__,
+        scale=details.scale,
+        zero_point=details.zero_point,
     )
 
 

@@ -1,11 +1,11 @@
-"""Run TensorFlow Lite's reference kernels, to which a board's interpreter is held.
+"""Run a model with TensorFlow Lite's reference kernels: a board's interpreter must agree with them.
 
 ``in/``: model.tflite, and perhaps the folder evaluation with images.npy (uint8 [n,H,W,C]).
 ``out/reference.npz``: images, two as the model takes them, and output_0, output_1, ... in the
 model's order, each [2, *shape of the output].
 
-The reference kernels are the plain loops that TensorFlow Lite Micro's own are made of; those that
-TensorFlow Lite takes by default round differently here and there.
+TensorFlow Lite Micro's kernels are the same plain loops as the reference kernels; the kernels that
+TensorFlow Lite uses by default round differently here and there.
 """
 
 from __future__ import annotations
@@ -15,68 +15,47 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
 from stages.contract import Events, Job, StepFailed, main
-from stages.export.evaluation.preprocess import Pixels, as_float, as_int8
+from stages.export.models.preprocess import Pixels, as_float, as_int8
+from stages.export.models.tflite_interpreter import TFLiteModel
 from stages.results.reference import Origin, ReferenceResult
 
-#: Of noise every kernel sees all values; of pictures, those that matter.
+#: Random images exercise every kernel over all values; evaluation images give realistic ones.
 IMAGES = 2
 
 
 def run(job: Job, events: Events) -> ReferenceResult:
-    """Run the model on two images and keep what went in and what came out."""
-    interpreter = open_model(job.inputs / "model.tflite")
-    source, *others = interpreter.get_input_details()
-    shape = tuple(source["shape"].tolist())
-    if others or len(shape) != 4 or shape[0] != 1:
+    """Run the model on two images; keep inputs and outputs."""
+    model = TFLiteModel((job.inputs / "model.tflite").read_bytes(), kernels="reference")
+    details, *others = model.inputs
+    if others or len(details.shape) != 4 or details.shape[0] != 1:
         raise StepFailed(
             "model",
-            f"the model takes {1 + len(others)} inputs, the first of shape {list(shape)}",
-            hint="a model for a camera takes one picture [1,H,W,C]",
+            f"the model takes {1 + len(others)} inputs, the first of shape {list(details.shape)}",
+            hint="a model for a camera takes one image [1,H,W,C]",
         )
-    pictures, origin = choose_pictures(job.inputs / "evaluation" / "images.npy", shape[1:])
-    images = as_input(pictures, source["dtype"])
-    results = [output["index"] for output in interpreter.get_output_details()]
-    answers = []
+    pixels, origin = choose_images(job.inputs / "evaluation" / "images.npy", details.shape[1:])
+    images = as_input(pixels, details.dtype)
+    results = []
     for number, image in enumerate(images, 1):
-        interpreter.set_tensor(source["index"], image[None])
-        interpreter.invoke()
-        answers.append([interpreter.get_tensor(index) for index in results])
+        results.append(model.run(image[None]))
         events.progress(number, len(images), "images")
     arrays: dict[str, Any] = {"images": images}
-    for number, output in enumerate(zip(*answers, strict=True)):
+    for number, output in enumerate(zip(*results, strict=True)):
         arrays[f"output_{number}"] = np.stack(output)
     np.savez(job.out / "reference.npz", **arrays)
     return ReferenceResult(
         images=len(images),
         pictures=origin,
-        outputs=len(results),
+        outputs=len(model.outputs),
         versions={package: version(package) for package in ("tensorflow-cpu", "numpy")},
     )
 
 
-def open_model(path: Path) -> tf.lite.Interpreter:
-    """The model in TFLite with its reference kernels, ready; raises StepFailed."""
-    try:
-        interpreter = tf.lite.Interpreter(
-            model_path=str(path),
-            experimental_op_resolver_type=tf.lite.experimental.OpResolverType.BUILTIN_REF,
-        )
-        interpreter.allocate_tensors()
-    except (RuntimeError, ValueError) as error:
-        raise StepFailed(
-            "model",
-            f"TensorFlow Lite cannot open the model: {str(error).splitlines()[0]}",
-            hint="a file that Vela has compiled runs on its NPU alone; give the one before Vela",
-        ) from error
-    return interpreter
-
-
-def choose_pictures(path: Path, shape: tuple[int, ...]) -> tuple[Pixels, Origin]:
-    """The first evaluation images, or noise if there are none of this shape; and which."""
+def choose_images(path: Path, shape: tuple[int, ...]) -> tuple[Pixels, Origin]:
+    """The first evaluation images, or random ones if there are none of this shape; and which."""
     if path.exists():
         images: Pixels = np.load(path, mmap_mode="r")[:IMAGES]
         if len(images) and images.shape[1:] == shape:
@@ -85,11 +64,11 @@ def choose_pictures(path: Path, shape: tuple[int, ...]) -> tuple[Pixels, Origin]
     return noise, "noise"
 
 
-def as_input(pictures: Pixels, dtype: Any) -> NDArray[Any]:
-    """Pixels as the firmware writes them into an int8 input, as 0..1 into a float one."""
+def as_input(pixels: Pixels, dtype: type[np.generic]) -> NDArray[Any]:
+    """Pixels as the firmware writes them into an int8 input, 0 to 1 for a float one."""
     if np.issubdtype(dtype, np.floating):
-        return as_float(pictures).astype(dtype)
-    return as_int8(pictures) if dtype == np.int8 else pictures.astype(dtype)
+        return as_float(pixels).astype(dtype)
+    return as_int8(pixels) if dtype == np.int8 else pixels.astype(dtype)
 
 
 if __name__ == "__main__":

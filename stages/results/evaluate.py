@@ -10,6 +10,13 @@ from stages.results.host import OF_HOST
 
 #: Whether an average precision is over boxes or over keypoints.
 Kind = Literal["box", "pose"]
+#: Figures of accuracy, and what people call them.
+METRICS: Mapping[str, str] = {
+    "box/map50": "box mAP50",
+    "box/map50_95": "box mAP50-95",
+    "pose/map50": "pose mAP50",
+    "pose/map50_95": "pose mAP50-95",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

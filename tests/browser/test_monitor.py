@@ -16,12 +16,11 @@ from kiln.device.labels import Description
 from kiln.device.link import open_link
 from kiln.emulator.board import EmulatedBoard
 from kiln.emulator.faults import Faults
-from kiln.emulator.firmware import Camera as Sensor
+from kiln.emulator.firmware import Camera
 from kiln.monitor.hub import Hub
 from kiln.monitor.recording import Recorder, unused
 from kiln.monitor.server import MonitorServer
-from kiln.monitor.session import SscmaCamera
-from tests.support.cameras import ScriptedCamera, seen
+from kiln.monitor.session import SscmaSession
 from tests.support.fixtures import RunStep
 from tests.support.people import (
     DOUBTFUL,
@@ -33,12 +32,13 @@ from tests.support.people import (
     TwoPeople,
     joints,
 )
+from tests.support.scripted_session import ScriptedSession, detections
 
 YELLOW = (255, 210, 31)
 
 #: Pixels of the drawn canvas at points of the frame.
 PIXEL = """([x, y]) => {
-  const canvas = document.getElementById('picture')
+  const canvas = document.getElementById('frame')
   const scale = canvas.width / 240
   const pixel = canvas.getContext('2d').getImageData(x * scale, y * scale, 1, 1)
   return [...pixel.data].slice(0, 3)
@@ -46,13 +46,13 @@ PIXEL = """([x, y]) => {
 
 
 @pytest.fixture(scope="module")
-def eye(browser: Browser) -> TwoPeople:
+def model(browser: Browser) -> TwoPeople:
     return TwoPeople(browser)
 
 
 @pytest.fixture
-def board(eye: TwoPeople) -> Iterator[EmulatedBoard]:
-    with EmulatedBoard(eye, camera=Sensor(fps=20), boot_s=0.05) as plugged_in:
+def board(model: TwoPeople) -> Iterator[EmulatedBoard]:
+    with EmulatedBoard(model, camera=Camera(fps=20), boot_s=0.05) as plugged_in:
         plugged_in.flash[MODEL_ADDRESS : MODEL_ADDRESS + len(MODEL)] = MODEL
         plugged_in.reset()
         yield plugged_in
@@ -70,7 +70,7 @@ class Opened:
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.goto(url)
 
-    def wait_for_a_picture(self) -> None:
+    def wait_for_a_frame(self) -> None:
         self.page.wait_for_selector("body[data-drawn]")
 
     def says(self, name: str, text: str | re.Pattern[str]) -> None:
@@ -107,7 +107,7 @@ class Monitor:
         yield opened
         context.close()
 
-    def heard(self, command: str) -> Callable[[EmulatedBoard], bool]:
+    def received(self, command: str) -> Callable[[EmulatedBoard], bool]:
         """Whether the board was sent a command, whatever its tag."""
         return lambda board: any(each.endswith(f"@{command}") for each in board.commands)
 
@@ -115,7 +115,7 @@ class Monitor:
 @pytest.fixture
 def monitor(browser: Browser, board: EmulatedBoard, tmp_path: Path) -> Iterator[Monitor]:
     recorder = Recorder(lambda: unused(tmp_path / "recorded"))
-    with Hub(lambda: SscmaCamera(open_link(board.port, 921_600), board.port)) as hub:
+    with Hub(lambda: SscmaSession(open_link(board.port, 921_600), board.port)) as hub:
         hub.subscribe(recorder.offer)
         with MonitorServer(hub, recorder) as server:
             yield Monitor(browser, board, recorder, server.url)
@@ -125,7 +125,7 @@ def monitor(browser: Browser, board: EmulatedBoard, tmp_path: Path) -> Iterator[
 @pytest.fixture
 def opened(monitor: Monitor) -> Iterator[Opened]:
     with monitor.window() as window:
-        window.wait_for_a_picture()
+        window.wait_for_a_frame()
         yield window
 
 
@@ -147,7 +147,7 @@ def test_skeletons_are_drawn_where_the_people_are(monitor: Monitor, opened: Open
 
 
 def test_readings_are_those_of_the_board(opened: Opened) -> None:
-    opened.says("connection", "Watching")
+    opened.says("connection", "Live")
     for name, text in (("pre", "7"), ("inference", "38"), ("post", "4")):
         opened.says(name, text)
     opened.says("fps", re.compile(r"^(19|20|21)\.\d$"))
@@ -161,23 +161,23 @@ def test_sliders_reach_the_board(monitor: Monitor, opened: Opened) -> None:
     score.focus()
     for _ in range(15):
         opened.page.keyboard.press("ArrowLeft")
-    monitor.board.wait_until(monitor.heard("TSCORE=55"))
+    monitor.board.wait_until(monitor.received("TSCORE=55"))
     opened.says("found-count", "2 objects")
     opened.says("score-value", "55 %")
     assert all(opened.is_drawn(x, y) for x, y in joints(DOUBTFUL)[:5])
     opened.page.get_by_label("Overlap (IoU)").fill("20")
-    monitor.board.wait_until(monitor.heard("TIOU=20"))
+    monitor.board.wait_until(monitor.received("TIOU=20"))
     opened.says("iou-value", "20 %")
 
 
-def test_space_pauses_the_board_and_goes_on(monitor: Monitor, opened: Opened) -> None:
+def test_space_pauses_and_resumes_the_board(monitor: Monitor, opened: Opened) -> None:
     opened.page.keyboard.press(" ")
     monitor.board.wait_until(lambda board: not board.invoking)
     opened.says("connection", "Paused")
-    opened.says("pause", "Go on")
+    opened.says("pause", "Resume")
     opened.page.keyboard.press(" ")
     monitor.board.wait_until(lambda board: board.invoking)
-    opened.says("connection", "Watching")
+    opened.says("connection", "Live")
 
 
 def test_space_on_a_button_presses_that_button_alone(monitor: Monitor, opened: Opened) -> None:
@@ -192,30 +192,30 @@ def test_space_on_a_button_presses_that_button_alone(monitor: Monitor, opened: O
 
 def test_a_reload_keeps_everything(monitor: Monitor, opened: Opened) -> None:
     opened.page.get_by_label("Score").fill("40")
-    monitor.board.wait_until(monitor.heard("TSCORE=40"))
+    monitor.board.wait_until(monitor.received("TSCORE=40"))
     opened.page.keyboard.press("r")
     opened.says("record-label", re.compile(r"Stop recording \(\d+\)"))
-    before = monitor.recorder.recording.pictures
+    before = monitor.recorder.recording.images
     opened.page.reload()
-    opened.wait_for_a_picture()
+    opened.wait_for_a_frame()
     opened.says("score-value", "40 %")
     opened.says("record-label", re.compile(r"Stop recording \(\d+\)"))
     opened.page.keyboard.press(" ")
     opened.says("connection", "Paused")
     opened.page.reload()
     opened.says("connection", "Paused")
-    assert monitor.recorder.recording.pictures > before
+    assert monitor.recorder.recording.images > before
 
 
 def test_unplugged_and_back_it_goes_on_as_before(monitor: Monitor, opened: Opened) -> None:
     opened.page.get_by_label("Score").fill("40")
-    monitor.board.wait_until(monitor.heard("TSCORE=40"))
+    monitor.board.wait_until(monitor.received("TSCORE=40"))
     monitor.board.unplug()
-    opened.says("connection", "Board away, reconnecting")
+    opened.says("connection", "Board disconnected, reconnecting")
     opened.says("note", re.compile("is gone|there is no port"))
     monitor.board.commands.clear()
     monitor.board.plug_in()
-    opened.says("connection", "Watching")
+    opened.says("connection", "Live")
     assert monitor.board.invoking
     opened.says("score-value", "40 %")
     opened.says("found-count", "2 objects")
@@ -224,7 +224,7 @@ def test_unplugged_and_back_it_goes_on_as_before(monitor: Monitor, opened: Opene
 def test_frames_that_come_damaged_are_counted(monitor: Monitor, opened: Opened) -> None:
     monitor.board.set_faults(Faults(seed=1, truncate_json=0.2))
     opened.says("lost", re.compile(r"^[1-9]\d*$"))
-    opened.says("connection", "Watching")
+    opened.says("connection", "Live")
 
 
 def test_a_recording_is_a_data_set_that_kiln_takes(
@@ -243,12 +243,12 @@ def test_a_recording_is_a_data_set_that_kiln_takes(
     result = checked.expect_success().result
     assert result is not None
     assert result["kpt_shape"] == [17, 3]
-    assert sum(result["images"].values()) == recording.pictures
+    assert sum(result["images"].values()) == recording.images
     assert min(result["images"].values()) >= 1
-    assert sum(result["objects"].values()) == recording.objects == recording.pictures
+    assert sum(result["objects"].values()) == recording.objects == recording.images
 
 
-def test_a_snapshot_is_a_picture_with_what_is_drawn(opened: Opened, tmp_path: Path) -> None:
+def test_a_snapshot_is_an_image_with_what_is_drawn(opened: Opened, tmp_path: Path) -> None:
     with opened.page.expect_download() as download:
         opened.page.keyboard.press("s")
     assert download.value.suggested_filename.endswith(".png")
@@ -256,7 +256,7 @@ def test_a_snapshot_is_a_picture_with_what_is_drawn(opened: Opened, tmp_path: Pa
     content = (tmp_path / "shot.png").read_bytes()
     assert content.startswith(b"\x89PNG")
     assert int.from_bytes(content[16:20], "big") == 4 * SIZE
-    opened.says("said", re.compile(r"^Saved .*\.png$"))
+    opened.says("message", re.compile(r"^Saved .*\.png$"))
 
 
 def test_every_control_can_be_named_reached_and_seen(opened: Opened) -> None:
@@ -267,7 +267,7 @@ def test_every_control_can_be_named_reached_and_seen(opened: Opened) -> None:
         ("button", "Keys"),
         ("slider", "Score"),
         ("slider", "Overlap (IoU)"),
-        ("img", "The camera's picture with what the model finds in it"),
+        ("img", "The camera's frame with what the model finds in it"),
     ):
         expect(opened.page.get_by_role(role, name=name, exact=True)).to_be_visible()  # type: ignore[arg-type]
     reached = []
@@ -292,9 +292,9 @@ def test_it_fits_and_asks_for_nothing_from_elsewhere(
     monitor: Monitor, width: int, dark: bool
 ) -> None:
     with monitor.window(width, 740, dark=dark) as window:
-        window.wait_for_a_picture()
+        window.wait_for_a_frame()
         assert window.page.evaluate("document.documentElement.scrollWidth") == width
-        shape = window.page.locator("#picture").bounding_box()
+        shape = window.page.locator("#frame").bounding_box()
         assert shape is not None
         assert abs(shape["width"] - shape["height"]) < 1
         colour = window.page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -305,16 +305,16 @@ def test_it_fits_and_asks_for_nothing_from_elsewhere(
 
 def test_a_boards_own_words_are_shown_and_never_run(browser: Browser, tmp_path: Path) -> None:
     hostile = "<img src=x onerror=alert(1)>" * 8
-    camera = ScriptedCamera(labels=Description(name=hostile, classes=(hostile,)))
+    session = ScriptedSession(labels=Description(name=hostile, classes=(hostile,)))
     context = browser.new_context(viewport={"width": 360, "height": 740})
     with (
-        Hub(lambda: camera) as hub,
+        Hub(lambda: session) as hub,
         MonitorServer(hub, Recorder(lambda: tmp_path / "recorded")) as server,
     ):
         window = Opened(context, server.url)
         window.says("model", hostile)
-        camera.events.put(seen(Box(60, 60, 40, 40, 80, 0), image=b"no picture"))
-        window.wait_for_a_picture()
+        session.events.put(detections(Box(60, 60, 40, 40, 80, 0), image=b"not a JPEG"))
+        window.wait_for_a_frame()
         window.says("found", f"{hostile}80 %")
         assert window.page.evaluate("document.documentElement.scrollWidth") == 360
         assert window.page.locator("img:not([role])").count() == 0
@@ -324,10 +324,10 @@ def test_a_boards_own_words_are_shown_and_never_run(browser: Browser, tmp_path: 
 
 def test_the_end_of_kiln_is_said(browser: Browser, board: EmulatedBoard, tmp_path: Path) -> None:
     context = browser.new_context()
-    with Hub(lambda: SscmaCamera(open_link(board.port, 921_600), board.port)) as hub:
+    with Hub(lambda: SscmaSession(open_link(board.port, 921_600), board.port)) as hub:
         server = MonitorServer(hub, Recorder(lambda: tmp_path / "recorded"))
         window = Opened(context, server.url)
-        window.says("connection", "Watching")
+        window.says("connection", "Live")
         server.close()
         window.says("connection", "Kiln has ended, or cannot be reached")
     assert not board.invoking

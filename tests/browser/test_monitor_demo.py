@@ -16,14 +16,14 @@ _PATIENCE_S = 60.0
 
 
 def _messages(live: ClientConnection) -> Iterator[Any]:
-    """What a browser is told: JSON as it is, pictures as bytes."""
+    """What a browser is told: JSON as it is, images as bytes."""
     while True:
         message = live.recv(timeout=_PATIENCE_S)
         yield message if isinstance(message, bytes) else json.loads(message)
 
 
 def test_the_demo_shows_a_built_model_at_work(user: User) -> None:
-    """A model of one epoch may see nothing; what it sees is the eye's own test."""
+    """A model of one epoch may see nothing; what it finds is another test's matter."""
     user.builds(*TINY)
     build = "build/grove-v2/yolov8n-pose-demo-64"
     command = ("monitor", "--demo", "--build", build, "--executor", "local", "--no-open")
@@ -34,12 +34,12 @@ def test_the_demo_shows_a_built_model_at_work(user: User) -> None:
             origin = {"Origin": f"http://{host}"}
             with connect(f"ws://{host}/live", additional_headers=origin) as live:
                 messages = _messages(live)
-                labels = next(messages)["about"]["labels"]
+                labels = next(messages)["device"]["labels"]
                 assert labels["name"] == "yolov8n-pose-demo-64"
                 assert labels["classes"] == ["person"]
                 assert len(labels["keypoints"]) == 17
-                picture = next(each for each in messages if isinstance(each, bytes))
-                assert picture[4:6] == b"\xff\xd8"
+                jpeg = next(each for each in messages if isinstance(each, bytes))
+                assert jpeg[4:6] == b"\xff\xd8"
             process.send_signal(signal.SIGINT)
             _out, said = process.communicate(timeout=_PATIENCE_S)
         finally:

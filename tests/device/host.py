@@ -68,7 +68,7 @@ class Host:
             pass
         return frame
 
-    def enter_loader(self) -> None:
+    def enter_bootloader(self) -> None:
         """As a person does: press the key now and then until the menu is there."""
         while MENU not in self._left:
             self.write(b"1")

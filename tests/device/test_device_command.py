@@ -12,16 +12,17 @@ from collections.abc import Iterator
 import pytest
 
 from kiln.cli.device import device
-from kiln.device.at_errors import Refused
-from kiln.device.labels import COCO_KEYPOINTS, COCO_SKELETON, Description, from_info, to_info
+from kiln.device.at_errors import CommandRefused
+from kiln.device.labels import Description, from_info, to_info
 from kiln.device.link import Link, open_link
 from kiln.device.on_device_check import FRAMES, check_on_device
-from kiln.device.sscma import Board
+from kiln.device.sscma import AtClient
 from kiln.emulator.board import EmulatedBoard
 from kiln.emulator.faults import Faults, Noise
 from kiln.emulator.firmware import Camera
-from kiln.emulator.postprocess import Candidate, Sight
+from kiln.emulator.postprocess import Candidate, RecordedFrame
 from kiln.errors import BoardError, BoardGone, RequestError
+from stages import coco
 from tests.support.checkout import ROOT
 
 ADDRESS = 0x400000
@@ -33,8 +34,8 @@ PERSON = Description(
     size=len(MODEL),
     task="pose",
     classes=("person",),
-    keypoints=COCO_KEYPOINTS,
-    skeleton=COCO_SKELETON,
+    keypoints=coco.KEYPOINTS,
+    skeleton=coco.SKELETON,
 )
 
 
@@ -44,13 +45,13 @@ class StillEye:
     pose = True
     resolution = (240, 240)
 
-    def recognises(self, memory: memoryview) -> bool:
+    def matches(self, memory: memoryview) -> bool:
         return bytes(memory[: len(MODEL)]) == MODEL
 
-    def look(self, frame: int) -> Sight:
+    def infer(self, frame: int) -> RecordedFrame:
         del frame
         points = tuple((100.0 + n, 60.0 + n, 0.9) for n in range(17))
-        return Sight(
+        return RecordedFrame(
             JPEG,
             (
                 Candidate(corners=(80, 40, 140, 200), score=0.87, points=points),
@@ -75,8 +76,8 @@ def link(board: EmulatedBoard) -> Iterator[Link]:
 
 
 @pytest.fixture
-def client(link: Link) -> Board:
-    return Board(link, patience_s=1)
+def client(link: Link) -> AtClient:
+    return AtClient(link, timeout_s=1)
 
 
 def _device(board: EmulatedBoard, command: str, *arguments: str) -> None:
@@ -97,7 +98,7 @@ def test_the_board_says_what_it_is(
 
 
 def test_it_says_whose_labels_it_has_for_people_and_machines(
-    board: EmulatedBoard, client: Board, link: Link, capsys: pytest.CaptureFixture[str]
+    board: EmulatedBoard, client: AtClient, link: Link, capsys: pytest.CaptureFixture[str]
 ) -> None:
     client.set_info(to_info(PERSON))
     assert from_info(client.info()) == PERSON
@@ -116,12 +117,12 @@ def test_a_board_without_a_model_says_so(capsys: pytest.CaptureFixture[str]) -> 
         out = capsys.readouterr().out
         assert "model      none on its flash" in out
         assert "there is no model that it can run" in out
-        with pytest.raises(Refused, match="no model that it can run"):
+        with pytest.raises(CommandRefused, match="no model that it can run"):
             _device(empty, "invoke", "--times", "1")
 
 
 def test_a_line_for_each_frame(
-    board: EmulatedBoard, client: Board, link: Link, capsys: pytest.CaptureFixture[str]
+    board: EmulatedBoard, client: AtClient, link: Link, capsys: pytest.CaptureFixture[str]
 ) -> None:
     client.set_info(to_info(PERSON))
     link.close()
@@ -136,7 +137,7 @@ def test_a_line_for_each_frame(
     assert not board.invoking
 
 
-def test_pictures_arrive_whole(client: Board) -> None:
+def test_pictures_arrive_whole(client: AtClient) -> None:
     frames = list(client.invoke(3, with_images=True))
     assert [frame.image for frame in frames] == [JPEG] * 3
     assert frames[0].resolution == (240, 240)
@@ -179,7 +180,7 @@ def test_ctrl_c_stops_the_board(board: EmulatedBoard) -> None:
 
 
 def test_a_board_that_a_killed_program_left_invoking_is_taken_over(
-    board: EmulatedBoard, client: Board, link: Link, capsys: pytest.CaptureFixture[str]
+    board: EmulatedBoard, client: AtClient, link: Link, capsys: pytest.CaptureFixture[str]
 ) -> None:
     client.start(-1, with_images=True)
     link.close()
@@ -191,7 +192,7 @@ def test_a_board_that_a_killed_program_left_invoking_is_taken_over(
 
 @pytest.mark.parametrize("seed", range(4))
 def test_frames_cut_short_cost_themselves_alone(
-    board: EmulatedBoard, client: Board, seed: int, monkeypatch: pytest.MonkeyPatch
+    board: EmulatedBoard, client: AtClient, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kiln.device.sscma._QUIET_S", 0.2)
     frames = client.invoke(40, with_images=True)
@@ -207,12 +208,12 @@ def test_frames_cut_short_cost_themselves_alone(
 
 @pytest.mark.parametrize("seed", range(4))
 def test_noise_on_the_line_is_survived(
-    board: EmulatedBoard, client: Board, seed: int, monkeypatch: pytest.MonkeyPatch
+    board: EmulatedBoard, client: AtClient, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kiln.device.sscma._QUIET_S", 0.2)
     frames = client.invoke(60, with_images=False)
     seen = [next(frames)]
-    noise = Noise(drop=0.0002, double=0.0002, corrupt=0.0002)
+    noise = Noise(drop=0.0002, duplicate=0.0002, corrupt=0.0002)
     board.set_faults(Faults(seed=seed, to_host=noise))
     seen += list(frames)
     assert len(seen) >= 30
@@ -220,25 +221,25 @@ def test_noise_on_the_line_is_survived(
     assert client.model() is not None
 
 
-def test_boot_noise_is_waited_out(board: EmulatedBoard, client: Board) -> None:
+def test_boot_noise_is_waited_out(board: EmulatedBoard, client: AtClient) -> None:
     board.set_faults(Faults(boot_noise=400))
-    client.reset()
-    client.wait(10)
+    board.reset()
+    client.wait_until_ready(10)
     assert board.boot_count == 2
     assert client.identity().id
 
 
 def test_a_board_that_has_just_started_is_asked_as_any_other(
-    board: EmulatedBoard, client: Board
+    board: EmulatedBoard, client: AtClient
 ) -> None:
     """What it says by itself when it starts, a reply with code 0, is nobody's answer."""
     board.reset()
     board.wait_until(lambda emulated: emulated.boot_count == 2)
     assert client.start(1, with_images=False).algorithm == 5
-    assert client.strays == 1
+    assert client.unmatched == 1
 
 
-def test_unplugging_in_the_middle_is_a_sentence(board: EmulatedBoard, client: Board) -> None:
+def test_unplugging_in_the_middle_is_a_sentence(board: EmulatedBoard, client: AtClient) -> None:
     frames = client.invoke(-1, with_images=True)
     next(frames)
     board.unplug()
@@ -247,7 +248,7 @@ def test_unplugging_in_the_middle_is_a_sentence(board: EmulatedBoard, client: Bo
 
 
 def test_a_restart_in_the_middle_is_a_sentence(
-    board: EmulatedBoard, client: Board, monkeypatch: pytest.MonkeyPatch
+    board: EmulatedBoard, client: AtClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kiln.device.sscma._QUIET_S", 0.2)
     frames = client.invoke(-1, with_images=False)
@@ -257,7 +258,7 @@ def test_a_restart_in_the_middle_is_a_sentence(
         list(frames)
 
 
-def test_the_model_on_the_board_is_checked(board: EmulatedBoard, client: Board) -> None:
+def test_the_model_on_the_board_is_checked(board: EmulatedBoard, client: AtClient) -> None:
     found = check_on_device(client, PERSON, address=ADDRESS, estimated_ms=83.8)
     assert found.failures == []
     assert (found.frames, found.most_objects) == (FRAMES, 1)

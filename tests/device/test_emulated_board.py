@@ -16,14 +16,14 @@ from kiln.emulator.firmware import Camera, Firmware
 from kiln.emulator.flash import MODELS_ADDRESS
 from tests.device.conftest import MakeBoard, OpenLine
 from tests.device.host import packet, preamble
-from tests.support.eyes import GREY_JPEG, FixedEye
+from tests.support.emulated_models import GREY_JPEG, FixedModel
 
 MODEL = b"\x1c\0\0\0TFL3"
 
 
 def flashed_board(make: MakeBoard, **settings: Any) -> EmulatedBoard:
     """A board with a model, whose firmware has found it."""
-    board = make(FixedEye(), **settings)
+    board = make(FixedModel(), **settings)
     board.flash[MODELS_ADDRESS : MODELS_ADDRESS + len(MODEL)] = MODEL
     board.reset()
     board.wait_until(lambda board: board.mode == "firmware")
@@ -185,7 +185,7 @@ def test_nothing_arrives_before_the_wire_can_have_carried_it(
     assert time.monotonic() - started >= 0.99 * wire / 19_200
 
 
-@pytest.mark.parametrize("kind", ["drop", "double", "corrupt"])
+@pytest.mark.parametrize("kind", ["drop", "duplicate", "corrupt"])
 def test_noise_on_the_line_spoils_some_frames(
     emulated_board: MakeBoard, line: OpenLine, kind: str
 ) -> None:
@@ -204,7 +204,7 @@ def test_noise_on_the_line_spoils_some_frames(
     other.write(b"AT+NAME?\r")
     expected = other.until(b'"Grove Vision AI V2"')
     assert received != expected
-    longer = {"drop": -1, "double": 1, "corrupt": 0}[kind]
+    longer = {"drop": -1, "duplicate": 1, "corrupt": 0}[kind]
     assert (len(received) > len(expected)) - (len(received) < len(expected)) == longer
 
 
@@ -217,7 +217,7 @@ def test_a_board_that_hangs_says_nothing_until_it_is_reset(
         host.write(b"AT+ID?\r" * 2)
     board.wait_until(lambda board: board.mode == "silent")
     assert len(board.commands) == 71
-    host.enter_loader()
+    host.enter_bootloader()
 
 
 def test_an_unplugged_board_loses_its_port_and_gets_it_back(
@@ -225,7 +225,7 @@ def test_an_unplugged_board_loses_its_port_and_gets_it_back(
 ) -> None:
     board = emulated_board(faults=Faults(unplug_after=300))
     host = line(board)
-    host.enter_loader()
+    host.enter_bootloader()
     host.write(packet(1, preamble(MODELS_ADDRESS)) * 3)
     board.wait_until(lambda board: board.mode == "unplugged")
     assert not os.path.lexists(board.port)
@@ -239,7 +239,7 @@ def test_an_unplugged_board_loses_its_port_and_gets_it_back(
 def test_a_board_may_restart_by_itself(emulated_board: MakeBoard, line: OpenLine) -> None:
     board = emulated_board(faults=Faults(reboot_after=400, boot_noise=50), boot_s=0.05)
     host = line(board)
-    host.enter_loader()
+    host.enter_bootloader()
     host.announce(MODELS_ADDRESS)
     host.write(b"".join(packet(number, MODEL[:128]) for number in (1, 2, 3)))
     assert host.frame()["name"] == "INIT@STAT?"

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from kiln.device.link import open_link
-from kiln.device.we2 import BootLoader
-from kiln.device.xmodem_line import Timing
+from kiln.device.we2 import BootloaderClient
+from kiln.device.xmodem_sender import Timing
 from kiln.emulator.board import EmulatedBoard
 from kiln.emulator.faults import Faults, Noise, random_faults
 from kiln.errors import BoardError, FlashFailed
@@ -35,7 +35,7 @@ def _flash(board: EmulatedBoard, model: bytes, progress: list[int] | None = None
     seen = [] if progress is None else progress
     link = open_link(board.port, TARGET.device.baud)
     try:
-        loader = BootLoader(link, TARGET.device.handshake, timing=TIMING)
+        loader = BootloaderClient(link, TARGET.device.handshake, timing=TIMING)
         loader.write(model, ADDRESS, lambda done, _total: seen.append(done))
     finally:
         link.close()
@@ -45,7 +45,7 @@ def _on_flash(board: EmulatedBoard, size: int) -> bytes:
     return bytes(board.flash[ADDRESS : ADDRESS + size])
 
 
-# Of more than 256 packets, whose number then starts anew, and of a size that fills none of them.
+# More than 256 packets, whose number then starts again, and sizes that leave the last one unfilled.
 @pytest.mark.parametrize("size", [8, 127, 128, 129, 4096, 40_001])
 def test_a_model_arrives_byte_for_byte_and_the_board_restarts(size: int) -> None:
     model = _model(1, size)
@@ -85,8 +85,8 @@ def test_a_model_takes_the_place_of_a_larger_one() -> None:
         (Faults(reboot_after=1500), "the model was not written"),
         (Faults(unplug_after=1500), "gone"),
         (Faults(nak_storm=(3, 99)), "refused the same packet 16 times"),
-        (Faults(flash_full=1000), "broke the transfer off"),
-        (Faults(refuse_preamble=True), "broke the transfer off"),
+        (Faults(flash_full=1000), "cancelled the transfer"),
+        (Faults(refuse_preamble=True), "cancelled the transfer"),
     ],
 )
 def test_a_failure_is_clear_and_the_next_attempt_works(faults: Faults, why: str) -> None:
@@ -118,7 +118,7 @@ def test_an_interrupted_flash_can_be_repeated() -> None:
         assert TARGET.device.handshake is not None
         link = open_link(board.port, TARGET.device.baud)
         with pytest.raises(KeyboardInterrupt):
-            BootLoader(link, TARGET.device.handshake, timing=TIMING).write(
+            BootloaderClient(link, TARGET.device.handshake, timing=TIMING).write(
                 model, ADDRESS, interrupt
             )
         link.close()
@@ -132,8 +132,8 @@ def test_a_board_that_says_nothing_is_given_up_in_seconds() -> None:
     with EmulatedBoard(faults=Faults(silent_after=0), boot_s=0.1) as board:
         board.set_faults(Faults(to_host=Noise(drop=1.0)))
         link = open_link(board.port, TARGET.device.baud)
-        loader = BootLoader(link, TARGET.device.handshake, timing=timing)
-        with pytest.raises(BoardError, match="boot loader does not answer") as caught:
+        loader = BootloaderClient(link, TARGET.device.handshake, timing=timing)
+        with pytest.raises(BoardError, match="bootloader does not answer") as caught:
             loader.write(b"", ADDRESS, lambda _done, _total: None)
         link.close()
     assert "reset button" in caught.value.hint

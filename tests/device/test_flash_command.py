@@ -17,7 +17,7 @@ from kiln.emulator.board import EmulatedBoard
 from kiln.emulator.faults import Faults
 from tests.support import build_documents
 from tests.support.checkout import ROOT
-from tests.support.eyes import FixedEye
+from tests.support.emulated_models import FixedModel
 
 ADDRESS = 0x400000
 
@@ -134,7 +134,7 @@ def test_ctrl_c_in_the_middle_says_what_the_board_holds(tmp_path: Path) -> None:
 
 def test_the_board_is_then_checked(tmp_path: Path) -> None:
     result, model = _result(tmp_path)
-    with EmulatedBoard(FixedEye(), boot_s=0.1) as board:
+    with EmulatedBoard(FixedModel(), boot_s=0.1) as board:
         code, out, err = _run(tmp_path, result, KILN_PORT=board.port)
         assert code == 0, out + err
         assert "AT+RST" not in "".join(board.commands)
@@ -145,8 +145,8 @@ def test_the_board_is_then_checked(tmp_path: Path) -> None:
     assert "measured on board" in (result / "report.html").read_text(encoding="utf-8")
 
 
-class _Blind(FixedEye):
-    def recognises(self, memory: memoryview) -> bool:
+class _Blind(FixedModel):
+    def matches(self, memory: memoryview) -> bool:
         del memory
         return False
 

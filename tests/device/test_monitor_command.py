@@ -17,9 +17,9 @@ import pytest
 
 from kiln.emulator.board import EmulatedBoard
 from kiln.emulator.firmware import Camera
-from kiln.emulator.postprocess import Candidate, Sight
-from tests.support.cameras import picture
+from kiln.emulator.postprocess import Candidate, RecordedFrame
 from tests.support.checkout import ROOT
+from tests.support.scripted_session import jpeg
 
 MODEL = b"\0\0\0\0TFL3 a model"
 MODEL_ADDRESS = 0x400000
@@ -27,16 +27,16 @@ _PATIENCE_S = 20.0
 
 
 class OneThing:
-    """Sees one thing in pictures that look whole from outside."""
+    """Sees one thing in images that pass for whole JPEGs."""
 
     pose = False
     resolution = (240, 240)
 
-    def recognises(self, memory: memoryview) -> bool:
+    def matches(self, memory: memoryview) -> bool:
         return bytes(memory[: len(MODEL)]) == MODEL
 
-    def look(self, frame: int) -> Sight:
-        return Sight(picture(frame), (Candidate(corners=(20, 20, 60, 60), score=0.9),))
+    def infer(self, frame: int) -> RecordedFrame:
+        return RecordedFrame(jpeg(frame), (Candidate(corners=(20, 20, 60, 60), score=0.9),))
 
 
 @pytest.fixture
@@ -92,8 +92,8 @@ def test_ctrl_c_stops_the_board_and_says_where_the_recording_is(
     assert found is not None
     assert found[1] == found[2]
     assert found[3] == "kiln build --task detect --data 'what it saw'"
-    pictures = list(tmp_path.glob("what it saw/images/*/*.jpg"))
-    assert len(pictures) == int(found[1])
+    images = list(tmp_path.glob("what it saw/images/*/*.jpg"))
+    assert len(images) == int(found[1])
 
 
 def test_the_page_is_there_at_the_port_that_was_asked_for(

@@ -23,7 +23,7 @@ from kiln.monitor.hub import Hub
 from kiln.monitor.recording import Recorder
 from kiln.monitor.server import MonitorServer
 from kiln.monitor.session import Thresholds
-from tests.support.cameras import PEOPLE, ScriptedCamera, person, picture, seen
+from tests.support.scripted_session import PEOPLE, ScriptedSession, detections, jpeg, person
 
 _PATIENCE_S = 10.0
 
@@ -37,10 +37,10 @@ class Answer(NamedTuple):
 
 
 class Monitor:
-    """A monitor over a scripted camera, and the requests of a test to it."""
+    """A monitor over a scripted session, and the requests of a test to it."""
 
-    def __init__(self, camera: ScriptedCamera, recorder: Recorder, server: MonitorServer) -> None:
-        self.camera = camera
+    def __init__(self, session: ScriptedSession, recorder: Recorder, server: MonitorServer) -> None:
+        self.session = session
         self.recorder = recorder
         self.url = server.url
         address = urlsplit(server.url)
@@ -70,12 +70,12 @@ class Monitor:
 
 @contextlib.contextmanager
 def _monitor(folder: Path, address: str = "127.0.0.1") -> Iterator[Monitor]:
-    camera = ScriptedCamera()
+    session = ScriptedSession()
     recorder = Recorder(lambda: folder / "set")
-    with Hub(lambda: camera) as hub:
+    with Hub(lambda: session) as hub:
         hub.subscribe(recorder.offer)
         with MonitorServer(hub, recorder, address=address) as server:
-            yield Monitor(camera, recorder, server)
+            yield Monitor(session, recorder, server)
     recorder.stop()
 
 
@@ -173,7 +173,7 @@ def test_on_another_address_the_token_is_asked_for_once(open_monitor: Monitor) -
     pair = cookie.split(";")[0]
     assert open_monitor.get(Cookie=pair).status == 200
     with open_monitor.live(Cookie=pair) as live:
-        _state(live, lambda state: state["connection"] == "watching")
+        _state(live, lambda state: state["connection"] == "live")
 
 
 @pytest.mark.parametrize("cookie", [None, "kiln-monitor-{port}=wrong", "kiln-monitor-{port}="])
@@ -206,7 +206,7 @@ def test_an_address_or_port_that_cannot_be_had_is_said(monitor: Monitor, tmp_pat
         ("192.0.2.1", 0, "cannot listen on 192.0.2.1"),
         ("127.0.0.1", monitor.port, "Address already in use"),
     ):
-        hub = Hub(ScriptedCamera)
+        hub = Hub(ScriptedSession)
         with pytest.raises(RequestError, match=words):
             MonitorServer(hub, Recorder(lambda: tmp_path), address=address, port=port)
 
@@ -215,9 +215,9 @@ def test_an_event_comes_as_json_and_its_picture_as_bytes_under_its_number(
     monitor: Monitor,
 ) -> None:
     with monitor.live() as live:
-        state = _state(live, lambda state: state["connection"] == "watching")
-        assert state["about"]["labels"]["skeleton"] == [list(pair) for pair in PEOPLE.skeleton]
-        monitor.camera.events.put(seen(person(60, 100, score=81), image=picture(7)))
+        state = _state(live, lambda state: state["connection"] == "live")
+        assert state["device"]["labels"]["skeleton"] == [list(pair) for pair in PEOPLE.skeleton]
+        monitor.session.events.put(detections(person(60, 100, score=81), image=jpeg(7)))
         event = _event(live)
         assert event["number"] == 1
         assert event["perf"] == [6, 64, 3]
@@ -225,33 +225,33 @@ def test_an_event_comes_as_json_and_its_picture_as_bytes_under_its_number(
         assert somebody["box"] == [60, 100, 20, 40]
         assert (somebody["score"], somebody["target"]) == (81, 0)
         assert somebody["points"][0] == [52, 100, 90]
-        assert live.recv(timeout=_PATIENCE_S) == (1).to_bytes(4, "big") + picture(7)
+        assert live.recv(timeout=_PATIENCE_S) == (1).to_bytes(4, "big") + jpeg(7)
 
 
 def test_wishes_reach_the_board_and_every_browser_sees_them(monitor: Monitor) -> None:
     with monitor.live() as one, monitor.live() as other:
-        one.send(json.dumps({"do": "score", "value": 70}))
+        one.send(json.dumps({"action": "score", "value": 70}))
         _state(other, lambda state: state["thresholds"]["score"] == 70)
-        one.send(json.dumps({"do": "iou", "value": 20}))
+        one.send(json.dumps({"action": "iou", "value": 20}))
         _state(other, lambda state: state["thresholds"]["iou"] == 20)
-        assert monitor.camera.has == Thresholds(score=70, iou=20)
-        one.send(json.dumps({"do": "pause"}))
+        assert monitor.session.thresholds == Thresholds(score=70, iou=20)
+        one.send(json.dumps({"action": "pause"}))
         _state(other, lambda state: state["connection"] == "paused")
-        other.send(json.dumps({"do": "resume"}))
-        _state(one, lambda state: state["connection"] == "watching")
+        other.send(json.dumps({"action": "resume"}))
+        _state(one, lambda state: state["connection"] == "live")
     with monitor.live() as reloaded:
         assert _state(reloaded, lambda _state: True)["thresholds"] == {"score": 70, "iou": 20}
 
 
 def test_a_recording_goes_on_while_no_browser_looks(monitor: Monitor) -> None:
     with monitor.live() as live:
-        live.send(json.dumps({"do": "record"}))
+        live.send(json.dumps({"action": "record"}))
         _state(live, lambda state: state["recording"]["folder"])
     for number in range(20):
-        monitor.camera.events.put(seen(person(60, 100), image=picture(number)))
+        monitor.session.events.put(detections(person(60, 100), image=jpeg(number)))
     with monitor.live() as live:
-        _state(live, lambda state: state["recording"]["pictures"] == 20)
-        live.send(json.dumps({"do": "stop"}))
+        _state(live, lambda state: state["recording"]["images"] == 20)
+        live.send(json.dumps({"action": "stop"}))
         ended = _state(live, lambda state: not state["recording"]["running"])
         assert ended["recording"]["objects"] == 20
 
@@ -262,11 +262,11 @@ def test_a_recording_goes_on_while_no_browser_looks(monitor: Monitor) -> None:
         "x",
         "[]",
         "{}",
-        '{"do": "fly"}',
-        '{"do": "score"}',
-        '{"do": "score", "value": 101}',
-        '{"do": "iou", "value": "50"}',
-        '{"do": "score", "value": true}',
+        '{"action": "fly"}',
+        '{"action": "score"}',
+        '{"action": "score", "value": 101}',
+        '{"action": "iou", "value": "50"}',
+        '{"action": "score", "value": true}',
         b"\0\1",
         "x" * 5000,
     ],
@@ -278,7 +278,7 @@ def test_what_no_page_would_say_ends_the_line_alone(
         live.send(nonsense)
         _read_to_its_end(live)
     with monitor.live() as live:
-        _state(live, lambda state: state["connection"] == "watching")
+        _state(live, lambda state: state["connection"] == "live")
 
 
 def test_a_browser_that_does_not_read_skips_frames_and_holds_up_nobody(monitor: Monitor) -> None:
@@ -294,20 +294,22 @@ def test_a_browser_that_does_not_read_skips_frames_and_holds_up_nobody(monitor: 
     )
     assert b"101" in raw.recv(64)
     with raw, monitor.live() as quick:
-        _state(quick, lambda state: state["connection"] == "watching")
+        _state(quick, lambda state: state["connection"] == "live")
         for number in range(1, events + 1):
-            monitor.camera.events.put(seen(person(60, 100), image=large))
+            monitor.session.events.put(detections(person(60, 100), image=large))
             assert _event(quick)["number"] == number
         assert _state(quick, lambda state: state["events"] == events)["skipped"] == 0
 
 
 def test_skipped_frames_are_counted_for_the_slow_one(monitor: Monitor) -> None:
     with monitor.live() as live:
-        _state(live, lambda state: state["connection"] == "watching")
+        _state(live, lambda state: state["connection"] == "live")
         for number in range(400):
-            monitor.camera.events.put(seen(image=picture(number) + bytes(100_000) + b"\xff\xd9"))
-        # The line to this test holds some frames, the mailbox a few more.
-        _until(monitor.camera.events.empty)
+            monitor.session.events.put(
+                detections(image=jpeg(number) + bytes(100_000) + b"\xff\xd9")
+            )
+        # The line to this test holds some frames, its queue a few more.
+        _until(monitor.session.events.empty)
         state = _state(live, lambda state: state["events"] == 400 and state["skipped"])
         shown = 400 - state["skipped"]
         assert 0 < shown < 400
@@ -324,5 +326,5 @@ def test_browsers_are_told_when_it_ends(tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         with _monitor(tmp_path) as monitor:
             live = stack.enter_context(monitor.live())
-            _state(live, lambda state: state["connection"] == "watching")
+            _state(live, lambda state: state["connection"] == "live")
         _read_to_its_end(live)

@@ -55,13 +55,13 @@ def test_it_makes_a_working_driver_once(tool: str, bare: Path, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("\n") == 1, "it says in one line what it does"
     shown = subprocess.run(
-        [driver / "bin" / "kiln", "--help"],
+        [driver / "bin" / "python", "-m", "kiln", "--help"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert "Usage: kiln" in shown.stdout
+    assert "Usage: python -m kiln" in shown.stdout
 
 
 def test_it_is_made_once_unless_it_was_interrupted(bare: Path, tmp_path: Path) -> None:

@@ -312,7 +312,7 @@ def test_code_of_others_runs_only_if_somebody_vouches_for_it(maker: User, unpack
     bundle = _packed(unpacked)
     brings = _from(maker, *BRINGS)
     _out, err = maker.types("verify", str(bundle), *brings, code=2)
-    assert "runs its own code, which is not that of this checkout" in err
+    assert "runs its own code, which is not that of this Kiln" in err
     assert not canary.exists()
     maker.types("verify", str(bundle), *brings, "--trust-bundle", code=7)
     assert canary.exists()

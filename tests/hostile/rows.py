@@ -258,14 +258,14 @@ DESCRIPTIONS = (
         r"names of .*data\.yaml must number the classes from 0 without a gap",
     ),
     _data(
-        "a list of pictures without end",
+        "a list of images without end",
         also(data_set("train: all.txt\nval: images/val\nnames: [a]"), link("all.txt", "/dev/zero")),
-        r".*/all\.txt is neither a folder nor a \.txt list of pictures",
+        r".*/all\.txt is neither a folder nor a \.txt list of images",
     ),
     _data(
-        "a list of pictures that is no text",
+        "a list of images that is no text",
         data_set("train: all.txt\nval: images/val\nnames: [a]", {"all.txt": b"\xff\xfe\0"}),
-        r".*/all\.txt is no list of pictures: .*can't decode byte.*",
+        r".*/all\.txt is no list of images: .*can't decode byte.*",
     ),
     _data(
         "a list with a name longer than any",
@@ -278,7 +278,7 @@ DESCRIPTIONS = (
         r"train of .*data\.yaml names a{200}, which does not exist in .*",
     ),
     _data(
-        "the home of nobody as the place of pictures",
+        "the home of nobody as the place of images",
         data_set("path: ~nobody-of-this-name\ntrain: images/train\nval: x\nnames: [a]"),
         r"path of .*data\.yaml is '~nobody-of-this-name', which cannot be looked up",
     ),

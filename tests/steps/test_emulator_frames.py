@@ -1,4 +1,4 @@
-"""The steps `answers` and `sights`: what a board with a built model would see."""
+"""The steps `tflm-outputs` and `emulator-frames`: what a board with a built model would see."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from kiln.emulator.flash import MODELS_ADDRESS, Flash
 from kiln.emulator.postprocess import report
-from kiln.emulator.recorded_model import BuiltEye, read_eye
+from kiln.emulator.recorded_model import RecordedModel, read_recorded_model
 from tests.support.fixtures import RunStep
 
 PARAMS = {"frame": 240, "score": 0.0, "candidates": 50}
@@ -18,30 +18,33 @@ PICTURES = 3
 KEYPOINTS = 17
 
 
-def _eye(run_step: RunStep, int8: Path, pictures: Path, **params: Any) -> tuple[BuiltEye, Path]:
-    """The eye of a model, and the answers that it is made of."""
+def _recorded(
+    run_step: RunStep, int8: Path, pictures: Path, **params: Any
+) -> tuple[RecordedModel, Path]:
+    """A recorded model, and the outputs that it is made of."""
     inputs = {"model.tflite": int8 / "int8.tflite", "evaluation": pictures / "evaluation"}
     answers = run_step("tflm-outputs", {"pictures": PICTURES}, inputs).expect_success().out
     inputs["answers.npz"] = answers / "answers.npz"
-    sights = run_step("emulator-frames", {**PARAMS, **params}, inputs).expect_success().out
+    out = run_step("emulator-frames", {**PARAMS, **params}, inputs).expect_success().out
     model = inputs["model.tflite"].read_bytes()
     sha256 = hashlib.sha256(model).hexdigest()
-    return read_eye(sights / "sights.json", sha256=sha256, size=len(model)), inputs["answers.npz"]
+    recorded = read_recorded_model(out / "sights.json", sha256=sha256, size=len(model))
+    return recorded, inputs["answers.npz"]
 
 
 def test_a_pose_model_sees_people_with_all_their_keypoints(
     run_step: RunStep, pose_int8: Path, pose_pictures: Path
 ) -> None:
-    eye, answers = _eye(run_step, pose_int8, pose_pictures)
-    assert eye.pose
-    assert eye.resolution == (240, 240)
-    assert len(eye.sights) == PICTURES
-    assert eye.look(PICTURES) is eye.look(0)
-    for sight in eye.sights:
-        assert sight.jpeg.startswith(b"\xff\xd8")
-        assert len(sight.candidates) == 50
-        assert {len(each.points) for each in sight.candidates} == {KEYPOINTS}
-        scores = [each.score for each in sight.candidates]
+    recorded, answers = _recorded(run_step, pose_int8, pose_pictures)
+    assert recorded.pose
+    assert recorded.resolution == (240, 240)
+    assert len(recorded.frames) == PICTURES
+    assert recorded.infer(PICTURES) is recorded.infer(0)
+    for frame in recorded.frames:
+        assert frame.jpeg.startswith(b"\xff\xd8")
+        assert len(frame.candidates) == 50
+        assert {len(each.points) for each in frame.candidates} == {KEYPOINTS}
+        scores = [each.score for each in frame.candidates]
         assert scores == sorted(scores)
     with np.load(answers) as arrays:
         assert list(arrays["numbers"]) == [0, 1, 2]
@@ -51,7 +54,7 @@ def test_a_pose_model_sees_people_with_all_their_keypoints(
 def test_what_is_seen_is_what_tensorflows_reference_kernels_see(
     run_step: RunStep, pose_int8: Path, pose_pictures: Path
 ) -> None:
-    _eye_of_it, answers = _eye(run_step, pose_int8, pose_pictures)
+    _recorded_model, answers = _recorded(run_step, pose_int8, pose_pictures)
     model, evaluation = pose_int8 / "int8.tflite", pose_pictures / "evaluation"
     inputs = {"model.tflite": model, "evaluation": evaluation}
     reference = run_step("reference", {}, inputs).expect_success().out / "reference.npz"
@@ -66,31 +69,31 @@ def test_what_is_seen_is_what_tensorflows_reference_kernels_see(
 def test_a_detection_model_sees_boxes_of_its_classes(
     run_step: RunStep, detect_int8: Path, detect_pictures: Path
 ) -> None:
-    eye, _answers = _eye(run_step, detect_int8, detect_pictures)
-    assert not eye.pose
-    assert {each.points for sight in eye.sights for each in sight.candidates} == {()}
-    boxes = report(eye.look(0), score=0, iou=100, pose=False)["boxes"]
+    recorded, _answers = _recorded(run_step, detect_int8, detect_pictures)
+    assert not recorded.pose
+    assert {each.points for frame in recorded.frames for each in frame.candidates} == {()}
+    boxes = report(recorded.infer(0), score=0, iou=100, pose=False)["boxes"]
     assert {box[5] for box in boxes} <= set(range(5))
 
 
 def test_the_least_score_is_kept_to(
     run_step: RunStep, pose_int8: Path, pose_pictures: Path
 ) -> None:
-    eye, _answers = _eye(run_step, pose_int8, pose_pictures, score=0.999)
-    assert [sight.candidates for sight in eye.sights] == [()] * PICTURES
+    recorded, _answers = _recorded(run_step, pose_int8, pose_pictures, score=0.999)
+    assert [frame.candidates for frame in recorded.frames] == [()] * PICTURES
 
 
-def test_the_eye_recognises_its_own_model_and_no_other(
+def test_a_recorded_model_matches_its_own_file_and_no_other(
     run_step: RunStep, pose_int8: Path, pose_pictures: Path
 ) -> None:
-    eye, _answers = _eye(run_step, pose_int8, pose_pictures)
+    recorded, _answers = _recorded(run_step, pose_int8, pose_pictures)
     model = (pose_int8 / "int8.tflite").read_bytes()
     flash = Flash()
     flash.memory[MODELS_ADDRESS : MODELS_ADDRESS + len(model)] = model
     memory = memoryview(flash.memory)[MODELS_ADDRESS:]
-    assert eye.recognises(memory)
+    assert recorded.matches(memory)
     memory[1000] ^= 1
-    assert not eye.recognises(memory)
+    assert not recorded.matches(memory)
 
 
 def test_pictures_of_another_size_are_refused(

@@ -88,7 +88,7 @@ GREY = """
 import sys
 from pathlib import Path
 import numpy as np
-from stages.export.evaluation.model_runners import open_runner
+from stages.export.models.model_runners import open_runner
 
 runner = open_runner(Path(sys.argv[1]), 32)
 colours = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)

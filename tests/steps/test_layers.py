@@ -18,20 +18,20 @@ from tests.support.tiny import make_tiny
 
 SPOILT = "layers.8.cv2.conv"
 
-#: Argv: an int8 model, a copy to write, a layer. Moves every weight of the layer by up to 8 steps.
+#: Argv: an int8 model, a copy to write, a layer. Changes every weight of the layer by up to 8.
 SPOIL = """
 import sys
 from pathlib import Path
 import numpy as np
-from stages.export.quantization.tflite_editor import Graph
+from stages.export.models.tflite_editor import Graph
 
 source, target, layer = sys.argv[1:]
 graph = Graph(Path(source).read_bytes())
 for number, operator in enumerate(graph.operators):
     if graph.name(operator.outputs[0]) == layer:
-        kernel = graph.constant(operator.inputs[1], np.int8).astype(int)
-        noise = np.random.default_rng(0).integers(-8, 9, kernel.shape)
-        spoilt = np.clip(kernel + noise, -127, 127).astype(np.int8)
+        weights = graph.constant(operator.inputs[1], np.int8).astype(int)
+        change = np.random.default_rng(0).integers(-8, 9, weights.shape)
+        spoilt = np.clip(weights + change, -127, 127).astype(np.int8)
         scale = np.array([graph.scale(operator.inputs[1])], np.float32)
         graph.set_constant(number, 1, spoilt, scale)
 Path(target).write_bytes(graph.to_bytes())

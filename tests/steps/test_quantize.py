@@ -60,25 +60,26 @@ print(json.dumps([look(path) for path in sys.argv[1:]]))
 
 #: Argv: a float model, calibration images, an int8 model... Prints for each int8 model the mean
 #: over its outputs of the signal-to-noise ratio in dB, on those images.
-NOISE = """
+SNR = """
 import json, sys
 import numpy as np
-from stages.export.quantization.onnx_to_keras import as_float, infer
-import tensorflow as tf
+from stages.export.models.preprocess import as_float, as_int8
+from stages.export.models.tflite_interpreter import TFLiteModel
 
 images = np.load(sys.argv[2])
-exact = infer(open(sys.argv[1], "rb").read(), [as_float(i)[None] for i in images])
+
+def outputs(path, prepare):
+    model = TFLiteModel(open(path, "rb").read(), kernels="delegate")
+    for image in images:
+        model.run(prepare(image)[None])
+        yield [model.values(each.index) for each in model.outputs]
+
+exact = [np.stack(each) for each in zip(*outputs(sys.argv[1], as_float))]
 
 def ratio(path):
-    pixels = [(i.astype(np.int16) - 128).astype(np.int8)[None] for i in images]
-    found = infer(open(path, "rb").read(), pixels)
-    details = tf.lite.Interpreter(model_path=path).get_output_details()
     ratios = []
-    for number, each in enumerate(details):
-        scale, zero = each["quantization"]
-        signal = np.stack([answer[number] for answer in exact])
-        quantised = (np.stack([answer[number] for answer in found]).astype(float) - zero) * scale
-        power = np.square(signal - quantised).sum()
+    for signal, quantised in zip(exact, zip(*outputs(path, as_int8))):
+        power = np.square(signal - np.stack(quantised)).sum()
         ratios.append(10 * np.log10(np.square(signal).sum() / power))
     return float(np.mean(ratios))
 
@@ -167,7 +168,7 @@ def test_mixed_costs_the_npu_less_than_per_tensor(
     assert after["flash_kib"] < 0.85 * before["flash_kib"]
     assert after["cycles"] < 0.95 * before["cycles"]
     images = pose_pictures / "calibration.npy"
-    command = [env_python("export"), "-c", NOISE, pose_int8 / "float32.tflite", images, *files]
+    command = [env_python("export"), "-c", SNR, pose_int8 / "float32.tflite", images, *files]
     fine, coarse = json.loads(_output(command))
     assert fine > 25
     assert coarse > fine - 3, "for hardly more noise"

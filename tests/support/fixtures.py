@@ -1,4 +1,4 @@
-"""Runs real steps in real environments, and a tiny chain of them that tests share."""
+"""Real steps in real environments, and a tiny build whose results tests share."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ import pytest
 from kiln.errors import EnvironmentBroken
 from kiln.executors.environments import ENVIRONMENT_NAMES, EnvironmentName, load_environment
 from kiln.executors.events import Finished, LogLine, StepEvent
-from kiln.executors.local.executor import LocalExecutor
 from kiln.executors.protocol import StepRun
+from kiln.plan.request import Task
 from kiln.store.tree import File, Tree, hash_file, tree_of
 from tests.support.checkout import HOME, ROOT
+from tests.support.forking import ForkingExecutor
+from tests.support.shared_results import IMGSZ, SharedResults
 from tests.support.user import User
 
 #: Step: its environment and module.
@@ -39,7 +41,6 @@ STEPS: Mapping[str, tuple[EnvironmentName, str]] = {
     "tflm-outputs": ("vela", "tflm_outputs"),
     "emulator-frames": ("export", "emulator_frames"),
 }
-IMGSZ = 64
 #: A training that is over in seconds; its task is the test's.
 TINY: Mapping[str, Any] = {
     "model": "yolov8n",
@@ -86,7 +87,10 @@ class Trial:
         return self
 
 
+EnvPython = Callable[[EnvironmentName], Path]
 RunStep = Callable[[str, Mapping[str, Any], Mapping[str, Path]], Trial]
+#: Environment, code, arguments; ``given`` on stdin. What the code prints.
+RunScript = Callable[..., str]
 
 
 class Recorder:
@@ -134,29 +138,31 @@ def one_cpu() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def local_executor(tmp_path_factory: pytest.TempPathFactory) -> LocalExecutor:
-    return LocalExecutor(root=ROOT, home=HOME, logs=tmp_path_factory.mktemp("logs"))
+def executor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkingExecutor]:
+    executor = ForkingExecutor(home=HOME, folder=tmp_path_factory.mktemp("executor"))
+    yield executor
+    executor.stop()
 
 
 @pytest.fixture(scope="session")
-def env_python(local_executor: LocalExecutor) -> Callable[[EnvironmentName], Path]:
+def env_python(executor: ForkingExecutor) -> EnvPython:
     """The interpreter of an environment by its name; makes the environment if it is missing."""
 
     def python(name: EnvironmentName) -> Path:
         environment = load_environment(ROOT, name)
         try:
-            local_executor.prepare([environment], print)
+            executor.prepare([environment], print)
         except EnvironmentBroken as error:
             if os.environ.get("CI"):
                 raise
             pytest.skip(f"no {name} environment: {error}")
-        return local_executor.python(environment)
+        return executor.python(environment)
 
     return python
 
 
 @pytest.fixture(scope="session")
-def environments(env_python: Callable[[EnvironmentName], Path]) -> Path:
+def environments(env_python: EnvPython) -> Path:
     """The stage environments, all made."""
     for name in ENVIRONMENT_NAMES:
         env_python(name)
@@ -164,15 +170,32 @@ def environments(env_python: Callable[[EnvironmentName], Path]) -> Path:
 
 
 @pytest.fixture
-def user(tmp_path: Path, environments: Path) -> User:
-    return User(tmp_path, environments)
+def user(tmp_path: Path) -> User:
+    """Somebody whose commands run no step."""
+    return User(tmp_path)
+
+
+@pytest.fixture
+def builder(user: User, environments: Path) -> User:
+    """Somebody whose commands run steps."""
+    assert environments.is_dir()
+    return user
+
+
+@pytest.fixture(scope="session")
+def run_script(executor: ForkingExecutor, env_python: EnvPython) -> RunScript:
+    """Run code in an environment; see ``ForkingExecutor.run_script``."""
+
+    def run(name: EnvironmentName, code: str, *arguments: str | Path, given: str = "") -> str:
+        env_python(name)
+        return executor.run_script(name, code, *arguments, given=given)
+
+    return run
 
 
 @pytest.fixture(scope="session")
 def run_step(
-    local_executor: LocalExecutor,
-    env_python: Callable[[EnvironmentName], Path],
-    tmp_path_factory: pytest.TempPathFactory,
+    executor: ForkingExecutor, env_python: EnvPython, tmp_path_factory: pytest.TempPathFactory
 ) -> RunStep:
     """Run one step on files or folders of this host."""
 
@@ -191,7 +214,7 @@ def run_step(
             out=out,
             network=step == "fetch",
         )
-        with local_executor.run(job, recorder) as ended:
+        with executor.run(job, recorder) as ended:
             events = [_document(event) for event in recorder.events]
             return Trial(code=ended.code, events=events, out=out, log=recorder.lines)
 
@@ -204,84 +227,63 @@ def _document(event: StepEvent) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def pose_data(run_step: RunStep) -> Path:
-    return _data(run_step, "pose")
+def shared(executor: ForkingExecutor, env_python: EnvPython) -> SharedResults:
+    return SharedResults(executor, env_python)
 
 
 @pytest.fixture(scope="session")
-def detect_data(run_step: RunStep) -> Path:
-    return _data(run_step, "detect")
+def pose_data(shared: SharedResults, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _data(shared, "pose", tmp_path_factory.mktemp("pose"))
 
 
 @pytest.fixture(scope="session")
-def pose_weights(run_step: RunStep, pose_data: Path) -> Path:
-    return _weights(run_step, "pose", pose_data)
+def detect_data(shared: SharedResults, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _data(shared, "detect", tmp_path_factory.mktemp("detect"))
 
 
 @pytest.fixture(scope="session")
-def detect_weights(run_step: RunStep, detect_data: Path) -> Path:
-    return _weights(run_step, "detect", detect_data)
+def pose_weights(shared: SharedResults) -> Path:
+    return shared.out("pose", "train")
 
 
 @pytest.fixture(scope="session")
-def pose_onnx(run_step: RunStep, pose_weights: Path) -> Path:
-    return _onnx(run_step, pose_weights)
+def detect_weights(shared: SharedResults) -> Path:
+    return shared.out("detect", "train")
 
 
 @pytest.fixture(scope="session")
-def detect_onnx(run_step: RunStep, detect_weights: Path) -> Path:
-    return _onnx(run_step, detect_weights)
+def pose_onnx(shared: SharedResults) -> Path:
+    return shared.out("pose", "onnx")
 
 
 @pytest.fixture(scope="session")
-def pose_pictures(run_step: RunStep, pose_data: Path) -> Path:
-    return _pictures(run_step, pose_data)
+def detect_onnx(shared: SharedResults) -> Path:
+    return shared.out("detect", "onnx")
 
 
 @pytest.fixture(scope="session")
-def detect_pictures(run_step: RunStep, detect_data: Path) -> Path:
-    return _pictures(run_step, detect_data)
+def pose_pictures(shared: SharedResults) -> Path:
+    return shared.out("pose", "images")
 
 
 @pytest.fixture(scope="session")
-def pose_int8(run_step: RunStep, pose_onnx: Path, pose_pictures: Path) -> Path:
-    return _int8(run_step, pose_onnx, pose_pictures)
+def detect_pictures(shared: SharedResults) -> Path:
+    return shared.out("detect", "images")
 
 
 @pytest.fixture(scope="session")
-def detect_int8(run_step: RunStep, detect_onnx: Path, detect_pictures: Path) -> Path:
-    return _int8(run_step, detect_onnx, detect_pictures)
+def pose_int8(shared: SharedResults) -> Path:
+    return shared.out("pose", "quantize")
 
 
-def _data(run_step: RunStep, task: str) -> Path:
-    """``data/`` and ``dataset.json`` side by side, as the demo and check steps give them."""
-    params = {"task": task, "train": 8, "val": 4, "seed": 0}
-    out = run_step("demo", params, {}).expect_success().out
-    checked = run_step("check", {"task": task}, {"data": out / "data"}).expect_success()
-    shutil.copy(checked.out / "dataset.json", out)
-    return out
+@pytest.fixture(scope="session")
+def detect_int8(shared: SharedResults) -> Path:
+    return shared.out("detect", "quantize")
 
 
-def _weights(run_step: RunStep, task: str, data: Path) -> Path:
-    inputs = {"data": data / "data", "dataset.json": data / "dataset.json"}
-    return run_step("train", {"task": task, **TINY}, inputs).expect_success().out
-
-
-def _onnx(run_step: RunStep, weights: Path) -> Path:
-    inputs = {"weights.safetensors": weights / "weights.safetensors"}
-    return run_step("onnx", {"imgsz": IMGSZ}, inputs).expect_success().out
-
-
-def _pictures(run_step: RunStep, data: Path) -> Path:
-    params = {"imgsz": IMGSZ, "calibration": 4, "evaluation": 4, "letterbox": False}
-    inputs = {"data": data / "data", "dataset.json": data / "dataset.json"}
-    return run_step("images", params, inputs).expect_success().out
-
-
-def _int8(run_step: RunStep, exported: Path, pictures: Path) -> Path:
-    inputs = {
-        "model.onnx": exported / "model.onnx",
-        "calibration.npy": pictures / "calibration.npy",
-    }
-    params = {"granularity": "per-tensor", "order": None}
-    return run_step("quantize", params, inputs).expect_success().out
+def _data(shared: SharedResults, task: Task, folder: Path) -> Path:
+    """``data/`` and ``dataset.json`` side by side: copies, which tests may copy and change."""
+    data = shared.out(task, "demo") / "data"
+    shutil.copytree(data, folder / "data", copy_function=shutil.copyfile)
+    shutil.copyfile(shared.out(task, "check") / "dataset.json", folder / "dataset.json")
+    return folder

@@ -1,4 +1,4 @@
-"""An eye for the emulated board that always sees the same two people."""
+"""A model for the emulated board that always finds the same two people."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 
 from playwright.sync_api import Browser
 
-from kiln.emulator.postprocess import Candidate, Sight
+from kiln.emulator.postprocess import Candidate, RecordedFrame
 
 SIZE = 240
 MODEL = b"\0\0\0\0TFL3 a model"
@@ -17,9 +17,9 @@ JOINTS = (
     *((-26, -12), (26, -12), (-30, 14), (30, 14), (-11, 4), (11, 4), (-12, 32), (12, 32)),
     *((-13, 62), (13, 62)),
 )
-#: An ankle that the model holds for hidden.
+#: An ankle that is hidden to the model.
 HIDDEN = 15
-#: Middles of the sure and the doubtful person, and what the model thinks of them.
+#: Middles of the sure and the doubtful person, and their scores.
 SURE, DOUBTFUL = (70, 120), (180, 120)
 SURE_SCORE, DOUBTFUL_SCORE = 0.9, 0.6
 
@@ -39,9 +39,9 @@ _JPEG = """([colour, noise]) => {
 
 
 class TwoPeople:
-    """Two people before a wall whose colour changes; ``noise`` makes the pictures larger.
+    """Two people before a wall whose colour changes; ``noise`` makes the images larger.
 
-    ``looks`` counts the frames that the board has taken.
+    ``frames_taken`` counts the frames that the board has taken.
     """
 
     pose = True
@@ -50,19 +50,19 @@ class TwoPeople:
     def __init__(self, browser: Browser, *, noise: int = 0) -> None:
         page = browser.new_page()
         people = (_person(SURE, SURE_SCORE), _person(DOUBTFUL, DOUBTFUL_SCORE))
-        self._sights = []
+        self._frames = []
         for level in range(40, 160, 8):
             jpeg = base64.b64decode(page.evaluate(_JPEG, [f"rgb(60 {level} 120)", noise]))
-            self._sights.append(Sight(jpeg, people))
+            self._frames.append(RecordedFrame(jpeg, people))
         page.close()
-        self.looks = 0
+        self.frames_taken = 0
 
-    def recognises(self, memory: memoryview) -> bool:
+    def matches(self, memory: memoryview) -> bool:
         return bytes(memory[: len(MODEL)]) == MODEL
 
-    def look(self, frame: int) -> Sight:
-        self.looks += 1
-        return self._sights[frame % len(self._sights)]
+    def infer(self, frame: int) -> RecordedFrame:
+        self.frames_taken += 1
+        return self._frames[frame % len(self._frames)]
 
 
 def joints(middle: tuple[int, int]) -> list[tuple[int, int]]:

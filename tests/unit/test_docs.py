@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import shlex
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 
 import click
 import pytest
-import yaml
 
 from kiln import errors
 from kiln.cli.main import kiln
@@ -21,82 +19,31 @@ from kiln.pipeline.dataset import load_dataset
 from kiln.plan.request import BuildRequest, Flags, load_request
 from kiln.plan.targets import load_target, target_names
 from tests.support.checkout import ROOT
+from tests.support.docs import (
+    ASSIGNMENT,
+    PAGES,
+    README,
+    TEXT,
+    Shown,
+    blocks_of,
+    commands_of,
+    prose_of,
+    shown_commands,
+    table_rows,
+)
 from tests.unit.test_imports import TIERS
 
-README = ROOT / "README.md"
-DOCS = ROOT / "docs"
-PAGES = (README, ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md")))
-TEXT = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 #: Of make alone: the logs of steps, and where Kiln keeps what is its own.
 MAKE_ONLY = {"V", "KILN_HOME"}
-#: What a shell puts between two commands.
-_SEPARATORS = {"&&", "||", ";", "|"}
-_ASSIGNMENT = re.compile(r"(?P<name>[A-Z][A-Z_]*)=(?P<value>.*)", re.DOTALL)
 _PINNED = re.compile(r"uses: [\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
 #: Of this repository.
 _FILE = re.compile(r"\b(?:docker|docs|kiln|scripts|stages|targets|tests)/[\w./-]+\.[a-z]+\b")
 _MODULE = re.compile(r"\b(?:scripts|stages\.(?:export|train|vela))\.\w+")
 _CODE = (".py", ".sh")
-_SHOWN = re.compile(r"`((?:kiln|make) [^`]+)`")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Shown:
-    """A command as a page shows it; ``whole`` if it is there to be typed, not only named."""
-
-    page: str
-    words: tuple[str, ...]
-    whole: bool
-
-    def __str__(self) -> str:
-        return f"{self.page}: {' '.join(self.words)}"
-
-
-def _blocks(page: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT[page], re.DOTALL | re.MULTILINE)
-
-
-def _prose(page: str) -> str:
-    """A page without its fenced blocks."""
-    return re.sub(r"^```.*?^```$", "", TEXT[page], flags=re.DOTALL | re.MULTILINE)
-
-
-def _commands(script: str) -> Iterator[list[str]]:
-    """The commands of a shell script, without comments and variables set before them."""
-    for line in script.replace("\\\n", " ").splitlines():
-        lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
-        lexer.whitespace_split = True
-        command: list[str] = []
-        for word in [*lexer, ";"]:
-            if word not in _SEPARATORS:
-                command.append(word)
-                continue
-            while command and _ASSIGNMENT.fullmatch(command[0]):
-                command.pop(0)
-            if command:
-                yield command
-            command = []
-
-
-def _workflow_scripts(page: str) -> list[str]:
-    workflows = [yaml.safe_load(text) for text in _blocks(page, "yaml") if "jobs:" in text]
-    jobs = [job for workflow in workflows for job in workflow["jobs"].values()]
-    return [step["run"] for job in jobs for step in job["steps"] if "run" in step]
-
-
-def _shown() -> list[Shown]:
-    found = []
-    for page in TEXT:
-        for script in [*_blocks(page, "sh"), *_workflow_scripts(page)]:
-            found += [Shown(page=page, words=(*each,), whole=True) for each in _commands(script)]
-        for text in _SHOWN.findall(_prose(page)):
-            words = (*text.split(),)
-            found.append(Shown(page=page, words=words, whole=False))
-    return [each for each in found if each.words[0] in ("kiln", "make")]
-
-
-SHOWN = _shown()
+SHOWN = shown_commands()
 
 
 def _group(command: click.Command) -> click.Group | None:
@@ -169,7 +116,7 @@ def _check_make(words: list[str]) -> None:
     if words[:1] == ["-C"]:
         words = words[2:]
     for word in words:
-        assignment = _ASSIGNMENT.fullmatch(word)
+        assignment = ASSIGNMENT.fullmatch(word)
         if assignment is None:
             assert word in targets[1].split(), f"there is no target {word}"
         elif assignment["name"] not in MAKE_ONLY:
@@ -198,7 +145,7 @@ def test_commands_are_found_at_all() -> None:
         _check_kiln(kiln, ["device", "dance"], whole=False)
     with pytest.raises(AssertionError):
         _check_make(["model", "COLOUR=blue"])
-    assert list(_commands("A=1 make x && kiln 'b c'  # d")) == [["make", "x"], ["kiln", "b c"]]
+    assert list(commands_of("A=1 make x && kiln 'b c'  # d")) == [["make", "x"], ["kiln", "b c"]]
 
 
 @pytest.mark.parametrize("page", TEXT)
@@ -210,7 +157,7 @@ def test_a_file_or_module_that_is_named_exists(page: str) -> None:
 
 @pytest.mark.parametrize("page", TEXT)
 def test_a_settings_file_or_target_that_is_shown_loads(page: str, tmp_path: Path) -> None:
-    for text in _blocks(page, "toml"):
+    for text in blocks_of(page, "toml"):
         table = tomllib.loads(text)
         if "firmware" in table:
             (tmp_path / f"{table['name']}.toml").write_text(text, encoding="utf-8")
@@ -222,7 +169,7 @@ def test_a_settings_file_or_target_that_is_shown_loads(page: str, tmp_path: Path
 
 
 def test_a_data_set_that_is_shown_is_understood(tmp_path: Path) -> None:
-    (text,) = (each for each in _blocks("data.md", "yaml") if "names:" in each)
+    (text,) = (each for each in blocks_of("data.md", "yaml") if "names:" in each)
     (tmp_path / "data.yaml").write_text(text, encoding="utf-8")
     for split in ("train", "val"):
         image = tmp_path / "images" / split / "1.jpg"
@@ -233,7 +180,7 @@ def test_a_data_set_that_is_shown_is_understood(tmp_path: Path) -> None:
 
 
 def test_actions_of_a_workflow_are_pinned_to_commits() -> None:
-    used = [line for text in _blocks("ci.md", "yaml") for line in text.splitlines()]
+    used = [line for text in blocks_of("ci.md", "yaml") for line in text.splitlines()]
     used = [line.strip(" -") for line in used if "uses:" in line]
     assert used
     assert [line for line in used if not _PINNED.fullmatch(line)] == []
@@ -241,13 +188,13 @@ def test_actions_of_a_workflow_are_pinned_to_commits() -> None:
 
 def _anchors(page: Path) -> set[str]:
     """Headings as a code host links to them."""
-    titles = re.findall(r"^#+ (.+)$", _prose(page.name), re.MULTILINE)
+    titles = re.findall(r"^#+ (.+)$", prose_of(page.name), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_and_images_lead_somewhere(page: Path) -> None:
-    prose = _prose(page.name)
+    prose = prose_of(page.name)
     links = re.findall(r"\]\(([^)\s]+)\)", prose) + re.findall(r'(?:src|href)="([^"]+)"', prose)
     for link in links:
         if link.startswith(("https://", "http://")):
@@ -267,20 +214,8 @@ def test_every_page_is_linked_to_from_another() -> None:
     assert {page for page in PAGES if page not in linked} == {README}
 
 
-def _rows(page: str, head: str) -> list[list[str]]:
-    """The cells of the table whose head line begins so."""
-    lines = TEXT[page].splitlines()
-    start = next(number for number, line in enumerate(lines) if line.startswith(f"| {head} |"))
-    rows = []
-    for line in lines[start + 2 :]:
-        if not line.startswith("|"):
-            break
-        rows.append([cell.strip() for cell in line.strip("|").split("|")])
-    return rows
-
-
 def test_exit_codes_are_those_of_the_classes() -> None:
-    told = {row[1].strip("`"): int(row[0]) for row in _rows("troubleshooting.md", "code")}
+    told = {row[1].strip("`"): int(row[0]) for row in table_rows("troubleshooting.md", "code")}
     known = {
         name: kind.exit_code
         for name, kind in vars(errors).items()
@@ -295,7 +230,7 @@ def test_messages_are_those_of_the_code() -> None:
     folders = (ROOT / "kiln", ROOT / "stages", ROOT / "scripts")
     files = [path for folder in folders for path in folder.rglob("*") if path.suffix in _CODE]
     code = "\n".join(path.read_text(encoding="utf-8") for path in files)
-    quoted = [row[0] for row in _rows("troubleshooting.md", "what you see")]
+    quoted = [row[0] for row in table_rows("troubleshooting.md", "what you see")]
     quoted = [text.strip("`") for text in quoted if text.startswith("`")]
     assert len(quoted) > 10
     # An ellipsis stands for what differs from time to time.
@@ -313,7 +248,7 @@ def _fields(cls: Any, prefix: str = "") -> Iterator[tuple[str, object]]:
 
 
 def test_every_setting_is_listed_with_its_default() -> None:
-    rows = {row[0].strip("`"): row for row in _rows("configuration.md", "`kiln.toml`")}
+    rows = {row[0].strip("`"): row for row in table_rows("configuration.md", "`kiln.toml`")}
     defaults = dict(_fields(BuildRequest))
     assert list(rows) == list(defaults)
     for name, default in defaults.items():
@@ -328,7 +263,7 @@ def _as_toml(value: object) -> str:
 def test_every_flag_and_make_variable_of_a_build_is_listed_beside_its_setting() -> None:
     told = {
         row[0].strip("`").rpartition(".")[2]: (row[1].strip("`"), row[2].strip("`"))
-        for row in _rows("configuration.md", "`kiln.toml`")
+        for row in table_rows("configuration.md", "`kiln.toml`")
     }
     options = [each for each in _options(LEAVES["kiln build"]) if each.envvar]
     known = {
@@ -339,10 +274,10 @@ def test_every_flag_and_make_variable_of_a_build_is_listed_beside_its_setting() 
 
 
 def test_every_command_is_listed_with_its_own_options() -> None:
-    rows = {row[0].strip("`"): row for row in _rows("configuration.md", "command")}
+    rows = {row[0].strip("`"): row for row in table_rows("configuration.md", "command")}
     assert rows.keys() == LEAVES.keys()
-    settings = {option for row in _rows("configuration.md", "`kiln.toml`") for option in row[1:2]}
-    shared = {each.strip("`") for each in settings} | {"--config"}
+    settings = table_rows("configuration.md", "`kiln.toml`")
+    shared = {row[1].strip("`") for row in settings} | {"--config"}
     for name, command in LEAVES.items():
         for option in _options(command):
             names = {*option.opts, *option.secondary_opts}
@@ -362,7 +297,7 @@ def test_every_make_variable_is_listed() -> None:
 
 @pytest.mark.parametrize("page", ["README.md", "boards.md"])
 def test_every_board_is_listed_with_its_limits(page: str) -> None:
-    rows = {row[0].strip("`"): row for row in _rows(page, "`TARGET`")}
+    rows = {row[0].strip("`"): row for row in table_rows(page, "`TARGET`")}
     assert rows.keys() == set(target_names(ROOT / "targets"))
     for name, row in rows.items():
         target = load_target(ROOT / "targets", name)
@@ -375,7 +310,7 @@ def test_every_board_is_listed_with_its_limits(page: str) -> None:
 
 def test_the_rooms_are_those_that_imports_are_held_to() -> None:
     told: dict[int, set[str]] = {}
-    for number, names, _what in _rows("architecture.md", "row"):
+    for number, names, _what in table_rows("architecture.md", "row"):
         told.setdefault(int(number), set()).update(re.findall(r"`(\w+)`", names))
     assert told == {number: set(row) for number, row in enumerate(TIERS, start=1)}
 
@@ -385,7 +320,7 @@ def test_licences_are_those_of_the_drivers_packages() -> None:
     asked = {re.split("[<>=~ ]", each)[0].lower() for each in project["dependencies"]}
     lock = (ROOT / "kiln.lock").read_text(encoding="utf-8")
     locked = set(re.findall(r"^([\w-]+)==", lock, re.MULTILINE))
-    rows = _rows("licences.md", "in the driver")
+    rows = table_rows("licences.md", "in the driver")
     told = {name.strip().lower() for row in rows for name in row[0].split(",")}
     assert asked <= told <= locked
 
@@ -399,7 +334,7 @@ def test_the_steps_are_those_of_the_catalogue() -> None:
     known |= {"fetch-data": environment, "fetch-weights": environment}
     told = {
         name: each
-        for names, each, _what in _rows("architecture.md", "step")
+        for names, each, _what in table_rows("architecture.md", "step")
         for name in re.findall(r"`([\w-]+)`", names)
     }
     assert told == known
@@ -420,6 +355,6 @@ def test_readme_is_short() -> None:
 
 def test_readme_has_one_test_command() -> None:
     told: Mapping[str, int] = {
-        each: _blocks("README.md", "sh")[0].count(each) for each in ("make model", "make test")
+        each: blocks_of("README.md", "sh")[0].count(each) for each in ("make model", "make test")
     }
     assert told == {"make model": 1, "make test": 1}

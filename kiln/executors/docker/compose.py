@@ -40,5 +40,5 @@ def load_names(root: Path) -> Names:
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise EnvironmentBroken(
             f"{FILE_NAME} does not name the images and the volume: {type(error).__name__} {error}",
-            hint=f"put it back: git checkout {FILE_NAME}",
+            hint=f"install Kiln again; in a checkout, git checkout {FILE_NAME}",
         ) from error

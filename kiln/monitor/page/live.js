@@ -1,14 +1,14 @@
-// The line to the server: what it says arrives here, and it is called again when it has gone.
+// The WebSocket to the server, which is opened again when it closes.
 
 const RETRY_MS = 1000;
 const NUMBER_BYTES = 4;
 
 /**
- * Keeps a WebSocket open. `onState(state)` and `onEvent(event, jpeg)` get what comes, `jpeg` an
- * ArrayBuffer view or null; `onGone()` is told when the server is not there. Returns a function
- * that sends a wish.
+ * Keeps a WebSocket open. `onState(state)` and `onEvent(event, jpeg)` get the messages, `jpeg` as an
+ * ArrayBuffer view or null; `onClose()` is called when the connection is lost. Returns a function
+ * that sends a request.
  */
-export function connect({ onState, onEvent, onGone }) {
+export function connect({ onState, onEvent, onClose }) {
   let socket = null;
 
   function open() {
@@ -19,25 +19,25 @@ export function connect({ onState, onEvent, onGone }) {
     socket.binaryType = "arraybuffer";
     socket.onmessage = receiver(onState, onEvent);
     socket.onclose = () => {
-      onGone();
+      onClose();
       setTimeout(open, RETRY_MS);
     };
   }
 
   open();
-  return (wish) => {
-    if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(wish));
+  return (request) => {
+    if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(request));
   };
 }
 
-/** Puts an event and its picture, which follows under the same number, together again. */
+/** Joins an event and its image, which follows under the same number. */
 function receiver(onState, onEvent) {
   let awaiting = null;
   return ({ data }) => {
     if (typeof data === "string") {
       const message = JSON.parse(data);
       if (message.type === "state") onState(message);
-      else if (message.picture) awaiting = message;
+      else if (message.image) awaiting = message;
       else onEvent(message, null);
     } else if (awaiting?.number % 2 ** 32 === new DataView(data).getUint32(0)) {
       onEvent(awaiting, new Uint8Array(data, NUMBER_BYTES));

@@ -1,104 +1,103 @@
-// The page: shows what the server says, and tells it what the user wants.
+// The page: shows the state and events of the server, and sends it requests of the user.
 
 import { connect } from "./live.js";
 import { colourOf, drawScene, nameOf, sizeOf } from "./scene.js";
 import { fit, Sparkline } from "./sparkline.js";
 
 const element = (id) => document.getElementById(id);
-const picture = element("picture");
+const canvas = element("frame");
 const TIMES = ["pre", "inference", "post"];
-/** There is always room for so many, lest what is below jumps with every frame. */
+/** The list has room for so many, so that what is below stays in place. */
 const MAX_LISTED = 4;
-/** A slider that was moved shows what was asked for, until the board has had time to answer. */
-const SLIDER_REST_MS = 800;
-const WORDS = {
-  watching: "Watching",
+/** A slider that was moved keeps its value until the board has had time to apply it. */
+const SLIDER_HOLD_MS = 800;
+const CONNECTION_TEXT = {
+  live: "Live",
   paused: "Paused",
-  away: "Board away, reconnecting",
-  gone: "Kiln has ended, or cannot be reached",
+  disconnected: "Board disconnected, reconnecting",
+  offline: "Kiln has ended, or cannot be reached",
 };
-const COVERS = {
-  watching: "Waiting for the first picture",
+const COVER_TEXT = {
+  live: "Waiting for the first frame",
   paused: "Paused",
-  away: "The board is away",
-  gone: "No connection to Kiln",
+  disconnected: "The board is disconnected",
+  offline: "No connection to Kiln",
 };
 
 let state = null;
-/** The newest event with its JPEG, drawn or not; nothing older is kept. */
+/** The newest event with its JPEG, if it is not drawn yet. */
 let newest = null;
-/** What is on the canvas: its event, bitmap and labels. */
+/** What is on the canvas: event, bitmap and labels. */
 let scene = null;
 let isDecoding = false;
 const sparklines = Object.fromEntries(
   ["fps", ...TIMES].map((name) => [name, new Sparkline(element(`${name}-spark`))]),
 );
 
-const send = connect({ onState: takeState, onEvent: takeEvent, onGone: () => show("gone", "") });
+const send = connect({ onState, onEvent, onClose: () => showConnection("offline", "") });
 
-function takeState(message) {
+function onState(message) {
   state = message;
-  show(state.connection, state.note);
-  const { about } = state;
-  put("model", about.labels.name || "A model without a name");
-  put("on", `on ${about.board}`);
-  document.title = `${about.labels.name || about.board}, Kiln monitor`;
-  put("firmware", about.firmware);
-  put("port", about.port);
-  put("events", state.events.toLocaleString("en"));
-  put("lost", state.lost.toLocaleString("en"));
-  put("skipped", state.skipped.toLocaleString("en"));
-  put("fps", state.connection === "watching" ? state.fps.toFixed(1) : "–");
+  showConnection(state.connection, state.note);
+  const { device } = state;
+  setText("model", device.labels.name || "A model without a name");
+  setText("on", `on ${device.board}`);
+  document.title = `${device.labels.name || device.board}, Kiln monitor`;
+  setText("firmware", device.firmware);
+  setText("port", device.port);
+  setText("events", state.events.toLocaleString("en"));
+  setText("lost", state.lost.toLocaleString("en"));
+  setText("skipped", state.skipped.toLocaleString("en"));
+  setText("fps", state.connection === "live" ? state.fps.toFixed(1) : "–");
   sparklines.fps.add(state.fps);
-  put("pause", state.paused ? "Go on" : "Pause");
-  for (const slider of Object.values(sliders)) slider.take(state);
+  setText("pause", state.paused ? "Resume" : "Pause");
+  for (const slider of Object.values(sliders)) slider.update(state);
   showRecording(state.recording);
 }
 
-function takeEvent(event, jpeg) {
-  newest = { event, jpeg, labels: state.about.labels };
+function onEvent(event, jpeg) {
+  newest = { event, jpeg, labels: state.device.labels };
   TIMES.forEach((name, index) => sparklines[name].add(event.perf[index]));
 }
 
-/** The state of the connection in words, once each time that it changes. */
-function show(connection, note) {
+function showConnection(connection, note) {
   document.body.dataset.connection = connection;
-  put("connection", WORDS[connection]);
-  put("note", note);
-  put("cover", COVERS[connection]);
+  setText("connection", CONNECTION_TEXT[connection]);
+  setText("note", note);
+  setText("cover", COVER_TEXT[connection]);
 }
 
-function showRecording({ running, folder, task, pictures, objects, note }) {
-  const count = `${counted(pictures, "picture")}, ${counted(objects, "object")}`;
+function showRecording({ running, folder, task, images, objects, note }) {
+  const count = `${counted(images, "image")}, ${counted(objects, "object")}`;
   document.body.dataset.recording = running;
   element("record").setAttribute("aria-pressed", running);
-  put("record-label", running ? `Stop recording (${pictures.toLocaleString("en")})` : "Record");
+  setText("record-label", running ? `Stop recording (${images.toLocaleString("en")})` : "Record");
   let text = "";
   if (running) text = `Recording to ${folder}`;
   else if (note) text = `The recording ended: ${note}`;
-  else if (pictures) text = `Recorded ${count}. Train with it: kiln build --task ${task} --data ${folder}`;
-  else if (folder) text = "Nothing was recorded: no picture came.";
-  put("recording", text);
+  else if (images) text = `Recorded ${count}. Train with it: kiln build --task ${task} --data ${folder}`;
+  else if (folder) text = "Nothing was recorded: no image arrived.";
+  setText("recording", text);
 }
 
 function counted(number, noun) {
   return `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
 }
 
-/** Sets a text if it is another one: what is read aloud is not said twice. */
-function put(id, text) {
+/** Sets a text if it has changed, so that screen readers do not repeat it. */
+function setText(id, text) {
   const target = element(id);
   if (target.textContent !== text) target.textContent = text;
 }
 
-// Drawing: once for each frame of the screen, and only what is newest then.
+// Drawing: once for each frame of the screen, and only the newest event.
 
-function frame() {
-  const resized = fitPicture();
+function refresh() {
+  const resized = fitCanvas();
   if (newest && !isDecoding) decode(newest);
   else if (resized && scene) draw();
   for (const sparkline of Object.values(sparklines)) sparkline.draw();
-  requestAnimationFrame(frame);
+  requestAnimationFrame(refresh);
 }
 
 async function decode(next) {
@@ -108,7 +107,7 @@ async function decode(next) {
     const blob = next.jpeg && new Blob([next.jpeg], { type: "image/jpeg" });
     paint({ ...next, bitmap: blob && (await createImageBitmap(blob)) });
   } catch {
-    // The line has no checksum: a picture may arrive torn. Its detections are shown all the same.
+    // The line has no checksum, so an image may arrive damaged. Its detections are shown all the same.
     paint({ ...next, bitmap: null });
   } finally {
     isDecoding = false;
@@ -120,28 +119,28 @@ function paint(next) {
   scene = next;
   document.body.dataset.drawn = next.event.number;
   element("snapshot").disabled = false;
-  fitPicture();
+  fitCanvas();
   draw();
-  TIMES.forEach((name, index) => put(name, shownTime(next.event.perf[index])));
+  TIMES.forEach((name, index) => setText(name, shownTime(next.event.perf[index])));
   listObjects(next);
 }
 
-/** The canvas has the frame's shape, and the pixels of the screen; true if that changed. */
-function fitPicture() {
+/** Gives the canvas the frame's shape and the screen's pixels; true if its size changed. */
+function fitCanvas() {
   if (scene) {
     const [width, height] = sizeOf(scene);
-    picture.style.setProperty("--shape", width / height);
+    canvas.style.setProperty("--shape", width / height);
   }
-  return fit(picture);
+  return fit(canvas);
 }
 
-/** How thick a line is, in pixels of the canvas: a little more in a large picture. */
+/** The thickness of lines for a width in CSS pixels. */
 function unitOf(cssPixels) {
   return Math.max(0.85, Math.min(cssPixels / 560, 1.25));
 }
 
 function draw() {
-  drawScene(picture, scene, unitOf(picture.clientWidth) * devicePixelRatio);
+  drawScene(canvas, scene, unitOf(canvas.clientWidth) * devicePixelRatio);
 }
 
 function shownTime(milliseconds) {
@@ -150,12 +149,12 @@ function shownTime(milliseconds) {
 
 function listObjects({ event, labels }) {
   const { objects } = event;
-  put("found-count", objects.length ? counted(objects.length, "object") : "nothing");
+  setText("found-count", objects.length ? counted(objects.length, "object") : "nothing");
   const best = [...objects].sort((one, other) => other.score - one.score).slice(0, MAX_LISTED);
-  element("found").replaceChildren(...best.map((each) => listed(each, labels)));
+  element("found").replaceChildren(...best.map((each) => listItem(each, labels)));
 }
 
-function listed({ target, score }, labels) {
+function listItem({ target, score }, labels) {
   const item = document.createElement("li");
   const name = document.createElement("span");
   const swatch = document.createElement("i");
@@ -167,7 +166,7 @@ function listed({ target, score }, labels) {
   return item;
 }
 
-// What the user wants
+// Requests of the user
 
 class Slider {
   constructor(name) {
@@ -179,42 +178,42 @@ class Slider {
 
   move() {
     this.movedAt = performance.now();
-    put(`${this.name}-value`, `${this.input.value} %`);
-    send({ do: this.name, value: this.input.valueAsNumber });
+    setText(`${this.name}-value`, `${this.input.value} %`);
+    send({ action: this.name, value: this.input.valueAsNumber });
   }
 
-  take(message) {
+  update(message) {
     const value = message.thresholds[this.name];
     this.input.disabled = value === null;
-    if (value === null || performance.now() - this.movedAt < SLIDER_REST_MS) return;
+    if (value === null || performance.now() - this.movedAt < SLIDER_HOLD_MS) return;
     this.input.value = value;
-    put(`${this.name}-value`, `${value} %`);
+    setText(`${this.name}-value`, `${value} %`);
   }
 }
 
 const sliders = { score: new Slider("score"), iou: new Slider("iou") };
 
 function togglePause() {
-  if (state) send({ do: state.paused ? "resume" : "pause" });
+  if (state) send({ action: state.paused ? "resume" : "pause" });
 }
 
 function toggleRecording() {
-  if (state) send({ do: state.recording.running ? "stop" : "record" });
+  if (state) send({ action: state.recording.running ? "stop" : "record" });
 }
 
-/** The picture in its own size or larger, with what is drawn over it, as a file. */
+/** Saves the frame, at its own size or larger, with what is drawn over it. */
 async function saveSnapshot() {
   if (!scene) return;
   const [width, height] = sizeOf(scene);
   const scale = Math.max(1, Math.round(960 / width));
-  const canvas = new OffscreenCanvas(width * scale, height * scale);
-  drawScene(canvas, scene, unitOf(canvas.width));
+  const copy = new OffscreenCanvas(width * scale, height * scale);
+  drawScene(copy, scene, unitOf(copy.width));
   const link = document.createElement("a");
   link.download = `${scene.labels.name || "snapshot"}-${scene.event.number}.png`;
-  link.href = URL.createObjectURL(await canvas.convertToBlob({ type: "image/png" }));
+  link.href = URL.createObjectURL(await copy.convertToBlob({ type: "image/png" }));
   link.click();
   URL.revokeObjectURL(link.href);
-  put("said", `Saved ${link.download}`);
+  setText("message", `Saved ${link.download}`);
 }
 
 function toggleHelp() {
@@ -240,4 +239,4 @@ element("snapshot").addEventListener("click", saveSnapshot);
 element("record").addEventListener("click", toggleRecording);
 element("keys").addEventListener("click", toggleHelp);
 document.addEventListener("keydown", press);
-requestAnimationFrame(frame);
+requestAnimationFrame(refresh);

@@ -1,4 +1,4 @@
-// A line of the last values, from 0 to the greatest of them.
+// A line chart of the last values, from 0 to their maximum.
 
 const KEPT = 150;
 
@@ -15,7 +15,7 @@ export class Sparkline {
     this.changed = true;
   }
 
-  /** Draws if something has come since the last time; the colour is the element's own. */
+  /** Draws if a value was added since the last time, in the element's colour. */
   draw() {
     if (!this.changed) return;
     this.changed = false;
@@ -30,7 +30,7 @@ export class Sparkline {
     context.lineWidth = line;
     context.lineJoin = "round";
     context.beginPath();
-    // The newest at the right edge, however few there are.
+    // The newest value is at the right edge.
     values.forEach((value, index) => {
       const x = width - ((values.length - 1 - index) * width) / (KEPT - 1);
       context.lineTo(x, height - line - (value / top) * (height - 2 * line));
@@ -39,7 +39,7 @@ export class Sparkline {
   }
 }
 
-/** Gives a canvas as many pixels as it has on the screen; true if that changed. */
+/** Gives a canvas as many pixels as it covers on the screen; true if that changed. */
 export function fit(canvas) {
   const width = Math.round(canvas.clientWidth * devicePixelRatio);
   const height = Math.round(canvas.clientHeight * devicePixelRatio);

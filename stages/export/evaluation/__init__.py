@@ -1,1 +1,1 @@
-"""Runs models on images, decodes as the firmware does, and measures accuracy."""
+"""Decodes what models give as the firmware does, and measures their accuracy."""

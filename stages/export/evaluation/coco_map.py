@@ -1,10 +1,10 @@
 """Mean average precision of boxes and of keypoints, by pycocotools.
 
-As COCO has it: IoU or OKS from 0.5 to 0.95 in steps of 0.05, precision at 101 recalls, at most 100
-detections a class and picture (COCO takes 20 people; a crowd may hold more). As ultralytics has
-it: an object's area, which OKS is relative to, is 0.53 of its box, and keypoints that are not
-COCO's 17 share one sigma, 1 / their number. Everything is measured in pixels of the stretched
-square. Objects of all sizes count alike, for small ones are all there is on a board.
+As in COCO: IoU or OKS from 0.5 to 0.95 in steps of 0.05, precision at 101 recalls, at most 100
+detections a class and image (COCO takes 20 people; a crowd may have more). As in ultralytics: an
+object's area, to which OKS is relative, is 0.53 of its box, and keypoints that are not COCO's 17
+share one sigma, 1 / their number. Everything is measured in pixels of the model's input. Objects of
+all sizes count alike, because on a board all are small.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from stages.coco import SIGMAS
 from stages.export.evaluation.decode import Detections
 from stages.results.evaluate import Kind
 
@@ -26,17 +27,12 @@ Objects = Sequence[Mapping[str, Any]]
 
 MOST_DETECTIONS = 100
 AREA_OF_BOX = 0.53
-#: COCO's spread of each of its 17 keypoints, in parts of the root of the object's area.
-COCO_SIGMAS = (
-    *(0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072),
-    *(0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089),
-)
 _ALL_AREAS = (0, 1e10)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Precision:
-    """What the detections of one model are worth, 0 to 1; None where there is no object to find.
+    """Average precision of one model's detections, 0 to 1; None if there is no object to find.
 
     ``classes``: mean over the thresholds, by class. ``curve``: [recall, precision] at threshold
     0.5, mean over the classes that have objects.
@@ -51,9 +47,9 @@ class Precision:
 def measure(
     truth: Sequence[Objects], found: Sequence[Detections], *, classes: int, keypoints: int
 ) -> dict[Kind, Precision]:
-    """Compare what was found with the objects of each picture; with keypoints for pose too.
+    """Compare detections with the objects of each image; with keypoints for pose too.
 
-    An object without a visible keypoint is passed over for pose: finding it is no fault.
+    An object without a visible keypoint is ignored for pose: finding it is no error.
     """
     wanted = _coco(classes, [_labelled(objects, keypoints) for objects in truth])
     given = _coco(classes, [_detected(each) for each in found])
@@ -66,9 +62,9 @@ def measure(
 
 
 def sigmas(keypoints: int) -> NDArray[np.float64]:
-    """The spread of each keypoint that OKS is relative to."""
-    if keypoints == len(COCO_SIGMAS):
-        return np.array(COCO_SIGMAS)
+    """The standard deviation of each keypoint, to which OKS is relative."""
+    if keypoints == len(SIGMAS):
+        return np.array(SIGMAS)
     return np.full(keypoints, 1 / keypoints)
 
 
@@ -91,16 +87,16 @@ def _judge(judge: COCOeval) -> Precision:
     )
 
 
-def _coco(classes: int, pictures: Sequence[Sequence[dict[str, Any]]]) -> COCO:
-    """Boxes of pictures as pycocotools keeps them; it takes a box numbered 0 for none at all."""
+def _coco(classes: int, images: Sequence[Sequence[dict[str, Any]]]) -> COCO:
+    """The objects of images in pycocotools' form; numbered from 1, as it takes 0 for no object."""
     numbers = itertools.count(1)
     coco = COCO()
     coco.dataset = {
-        "images": [{"id": number} for number in range(len(pictures))],
+        "images": [{"id": number} for number in range(len(images))],
         "categories": [{"id": number} for number in range(classes)],
         "annotations": [
             {**box, "id": next(numbers), "image_id": number}
-            for number, boxes in enumerate(pictures)
+            for number, boxes in enumerate(images)
             for box in boxes
         ],
     }

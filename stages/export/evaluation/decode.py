@@ -1,9 +1,9 @@
-"""What the firmware makes of a network's outputs, in numpy.
+"""Decodes a model's outputs to detections as the firmware does, in numpy.
 
-Read in SSCMA-Micro 1.0.x: core/algorithm/el_algorithm_yolo_pose.cpp, el_algorithm_yolo_world.cpp
+Source: SSCMA-Micro 1.0.x, core/algorithm/el_algorithm_yolo_pose.cpp, el_algorithm_yolo_world.cpp
 (raw heads), el_algorithm_yolov8.cpp (decoded in the graph) and core/utils/el_nms.cpp. One thing is
-left out: the firmware rounds what it reports to whole pixels of the sensor's frame and to whole
-percent, which would put many detections on one rank. Nothing is rounded here.
+left out: the firmware rounds its results to whole pixels of the sensor's frame and to whole
+percent, which would give many detections the same rank. Nothing is rounded here.
 """
 
 from __future__ import annotations
@@ -17,22 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.contract import StepFailed
-from stages.export.evaluation.preprocess import Floats
+from stages.export.models.preprocess import Floats
+from stages.yolo import BOX_CHANNELS, BOX_SIDES, KEYPOINT_VALUES, REG_MAX, STRIDES
 
 Integers = NDArray[np.int64]
 Shape = tuple[int, ...]
 
-STRIDES = (8, 16, 32)
-#: A side's distance from the cell's centre is spread over so many bins, a cell's side each.
-BINS = 16
-BOX_CHANNELS = 4 * BINS
-#: Below this area (square pixels) the pose firmware calls two boxes apart.
+#: Below this area (square pixels) the pose firmware takes two boxes as not overlapping.
 LEAST_AREA = 1e-3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Labels:
-    """What pictures are labelled with: side of the square in pixels, classes, keypoints (or 0)."""
+    """What images are labelled with: side of the square in pixels, classes, keypoints (or 0)."""
 
     size: int
     classes: int
@@ -48,7 +45,7 @@ class Labels:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Slot:
-    """Where a role's values are: in which output, and whether channels come before cells."""
+    """The output that has a role, and whether its channels come before its cells."""
 
     output: int
     channels_first: bool
@@ -63,7 +60,7 @@ class Slot:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Detections:
-    """What was found in one picture, best first.
+    """The objects found in one image, best first.
 
     ``boxes``: float32 [n,4], left, top, right, bottom in pixels. ``scores``: [n], 0 to 1.
     ``classes``: [n]. ``keypoints``: float32 [n,K,3], x and y in pixels, visibility 0 to 1.
@@ -87,11 +84,11 @@ class Detections:
 
 
 def find_roles(shapes: Sequence[Shape], labels: Labels) -> dict[str, Slot]:
-    """Tell by their shapes what a model's outputs are, in whatever order they come.
+    """Tell the roles of a model's outputs, in any order, by their shapes.
 
     Raw heads are box8, score8 … score32 and, for pose, keypoints (or keypoints8 … keypoints32), as
     [1,N,C], [1,h,w,C], [1,C,N] or [1,C,h,w]; or there is one output, decoded, of [1,C,N] or
-    [1,N,C]. Raises StepFailed("model") for all else.
+    [1,N,C]. Raises StepFailed("model") for anything else.
     """
     for channels_first in (False, True):
         for form in _raw_forms(labels):
@@ -102,7 +99,7 @@ def find_roles(shapes: Sequence[Shape], labels: Labels) -> dict[str, Slot]:
             return roles
     raise StepFailed(
         "model",
-        f"its outputs {_listed(shapes)} are no form that Kiln can decode for pictures of "
+        f"its outputs {_listed(shapes)} are no form that Kiln can decode for images of "
         f"{labels.size}x{labels.size} with {_counted(labels)}",
         hint="it takes YOLOv8's raw heads, or ultralytics' one output decoded in the graph, with "
         "the classes and keypoints that the data set has",
@@ -114,7 +111,7 @@ def decode(
 ) -> Detections:
     """Detections of at least ``score_threshold`` from outputs [cells, channels] by their roles.
 
-    Raises StepFailed("model") if a decoded output holds neither pixels nor parts of the picture.
+    Raises StepFailed("model") if a decoded output holds neither pixels nor parts of the image.
     """
     found = _from_table(rows["decoded"], labels) if "decoded" in rows else _from_heads(rows, labels)
     return suppress(found[found.scores >= score_threshold], iou_threshold=iou_threshold)
@@ -145,7 +142,8 @@ def suppress(found: Detections, *, iou_threshold: float) -> Detections:
 
 
 def iou(box: Floats, others: Floats) -> Floats:
-    """Intersection over union of a box [4] with others [n,4]; 0 where both are next to nothing."""
+    """Intersection over union of a box [4] with others [n,4]; 0 if both are smaller than
+    `LEAST_AREA`."""
     sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
     common = np.prod(np.maximum(sides, 0), axis=1)
     areas = np.prod(others[:, 2:] - others[:, :2], axis=1) + np.prod(box[2:] - box[:2])
@@ -156,24 +154,25 @@ def iou(box: Floats, others: Floats) -> Floats:
 
 
 def _raw_forms(labels: Labels) -> list[dict[str, tuple[int, int]]]:
-    """The sets of outputs that raw heads come in: role to (cells, channels)."""
+    """The sets of outputs that raw heads may have: role to (cells, channels)."""
     heads = {f"box{stride}": (labels.cells(stride), BOX_CHANNELS) for stride in STRIDES}
     heads |= {f"score{stride}": (labels.cells(stride), labels.classes) for stride in STRIDES}
     if not labels.keypoints:
         return [heads]
-    width = 3 * labels.keypoints
+    width = KEYPOINT_VALUES * labels.keypoints
     apart = {f"keypoints{stride}": (labels.cells(stride), width) for stride in STRIDES}
     return [heads | {"keypoints": (labels.all_cells, width)}, heads | apart]
 
 
 def _decoded_form(labels: Labels) -> dict[str, tuple[int, int]]:
-    return {"decoded": (labels.all_cells, 4 + labels.classes + 3 * labels.keypoints)}
+    channels = BOX_SIDES + labels.classes + KEYPOINT_VALUES * labels.keypoints
+    return {"decoded": (labels.all_cells, channels)}
 
 
 def _matched(
     form: Mapping[str, tuple[int, int]], shapes: Sequence[Shape], *, channels_first: bool
 ) -> dict[str, Slot]:
-    """Roles of the outputs if their shapes are those of the form, else none of them."""
+    """The outputs by role if their shapes are those of the form, else {}."""
     readings = [_reading(shape, channels_first=channels_first) for shape in shapes]
     if sorted(readings) != sorted(form.values()):
         return {}
@@ -198,21 +197,21 @@ def _reading(shape: Shape, *, channels_first: bool) -> tuple[int, int]:
 
 
 def _from_heads(rows: Mapping[str, Floats], labels: Labels) -> Detections:
-    """What every cell says of its best class, from logits; one row a cell.
+    """A detection for the best class of every cell, from logits; one row a cell.
 
-    A box's side lies as far from the cell's centre as the softmax of its bins expects; a keypoint
-    at 2v from the cell's corner; both in cells, so times the stride.
+    The distance of a box's side from the cell's centre is the expectation of its bins' softmax, and
+    a keypoint is at 2v from the cell's corner; both in cells, so times the stride.
     """
     corners, strides = _grid(labels)
     logits = _joined(rows, "score")
     # Of equal scores, which int8 often has, the firmware's loop keeps the last.
     classes = logits.shape[1] - 1 - np.argmax(logits[:, ::-1], axis=1)
-    sides = _expected(_joined(rows, "box").reshape(-1, 4, BINS))
+    sides = _expected(_joined(rows, "box").reshape(-1, BOX_SIDES, REG_MAX))
     centres = corners + np.float32(0.5)
     boxes = np.concatenate([centres - sides[:, :2], centres + sides[:, 2:]], axis=1) * strides
-    points = np.zeros((len(boxes), 0, 3), np.float32)
+    points = np.zeros((len(boxes), 0, KEYPOINT_VALUES), np.float32)
     if labels.keypoints:
-        values = _joined(rows, "keypoints").reshape(-1, labels.keypoints, 3)
+        values = _joined(rows, "keypoints").reshape(-1, labels.keypoints, KEYPOINT_VALUES)
         places = (2 * values[..., :2] + corners[:, None]) * strides[:, None]
         points = np.concatenate([places, _sigmoid(values[..., 2:])], axis=2)
     scores = _sigmoid(logits.max(axis=1))
@@ -222,18 +221,18 @@ def _from_heads(rows: Mapping[str, Floats], labels: Labels) -> Detections:
 def _from_table(table: Floats, labels: Labels) -> Detections:
     """The same from an output decoded in the graph: centre, size, scores, keypoints by cell.
 
-    Boxes and keypoints are pixels or parts of the square, each on its own: exporters differ.
+    Boxes and keypoints are in pixels or in parts of the square, independently: exporters differ.
     """
-    _, scores, values = np.split(table, [4, 4 + labels.classes], axis=1)
-    if not (scores.min() > -0.5 and scores.max() <= 2):  # 1 in an int8 step of up to 2 is up to 2
+    _, scores, values = np.split(table, [BOX_SIDES, BOX_SIDES + labels.classes], axis=1)
+    if not (scores.min() > -0.5 and scores.max() <= 2):  # with a large int8 scale, 1 may become 2
         raise StepFailed(
             "model",
             f"its decoded scores reach from {scores.min():.3g} to {scores.max():.3g}, not 0 to 1",
             hint="export it with ultralytics' own sigmoid, or with raw heads",
         )
-    centres, sizes = np.split(table[:, :4] * _unit(table[:, :2], labels.size), 2, axis=1)
+    centres, sizes = np.split(table[:, :BOX_SIDES] * _unit(table[:, :2], labels.size), 2, axis=1)
     boxes = np.concatenate([centres - sizes / 2, centres + sizes / 2], axis=1)
-    points = values.reshape(len(table), labels.keypoints, 3)
+    points = values.reshape(len(table), labels.keypoints, KEYPOINT_VALUES)
     if labels.keypoints:
         places = points[..., :2] * _unit(points[..., :2], labels.size)
         points = np.concatenate([places, points[..., 2:]], axis=2)
@@ -246,7 +245,7 @@ def _from_table(table: Floats, labels: Labels) -> Detections:
 
 
 def _unit(places: Floats, size: int) -> np.float32:
-    """Pixels in one unit of the places of all cells, which lie all over the picture."""
+    """Pixels in one unit of the places of all cells, which are spread over the whole image."""
     middle = float(np.median(np.abs(places)))
     if middle <= 1:
         return np.float32(size)
@@ -255,7 +254,7 @@ def _unit(places: Floats, size: int) -> np.float32:
     raise StepFailed(
         "model",
         f"its decoded places are about {middle:.3g} in the middle, which is neither pixels of "
-        f"{size} nor parts of the picture",
+        f"{size} nor parts of the image",
         hint="export it with raw heads, or with ultralytics' own decoding",
     )
 
@@ -282,7 +281,7 @@ def _joined(rows: Mapping[str, Floats], kind: str) -> Floats:
 def _expected(logits: Floats) -> Floats:
     """[n,4,bins] to [n,4]: the expectation of the bin's number under a softmax."""
     weights = np.exp(logits - logits.max(axis=2, keepdims=True))
-    numbers = np.arange(BINS, dtype=np.float32)
+    numbers = np.arange(REG_MAX, dtype=np.float32)
     expected: Floats = weights @ numbers / weights.sum(axis=2)
     return expected
 

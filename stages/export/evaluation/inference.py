@@ -1,4 +1,4 @@
-"""Shows all evaluation pictures to all forms of a model."""
+"""Runs all forms of a model on all evaluation images."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import dataclasses
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from stages.contract import StepFailed, read_json
+from stages.export.evaluation.coco_map import Objects
 from stages.export.evaluation.decode import Detections, Labels, Slot, decode, find_roles
-from stages.export.evaluation.model_runners import Runner, open_runner
-from stages.export.evaluation.parallel import on_all_cores, worker_count
-from stages.export.evaluation.preprocess import Floats, Pixels
 from stages.export.evaluation.snr import Powers, powers
+from stages.export.models.model_runners import Runner, open_runner
+from stages.export.models.parallel import on_all_cores, worker_count
+from stages.export.models.preprocess import Floats, Pixels
 from stages.results.images import GroundTruth, LabelledImage
 
 #: Every worker holds each form of the model once.
@@ -24,10 +24,10 @@ MOST_WORKERS = 8
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Pictures, uint8 [m,S,S,3], and what truth.json says of them."""
+    """Images, uint8 [m,S,S,3], and their labels."""
 
     images: Pixels
-    pictures: Sequence[LabelledImage]
+    labelled: Sequence[LabelledImage]
     names: tuple[str, ...]
     keypoints: int
     skeleton: tuple[tuple[int, ...], ...]
@@ -38,13 +38,13 @@ class Evaluation:
         return Labels(size=size, classes=len(self.names), keypoints=self.keypoints)
 
     @property
-    def truth(self) -> list[tuple[Mapping[str, Any], ...]]:
-        return [picture.objects for picture in self.pictures]
+    def truth(self) -> list[Objects]:
+        return [image.objects for image in self.labelled]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Artifact:
-    """One form of the model, and where in its outputs each role is."""
+    """One form of the model, and which of its outputs has each role."""
 
     name: str
     path: Path
@@ -58,25 +58,26 @@ class Thresholds:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Look:
-    """What one picture gave: detections and seconds by artifact; by role what noise int8 adds."""
+class ImageResult:
+    """One image: detections and seconds by artifact, and by role the powers of signal and of
+    int8's error."""
 
-    found: Mapping[str, Detections]
+    detections: Mapping[str, Detections]
     seconds: Mapping[str, float]
-    noise: Mapping[str, Powers]
+    powers: Mapping[str, Powers]
 
 
 def read_evaluation(folder: Path) -> Evaluation:
-    """Open the folder that the step `pictures` wrote; raises StepFailed("data") if it is empty."""
+    """Open the folder that the step `images` wrote; raises StepFailed("data") if it is empty."""
     images: Pixels = np.load(folder / "images.npy", mmap_mode="r")
     truth = read_json(GroundTruth, folder / "truth.json")
     if not len(images):
         raise StepFailed(
-            "data", "there is no picture to evaluate on", hint="put pictures into the data's val"
+            "data", "there is no image to evaluate on", hint="put images into the data's val"
         )
     return Evaluation(
         images=images,
-        pictures=truth.images,
+        labelled=truth.images,
         names=truth.names,
         keypoints=truth.kpt_shape[0] if truth.kpt_shape else 0,
         skeleton=truth.skeleton,
@@ -84,7 +85,7 @@ def read_evaluation(folder: Path) -> Evaluation:
 
 
 def open_artifact(name: str, path: Path, evaluation: Evaluation) -> Artifact:
-    """Try a file on the first picture; raises StepFailed("model") if it cannot be judged."""
+    """Run a file on the first image; raises StepFailed("model") if it cannot be evaluated."""
     labels = evaluation.labels
     try:
         outputs = open_runner(path, labels.size).run(evaluation.images[0])
@@ -98,15 +99,15 @@ def open_artifact(name: str, path: Path, evaluation: Evaluation) -> Artifact:
     return Artifact(name=name, path=path, roles=roles)
 
 
-def look_at_all(
+def run_on_all(
     artifacts: Sequence[Artifact],
     evaluation: Evaluation,
     thresholds: Thresholds,
     compared: Sequence[str],
-) -> Iterator[Look]:
-    """One look a picture, in their order, made on all cores; no timing changes what is seen.
+) -> Iterator[ImageResult]:
+    """A result for each image, in their order, on all cores; results do not depend on timing.
 
-    ``compared``: the two artifacts whose outputs are held against each other, if there are two.
+    ``compared``: the two artifacts whose outputs are compared, if there are two.
     """
     size = evaluation.labels.size
     workers = [
@@ -114,36 +115,36 @@ def look_at_all(
         for _ in range(worker_count(MOST_WORKERS))
     ]
 
-    def look(runners: list[Runner], number: int) -> Look:
+    def run(runners: list[Runner], number: int) -> ImageResult:
         image = evaluation.images[number]
-        return _look(artifacts, runners, image, evaluation.labels, thresholds, compared)
+        return _run(artifacts, runners, image, evaluation.labels, thresholds, compared)
 
-    return on_all_cores(workers, look, len(evaluation.images))
+    return on_all_cores(workers, run, len(evaluation.images))
 
 
-def _look(
+def _run(
     artifacts: Sequence[Artifact],
     runners: Sequence[Runner],
     image: Pixels,
     labels: Labels,
     thresholds: Thresholds,
     compared: Sequence[str],
-) -> Look:
+) -> ImageResult:
     rows: dict[str, dict[str, Floats]] = {}
-    found, seconds = {}, {}
+    detections, seconds = {}, {}
     for artifact, runner in zip(artifacts, runners, strict=True):
         started = time.perf_counter()
         outputs = runner.run(image)
         seconds[artifact.name] = time.perf_counter() - started
         rows[artifact.name] = {role: slot.rows(outputs) for role, slot in artifact.roles.items()}
-        found[artifact.name] = decode(
+        detections[artifact.name] = decode(
             rows[artifact.name],
             labels,
             score_threshold=thresholds.score,
             iou_threshold=thresholds.iou,
         )
-    noise = {}
+    compared_powers = {}
     if len(compared) == 2:
         one, other = (rows[name] for name in compared)
-        noise = {role: powers(one[role], other[role]) for role in one if role in other}
-    return Look(found=found, seconds=seconds, noise=noise)
+        compared_powers = {role: powers(one[role], other[role]) for role in one if role in other}
+    return ImageResult(detections=detections, seconds=seconds, powers=compared_powers)

@@ -1,4 +1,4 @@
-"""Chooses the pictures that a report shows, and makes them ready for it."""
+"""Chooses the images that a report shows, and describes what is found in them."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ import numpy as np
 import tensorflow as tf
 
 from stages.export.evaluation.decode import Detections, iou
-from stages.export.evaluation.preprocess import Pixels
+from stages.export.models.preprocess import Pixels
+from stages.sampling import evenly
 
-PICTURES = 12
-#: At most so many of them for what quantising changed; the others show what is usual.
+IMAGES = 12
+#: At most so many of them are those in which quantising changed most; the others are typical.
 MOST_CHANGED = 6
-#: The least score of what is drawn; AT+TSCORE sets it on a board.
+#: The least score of a detection that is drawn; AT+TSCORE sets it on a board.
 SHOWN_SCORE = 0.25
-#: Detections that overlap less are not the same.
-_SAME = 0.5
+#: Detections with a lower IoU are different objects.
+_SAME_IOU = 0.5
 _JPEG_QUALITY = 90
 _CHANGED = "largest difference"
 
 
 def choose(changes: Sequence[float]) -> dict[int, str]:
-    """Numbers of the pictures to show, and a note on each: those that changed most, largest
-    change first, then others evenly over their order."""
+    """Numbers of the images to show, and a note on each: first those that changed most, the largest
+    change first, then others at even distances."""
     order = sorted(range(len(changes)), key=lambda number: -changes[number])
     changed = [number for number in order[:MOST_CHANGED] if changes[number] > 0]
     others = [number for number in range(len(changes)) if number not in changed]
-    kept = min(PICTURES - len(changed), len(others))
-    even = [others[number * len(others) // kept] for number in range(kept)]
-    return dict.fromkeys(changed, _CHANGED) | dict.fromkeys(even, "")
+    typical = [others[index] for index in evenly(len(others), IMAGES - len(changed))]
+    return dict.fromkeys(changed, _CHANGED) | dict.fromkeys(typical, "")
 
 
 def change(before: Detections, after: Detections) -> float:
-    """How much what is shown of a picture differs: 1 for each object without a counterpart, and
-    for two that are the same what they lack of an IoU of 1, what their scores differ by, and how
-    far their keypoints moved on average, in parts of the root of the box's area."""
+    """How much the shown detections of an image differ: 1 for each without a counterpart; for two
+    of the same object the sum of 1 - IoU, the difference of their scores, and the mean distance of
+    their keypoints in parts of the root of the box's area."""
     before, after = shown(before), shown(after)
     free = np.ones(len(after), bool)
     total = 0.0
@@ -45,7 +45,7 @@ def change(before: Detections, after: Detections) -> float:
         same = free & (after.classes == before.classes[number])
         overlaps = iou(box, after.boxes) * same
         best = int(np.argmax(overlaps)) if len(after) else -1
-        if best < 0 or overlaps[best] < _SAME:
+        if best < 0 or overlaps[best] < _SAME_IOU:
             total += 1
             continue
         free[best] = False
@@ -59,12 +59,12 @@ def change(before: Detections, after: Detections) -> float:
 
 
 def shown(found: Detections) -> Detections:
-    """Those that a board would draw."""
+    """The detections that a board would draw."""
     return found[found.scores >= SHOWN_SCORE]
 
 
 def describe(found: Detections) -> tuple[Mapping[str, Any], ...]:
-    """What is shown of a picture, as a report draws it: pixels, and scores of 0 to 1."""
+    """The shown detections of an image in a report's form: pixels, and scores of 0 to 1."""
     kept = shown(found)
     points = np.round(kept.keypoints.astype(float), 2).tolist()
     return tuple(
@@ -79,6 +79,6 @@ def describe(found: Detections) -> tuple[Mapping[str, Any], ...]:
 
 
 def data_url(image: Pixels) -> str:
-    """A picture [S,S,3] as the address of its own JPEG."""
+    """An image [S,S,3] as a data URL that holds a JPEG."""
     jpeg = tf.io.encode_jpeg(image, quality=_JPEG_QUALITY).numpy()
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")

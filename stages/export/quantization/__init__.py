@@ -1,1 +1,1 @@
-"""From an ONNX network to an int8 TFLite file: conversion, ranges, weight rounding."""
+"""From an ONNX network to an int8 TFLite file: conversion, activation ranges, weight rounding."""

@@ -1,4 +1,4 @@
-"""The exported network: what its ONNX file promises, and the same network in TensorFlow."""
+"""The exported network: the ends of its ONNX file, and the same network in TensorFlow."""
 
 from __future__ import annotations
 
@@ -13,37 +13,36 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import onnx2tf
-import onnxruntime
 import tensorflow as tf
 from google.protobuf.message import DecodeError
-from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from stages.contract import EXIT_TERMINATED, StepFailed
-from stages.export.evaluation.preprocess import Floats, Pixels, as_float
-from stages.export.quantization.tflite_editor import Graph
+from stages.export.models.model_runners import open_session
+from stages.export.models.preprocess import Floats, Pixels, as_float
+from stages.export.models.tflite_editor import Graph
+from stages.export.models.tflite_interpreter import TFLiteModel
 
-#: onnx2tf compares layer by layer on this file and downloads it if it is not in the working folder.
+#: onnx2tf compares layer by layer on this file; it downloads it unless the working folder has it.
 SAMPLE_FILE = "calibration_image_sample_data_20x128x128x3_float32.npy"
 SAMPLE_COUNT, SAMPLE_SIZE = 20, 128
 
-#: Largest difference between an ONNX output and TensorFlow's, in parts of the output's range.
+#: Largest accepted difference between outputs of ONNX and TensorFlow, in parts of their range.
 TOLERANCE = 1e-3
 
-#: Output channels, input channels, height and width.
-KERNEL_AXES = 4
+#: A convolution's weights in ONNX: output channels, input channels, height and width.
+WEIGHT_AXES = 4
 
 Shape = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Network:
-    """Names and shapes at the two ends of an ONNX file: input [1,C,H,W], outputs in order."""
+    """Names and shapes of the input [1,C,H,W] and the outputs of an ONNX file, in order."""
 
     path: Path
     input_name: str
@@ -67,13 +66,13 @@ class Network:
             raise StepFailed(
                 "model",
                 f"the network gives {', '.join(shapes)}; wanted are {', '.join(names)}",
-                hint="a firmware that reads its outputs by position takes no other set of them",
+                hint="a firmware that reads outputs by position takes exactly these",
             )
         return dataclasses.replace(self, outputs=tuple((name, shapes[name]) for name in names))
 
 
 def open_network(path: Path) -> Network:
-    """Read the two ends of an ONNX file; raises StepFailed if it is none or takes no image."""
+    """Read inputs and outputs of an ONNX file; raises StepFailed unless it takes one image."""
     try:
         graph = onnx.load(str(path)).graph
     except (DecodeError, OSError) as error:
@@ -92,14 +91,14 @@ def open_network(path: Path) -> Network:
 def rebuild(network: Network, images: Pixels) -> tf.keras.Model:
     """Build the network as a Keras model that takes float32 [1,H,W,C]; raises StepFailed.
 
-    onnx2tf rewrites its input file and leaves others beside it, so it works on a copy.
+    onnx2tf rewrites its input file and leaves others beside it, so it is given a copy.
     """
-    chatter = io.StringIO()
+    output = io.StringIO()
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         shutil.copyfile(network.path, "model.onnx")
         np.save(SAMPLE_FILE, sample_images(images))
         try:
-            with contextlib.redirect_stdout(chatter), _ending_at_once():
+            with contextlib.redirect_stdout(output), _ending_at_once():
                 return onnx2tf.convert(
                     input_onnx_file_path="model.onnx",
                     disable_model_save=True,
@@ -109,19 +108,22 @@ def rebuild(network: Network, images: Pixels) -> tf.keras.Model:
         except SystemExit as error:
             raise StepFailed(
                 "model",
-                f"onnx2tf cannot convert the network: {_reason(chatter.getvalue())}",
+                f"onnx2tf cannot convert the network: {_reason(output.getvalue())}",
                 hint="the log has its whole report; a plain yolov8 architecture converts",
             ) from error
         finally:
-            sys.stderr.write(chatter.getvalue())
+            sys.stderr.write(output.getvalue())
 
 
 def check_agreement(network: Network, float_model: bytes, image: Floats) -> None:
-    """Hold the float TFLite model to the ONNX file on one image [1,H,W,C]; raises StepFailed."""
-    session = onnxruntime.InferenceSession(str(network.path), providers=["CPUExecutionProvider"])
-    wanted = session.run(network.output_names, {network.input_name: image.transpose(0, 3, 1, 2)})
-    found = infer(float_model, [image])[0]
-    for (name, shape), want, have in zip(network.outputs, wanted, found, strict=True):
+    """Compare the float TFLite model with the ONNX file on one image [1,H,W,C].
+
+    Raises StepFailed("model") if their outputs differ.
+    """
+    session = open_session(network.path)
+    expected = session.run(network.output_names, {network.input_name: image.transpose(0, 3, 1, 2)})
+    found = TFLiteModel(float_model, kernels="delegate").run(image)
+    for (name, shape), want, have in zip(network.outputs, expected, found, strict=True):
         if have.shape != shape:
             raise StepFailed(
                 "model", f"output {name} has the shape {have.shape} in TensorFlow, not {shape}"
@@ -131,49 +133,35 @@ def check_agreement(network: Network, float_model: bytes, image: Floats) -> None
             raise StepFailed(
                 "model",
                 f"output {name} differs by {difference:.3g} between ONNX and TensorFlow",
-                hint="onnx2tf has mistaken a layer; report the model's architecture",
+                hint="onnx2tf has converted a layer wrongly; report the model's architecture",
             )
 
 
 def name_tensors(float_model: bytes, network: Network) -> bytes:
-    """Give the outputs their names in the ONNX file, which no conversion keeps, and what each
-    convolution makes the name of its layer there, such as ``layers.0.conv``.
+    """Give the outputs their names in the ONNX file, which the conversion loses, and the output of
+    each convolution the name of its layer there, such as ``layers.0.conv``.
 
-    The layers are told by their kernels, which are the same in both; of layers with equal kernels
-    only the first is named.
+    Layers are recognised by their weights, which are the same in both; of layers with equal
+    weights only the first is named.
     """
-    kernels: dict[bytes, str] = {}
+    names: dict[bytes, str] = {}
     for each in onnx.load(str(network.path)).graph.initializer:
-        if len(each.dims) == KERNEL_AXES:
-            kernel = numpy_helper.to_array(each).transpose(0, 2, 3, 1)
-            kernels.setdefault(kernel.tobytes(), each.name.removesuffix(".weight"))
+        if len(each.dims) == WEIGHT_AXES:
+            weights = numpy_helper.to_array(each).transpose(0, 2, 3, 1)
+            names.setdefault(weights.tobytes(), each.name.removesuffix(".weight"))
     graph = Graph(float_model)
     for operator in graph.operators:
         if operator.type == "CONV_2D":
             content = graph.constant(operator.inputs[1], np.float32).tobytes()
-            name = kernels.pop(content, graph.name(operator.outputs[0]))
+            name = names.pop(content, graph.name(operator.outputs[0]))
             graph.rename(operator.outputs[0], name)
     for tensor, name in zip(graph.outputs, network.output_names, strict=True):
         graph.rename(tensor, name)
     return graph.to_bytes()
 
 
-def infer(model: bytes, images: Sequence[NDArray[Any]]) -> list[list[NDArray[Any]]]:
-    """Run a TFLite model on images [1,H,W,C] of its input's dtype; gives raw outputs per image."""
-    interpreter = tf.lite.Interpreter(model_content=model, num_threads=1)
-    interpreter.allocate_tensors()
-    source = interpreter.get_input_details()[0]["index"]
-    results = [output["index"] for output in interpreter.get_output_details()]
-    answers = []
-    for image in images:
-        interpreter.set_tensor(source, image)
-        interpreter.invoke()
-        answers.append([interpreter.get_tensor(index) for index in results])
-    return answers
-
-
 def sample_images(images: Pixels) -> Floats:
-    """[20,128,128,3] float32 in 0..1 cut from the calibration images by nearest neighbour."""
+    """The calibration images as float32 [20,128,128,3], 0 to 1, resized to the nearest pixel."""
     count, height, width, _ = images.shape
     rows = np.arange(SAMPLE_SIZE) * height // SAMPLE_SIZE
     columns = np.arange(SAMPLE_SIZE) * width // SAMPLE_SIZE
@@ -184,9 +172,9 @@ def sample_images(images: Pixels) -> Floats:
 
 @contextlib.contextmanager
 def _ending_at_once() -> Iterator[None]:
-    """Let SIGTERM end the process here and now.
+    """Let SIGTERM end the process at once.
 
-    onnx2tf has bare ``except:`` clauses, which would swallow what the contract raises instead.
+    onnx2tf has bare ``except:`` clauses, which would swallow the contract's exception.
     """
     usual = signal.signal(signal.SIGTERM, lambda *_: os._exit(EXIT_TERMINATED))
     try:
@@ -200,9 +188,9 @@ def _shape_of(value: onnx.ValueInfoProto) -> Shape:
     return tuple(size.dim_value for size in value.type.tensor_type.shape.dim)
 
 
-def _reason(chatter: str) -> str:
-    """The telling line of onnx2tf's error report: the exception, and the layer that it met."""
-    plain = re.sub(r"\x1b\[\d+m", "", chatter)
+def _reason(output: str) -> str:
+    """The exception in onnx2tf's error report, and the layer in which it arose."""
+    plain = re.sub(r"\x1b\[\d+m", "", output)
     layer = re.search(r"^ERROR: onnx_op_name: (.+)$", plain, re.MULTILINE)
     raised = re.findall(
         r"^(?:ERROR: (?!The trace)|\w+(?:Error|Exception): ).+$", plain, re.MULTILINE

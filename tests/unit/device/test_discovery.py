@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kiln.device import discovery
-from kiln.device.discovery import Attached, find_board
+from kiln.device.discovery import AttachedBoard, find_board
 from kiln.device.ports import Port
 from kiln.errors import BoardError, RequestError
 from kiln.plan.targets import load_target
@@ -21,8 +21,8 @@ def _plug(monkeypatch: pytest.MonkeyPatch, *ports: Port) -> None:
     monkeypatch.setattr(discovery, "attached_ports", lambda: list(ports))
 
 
-def _grove(port: Port = GROVE) -> Attached:
-    return Attached(port=port, target=load_target(TARGETS, "grove-v2"))
+def _grove(port: Port = GROVE) -> AttachedBoard:
+    return AttachedBoard(port=port, target=load_target(TARGETS, "grove-v2"))
 
 
 def test_the_only_board_needs_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,7 +54,7 @@ def test_a_board_is_found_by_its_serial_number_at_another_path(
 ) -> None:
     moved = Port(path="/dev/ttyACM4", usb=GROVE.usb, serial_number="A1")
     _plug(monkeypatch, XIAO, moved)
-    assert _grove().now() == moved
+    assert _grove().current_port() == moved
 
 
 def test_without_a_serial_number_it_is_awaited_where_it_was(
@@ -62,6 +62,6 @@ def test_without_a_serial_number_it_is_awaited_where_it_was(
 ) -> None:
     nameless = Port(path="/dev/ttyACM0", usb=GROVE.usb)
     _plug(monkeypatch, Port(path="/dev/ttyACM3", usb=GROVE.usb), XIAO)
-    assert _grove(nameless).now() == nameless
+    assert _grove(nameless).current_port() == nameless
     _plug(monkeypatch)
-    assert _grove().now() == GROVE
+    assert _grove().current_port() == GROVE

@@ -93,7 +93,7 @@ def test_another_chip_is_not_touched(tmp_path: Path) -> None:
 def test_an_esptool_that_dies_without_a_word_is_a_failure(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.tool.python.write_text("#!/bin/sh\nexit 0\n", encoding="utf-8")
-    with pytest.raises(FlashFailed, match="ended without a word"):
+    with pytest.raises(FlashFailed, match="ended without a result"):
         bench.write()
 
 

@@ -87,7 +87,7 @@ def _too_large(document: Build, folder: Path) -> None:
     [
         (_of_another_target, RequestError, "was built for xiao-esp32s3, and the board is grove-v2"),
         (_gone, ModelError, "cannot be read: No such file"),
-        (_changed, ModelError, "is not the file that its build.json speaks of"),
+        (_changed, ModelError, "is not the file that its build.json describes"),
         (_no_tflite, ModelError, "is not a TFLite file"),
         (_too_large, ModelError, "has room for 10240 KiB"),
     ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import base64
 import json
 import uuid
@@ -11,8 +10,6 @@ from typing import Any
 import pytest
 
 from kiln.device.labels import (
-    COCO_KEYPOINTS,
-    COCO_SKELETON,
     MAX_INFO_CHARACTERS,
     Description,
     DescriptionTooLong,
@@ -22,9 +19,9 @@ from kiln.device.labels import (
 )
 from kiln.device.sscma import MAX_REQUEST_BYTES
 from kiln.report.result import BuildResult
+from stages import coco
 from stages.results.onnx import OnnxResult
 from tests.support import build_documents
-from tests.support.checkout import ROOT
 
 SHA = "fc593c100c853d1d0841ae8ee7d692a88d55368e822e6c85752425f590deea26"
 PERSON = Description(
@@ -33,8 +30,8 @@ PERSON = Description(
     size=1_942_000,
     task="pose",
     classes=("person",),
-    keypoints=COCO_KEYPOINTS,
-    skeleton=COCO_SKELETON,
+    keypoints=coco.KEYPOINTS,
+    skeleton=coco.SKELETON,
 )
 
 
@@ -106,8 +103,8 @@ def test_keypoints_are_given_up_after_what_the_page_can_do_without() -> None:
         sha256=SHA,
         task="pose",
         classes=("x" * 2450,),
-        keypoints=COCO_KEYPOINTS,
-        skeleton=COCO_SKELETON,
+        keypoints=coco.KEYPOINTS,
+        skeleton=coco.SKELETON,
     )
     document = _document(to_info(crowded))
     assert "author" not in document
@@ -173,7 +170,7 @@ def test_a_build_says_what_its_model_is() -> None:
     found = describe(_build([17, 3], ["person"]))
     assert found.sha256 == "b" * 64
     assert (found.size, found.task, found.classes) == (3137360, "pose", ("person",))
-    assert (found.keypoints, found.skeleton) == (COCO_KEYPOINTS, COCO_SKELETON)
+    assert (found.keypoints, found.skeleton) == (coco.KEYPOINTS, coco.SKELETON)
 
 
 def test_keypoints_that_are_not_cocos_have_numbers_and_no_skeleton() -> None:
@@ -181,17 +178,3 @@ def test_keypoints_that_are_not_cocos_have_numbers_and_no_skeleton() -> None:
     assert found.keypoints == ("point 0", "point 1", "point 2")
     assert found.skeleton == ()
     assert describe(_build(None, ["a", "b"])).keypoints == ()
-
-
-def _constant(module: str, name: str) -> object:
-    """A constant of a step's module, whose own imports are not installed here."""
-    tree = ast.parse((ROOT / "stages" / "train" / module).read_text(encoding="utf-8"))
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
-            return eval(compile(ast.Expression(node.value), module, "eval"))
-    raise AssertionError(f"{module} has no {name}")
-
-
-def test_cocos_keypoints_and_skeleton_are_those_of_the_steps() -> None:
-    assert _constant("demo_data/demo_figures.py", "KEYPOINTS") == COCO_KEYPOINTS
-    assert _constant("images.py", "_COCO_SKELETON") == COCO_SKELETON

@@ -87,7 +87,7 @@ def test_why_a_port_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyP
     plain.touch()
     with pytest.raises(BoardError, match="cannot be opened"):
         open_link(str(plain), BAUD)
-    # Whoever runs the tests may be root, who may use every port.
+    # The tests may run as root, who may use every port.
     monkeypatch.setattr(os, "access", lambda _path, _mode: False)
     with pytest.raises(PortForbidden) as caught:
         open_link(str(plain), BAUD)

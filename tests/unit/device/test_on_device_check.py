@@ -12,10 +12,10 @@ import pytest
 from kiln.cli.console import Terminal
 from kiln.cli.flash import show_record
 from kiln.device import on_device_check
-from kiln.device.at_errors import Refused, Silent
+from kiln.device.at_errors import CommandRefused, NoReply
 from kiln.device.labels import Description, to_info
 from kiln.device.on_device_check import FRAMES, check_on_device
-from kiln.device.sscma import Board
+from kiln.device.sscma import AtClient
 from kiln.pipeline.build import write_report
 from kiln.report.board_record import (
     FILE,
@@ -69,7 +69,9 @@ class FakeBoard(ScriptedLink):
 
 
 def _check(link: ScriptedLink, model: Description = MODEL) -> BoardRecord:
-    return check_on_device(Board(link, patience_s=0.02), model, address=ADDRESS, estimated_ms=83.8)
+    return check_on_device(
+        AtClient(link, timeout_s=0.02), model, address=ADDRESS, estimated_ms=83.8
+    )
 
 
 def test_a_board_that_runs_the_model_passes_every_check() -> None:
@@ -146,11 +148,11 @@ def test_a_board_that_never_starts_or_will_not_invoke_is_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(on_device_check, "START_S", 0.02)
-    with pytest.raises(Silent):
+    with pytest.raises(NoReply):
         _check(ScriptedLink())
     link = FakeBoard()
     link.answers["INVOKE"] = lambda tag, _: frame(0, f"{tag}@INVOKE", {}, code=5)
-    with pytest.raises(Refused, match="there is no model that it can run"):
+    with pytest.raises(CommandRefused, match="there is no model that it can run"):
         _check(link)
 
 

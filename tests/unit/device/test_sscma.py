@@ -11,9 +11,15 @@ from typing import Any
 import pytest
 
 from kiln.device import sscma
-from kiln.device.at_errors import Ended, NotUnderstood, Refused, Silent, UnknownCommand
-from kiln.device.detections import read_detections
-from kiln.device.sscma import MAX_EVENTS, Board, Box, Identity, ModelSlot, Point, Pose
+from kiln.device.at_errors import (
+    CommandRefused,
+    InvocationEnded,
+    NoReply,
+    UnexpectedReply,
+    UnknownCommand,
+)
+from kiln.device.detections import Box, Point, Pose, read_detections
+from kiln.device.sscma import MAX_EVENTS, AtClient, Identity, ModelSlot
 from kiln.errors import BoardError, BoardGone
 from tests.support.scripted_link import Answer, ScriptedLink, frame
 
@@ -22,8 +28,8 @@ SLOT = {"id": 1, "type": 0, "address": 0x400000, "size": 0}
 SET_UP = {"model": SLOT, "algorithm": {"type": 5, "config": {"tscore": 60, "tiou": 50}}}
 
 
-def _board(link: ScriptedLink) -> Board:
-    return Board(link, patience_s=0.02)
+def _board(link: ScriptedLink) -> AtClient:
+    return AtClient(link, timeout_s=0.02)
 
 
 def _seen(tag: str, count: int, **more: object) -> bytes:
@@ -68,17 +74,9 @@ def test_a_board_without_a_model_has_none() -> None:
     )
 
 
-def test_lists_are_records() -> None:
-    other = {"id": 2, "type": 8, "address": 0x300000, "size": 10, "more": {}}
-    link = ScriptedLink(
-        MODELS_Q=[SLOT, other],
-        ALGOS_Q=[{"type": 5, "categroy": 2, "input_from": 1}, {"type": 3}],
-        SENSORS_Q=[{"id": 1, "type": 1, "state": 2, "opt_detail": "240x240 Auto"}],
-    )
-    board = _board(link)
-    assert [slot.address for slot in board.models()] == [0x300000, 0x400000]
-    assert board.algorithms() == (3, 5)
-    assert [(each.id, each.option) for each in board.sensors()] == [(1, "240x240 Auto")]
+def test_cameras_are_records() -> None:
+    link = ScriptedLink(SENSORS_Q=[{"id": 1, "type": 1, "state": 2, "opt_detail": "240x240 Auto"}])
+    assert [(each.id, each.option) for each in _board(link).sensors()] == [(1, "240x240 Auto")]
 
 
 def test_a_late_answer_is_never_taken_for_the_next_ones() -> None:
@@ -90,13 +88,13 @@ def test_a_late_answer_is_never_taken_for_the_next_ones() -> None:
 
     link = ScriptedLink(TSCORE=late)
     board = _board(link)
-    with pytest.raises(Silent):
+    with pytest.raises(NoReply):
         board.set_score(40)
     link.answers["TIOU?"] = lambda tag, _: (
         frame(0, f"{asked[0]}@TSCORE", 40) + frame(0, f"{tag}@TIOU?", 45)
     )
     assert board.iou() == 45
-    assert board.strays == 1
+    assert board.unmatched == 1
 
 
 def test_a_question_is_asked_twice_and_the_answer_to_either_will_do() -> None:
@@ -126,7 +124,7 @@ def test_a_question_that_was_damaged_on_its_way_is_asked_again() -> None:
 
 def test_a_silent_board_is_said_to_be_silent() -> None:
     link = ScriptedLink()
-    with pytest.raises(Silent, match=r"does not answer AT\+ID\?$") as caught:
+    with pytest.raises(NoReply, match=r"does not answer AT\+ID\?$") as caught:
         _board(link).identity()
     assert link.requests == [("ID?", ""), ("ID?", "")]
     assert "reset button" in caught.value.hint
@@ -135,13 +133,13 @@ def test_a_silent_board_is_said_to_be_silent() -> None:
 
 def test_a_board_that_speaks_something_else_is_told_from_a_silent_one() -> None:
     link = ScriptedLink(ID_Q=b"Zephyr booting\r\n")
-    with pytest.raises(Silent, match="text that is none of SSCMA's"):
+    with pytest.raises(NoReply, match="text that is not of the AT protocol"):
         _board(link).identity()
 
 
 def test_what_changes_the_board_is_sent_once() -> None:
     link = ScriptedLink()
-    with pytest.raises(Silent):
+    with pytest.raises(NoReply):
         _board(link).set_info("text")
     assert link.requests == [("INFO", '"text"')]
 
@@ -149,7 +147,7 @@ def test_what_changes_the_board_is_sent_once() -> None:
 @pytest.mark.parametrize("code", range(1, 12))
 def test_an_error_code_is_a_sentence_with_advice(code: int) -> None:
     link = ScriptedLink(TSCORE=lambda tag, _: frame(0, f"{tag}@TSCORE", None, code=code))
-    with pytest.raises(Refused, match=rf"refused AT\+TSCORE: .*\(code {code}\)") as caught:
+    with pytest.raises(CommandRefused, match=rf"refused AT\+TSCORE: .*\(code {code}\)") as caught:
         _board(link).set_score(50)
     assert caught.value.code == code
     assert caught.value.hint
@@ -165,11 +163,11 @@ def test_a_threshold_without_an_invocation_says_so() -> None:
 
 
 def test_an_answer_of_another_form_is_told() -> None:
-    with pytest.raises(NotUnderstood):
+    with pytest.raises(UnexpectedReply):
         _board(ScriptedLink(VER_Q=3, ID_Q=1, NAME_Q="x")).identity()
-    for ask in (Board.model, Board.models, Board.algorithms, Board.sensors, Board.info, Board.iou):
-        command = {"iou": "TIOU", "algorithms": "ALGOS"}.get(ask.__name__, ask.__name__.upper())
-        with pytest.raises(NotUnderstood):
+    for ask in (AtClient.model, AtClient.sensors, AtClient.info, AtClient.iou):
+        command = {"iou": "TIOU"}.get(ask.__name__, ask.__name__.upper())
+        with pytest.raises(UnexpectedReply):
             ask(_board(ScriptedLink(**{f"{command}_Q": "nonsense"})))
 
 
@@ -269,13 +267,13 @@ def test_a_board_that_stops_by_itself_is_told(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(sscma, "_QUIET_S", 0.01)
     events = _board(_invoking(lambda tag: _seen(tag, 1))).invoke(-1, with_images=False)
     next(events)
-    with pytest.raises(Ended, match="may have restarted"):
+    with pytest.raises(InvocationEnded, match="may have restarted"):
         next(events)
 
 
 def test_a_camera_that_fails_in_the_middle_is_told() -> None:
     link = _invoking(lambda tag: frame(1, f"{tag}@INVOKE", {"count": 1}, code=4))
-    with pytest.raises(Refused, match="the camera is not there"):
+    with pytest.raises(CommandRefused, match="the camera is not there"):
         list(_board(link).invoke(5, with_images=False))
     assert link.requests[-1] == ("BREAK", "")
 
@@ -303,14 +301,14 @@ def test_thresholds_are_changed_between_events_and_no_event_is_lost() -> None:
         if seen.count == 1:
             board.set_score(30)
     assert counts == [1, 2, 3, 4]
-    assert (board.dropped, board.strays) == (0, 0)
+    assert (board.dropped, board.unmatched) == (0, 0)
 
 
 def test_events_of_an_earlier_invocation_are_not_taken_for_this_ones() -> None:
     link = _invoking(lambda _tag: _seen("OLD1", 9), lambda tag: _seen(tag, 1))
     board = _board(link)
     assert [seen.count for seen in board.invoke(1, with_images=False)] == [1]
-    assert board.strays == 1
+    assert board.unmatched == 1
 
 
 def test_what_there_is_no_room_for_is_counted() -> None:
@@ -332,12 +330,12 @@ def test_a_board_that_starts_is_waited_for() -> None:
         asked.append(tag)
         return b"boot\r\n" if len(asked) < 3 else frame(0, f"{tag}@ID?", "1")
 
-    sscma_board = _board(ScriptedLink(ID_Q=booting))
+    client = _board(ScriptedLink(ID_Q=booting))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sscma, "_STARTING_S", 0.01)
-        sscma_board.wait(5.0)
+        client.wait_until_ready(5.0)
         assert len(asked) == 3
-        # The boot loader of a WiseEye2 takes a 1 for the wish to flash.
+        # The bootloader of a WiseEye2 takes a 1 as the key that opens its menu.
         assert not any(letter.isdigit() for tag in asked for letter in tag)
-        with pytest.raises(Silent):
-            _board(ScriptedLink()).wait(0.03)
+        with pytest.raises(NoReply):
+            _board(ScriptedLink()).wait_until_ready(0.03)

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
-from kiln.device.we2 import BootLoader, packets_of, preamble
-from kiln.device.xmodem_line import Timing
+from kiln.device.we2 import BootloaderClient, packets_of, preamble
+from kiln.device.xmodem_sender import Timing
 from kiln.errors import BoardError, BoardGone, FlashFailed
 from kiln.plan.targets import load_target
 from tests.support.checkout import ROOT
@@ -29,7 +29,7 @@ Answer = Callable[[int, bytes], bytes | None]
 
 
 class Board:
-    """A boot loader that keeps whole packets in order. ``answer`` may say something else than it
+    """A bootloader that keeps whole packets in order. ``answer`` may say something else than it
     would to the n-th packet or EOT of the model (from 0), or None to leave it as it is.
     """
 
@@ -101,7 +101,7 @@ def _flash(board: Board, model: bytes = MODEL) -> list[int]:
     handshake = load_target(ROOT / "targets", "grove-v2").device.handshake
     assert handshake is not None
     seen: list[int] = []
-    loader = BootLoader(board, handshake, timing=TIMING)
+    loader = BootloaderClient(board, handshake, timing=TIMING)
     loader.write(model, ADDRESS, lambda done, _total: seen.append(done))
     return seen
 
@@ -133,7 +133,7 @@ def test_a_packet_follows_the_last_of_the_model(size: int) -> None:
     assert 128 <= len(packets) - size < 256
 
 
-def test_packet_numbers_start_anew_after_255() -> None:
+def test_packet_numbers_start_again_after_255() -> None:
     board = Board()
     model = MODEL.ljust(300 * 128, b"\xa5")
     _flash(board, model)
@@ -161,15 +161,15 @@ def _refuse_from(first: int, *says: bytes) -> Answer:
     ("answer", "why"),
     [
         # The packet was refused, but noise made an ACK of that: the next one is out of order.
-        (lambda number, _data: ACK if number == 0 else None, "broke the transfer off"),
+        (lambda number, _data: ACK if number == 0 else None, "cancelled the transfer"),
         # The last packet was refused, and the ACK of the one before arrived twice.
         (_refuse_from(2, ACK, NAK), "refused the same packet"),
         (_refuse_from(1, ACK + NAK), "refused the same packet"),
-        (lambda number, _data: CAN * 2 if number == 1 else None, "broke the transfer off"),
+        (lambda number, _data: CAN * 2 if number == 1 else None, "cancelled the transfer"),
         (_refuse_from(1), "refused the same packet 16 times"),
         (lambda number, _data: b"" if number >= 1 else None, "has not answered"),
         # The end is acknowledged, and nothing is said after it.
-        (lambda _number, data: ACK if data == EOT else None, "did not say that it has written"),
+        (lambda _number, data: ACK if data == EOT else None, "did not confirm that it has written"),
         # The question comes, and the end was never acknowledged.
         (lambda _number, data: QUESTION if data == EOT else None, "has not answered"),
     ],
@@ -198,7 +198,7 @@ def test_answers_that_are_late_do_not_stand_for_the_last_packets() -> None:
         return None
 
     board = Board(lag)
-    with pytest.raises(FlashFailed, match="both took a packet and refused it"):
+    with pytest.raises(FlashFailed, match="both accepted and refused a packet"):
         _flash(board)
     assert not board.rebooted
 
@@ -253,7 +253,7 @@ def test_a_board_that_does_not_answer_is_not_written_to() -> None:
         def write(self, data: bytes) -> None:
             assert data in (b"1", CAN * 8)
 
-    with pytest.raises(BoardError, match="boot loader does not answer") as caught:
+    with pytest.raises(BoardError, match="bootloader does not answer") as caught:
         _flash(Deaf())
     assert caught.value.exit_code == 17
     assert "reset button" in caught.value.hint

@@ -9,7 +9,7 @@ import pytest
 
 from kiln.emulator.firmware import Camera, Firmware, Storage
 from kiln.emulator.flash import MODELS_ADDRESS, Flash
-from tests.support.eyes import FixedEye
+from tests.support.emulated_models import FixedModel
 
 
 def _invoking(sent: list[bytes], *, busy: bool = False) -> Firmware:
@@ -18,12 +18,12 @@ def _invoking(sent: list[bytes], *, busy: bool = False) -> Firmware:
     firmware = Firmware(
         flash,
         Storage(),
-        FixedEye(),
+        FixedModel(),
         Camera(fps=50),
         sent.append,
         lambda: busy,
         restart=lambda: None,
-        heard=lambda _line: None,
+        on_command=lambda _line: None,
     )
     firmware.receive(b"AT+INVOKE=-1,0,1\r", 0.0)
     return firmware

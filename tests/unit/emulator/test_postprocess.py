@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kiln.emulator.arguments import crc16_maxim, read_command
-from kiln.emulator.postprocess import Candidate, Sight, report, suppress
+from kiln.emulator.postprocess import Candidate, RecordedFrame, report, suppress
 from stages.export.evaluation import decode
 
 SIDE = 240.0
@@ -57,21 +57,21 @@ def test_the_board_suppresses_what_the_evaluation_suppresses(keypoints: int, iou
 def test_results_are_told_in_whole_pixels_and_percent() -> None:
     points = ((10.4, 20.5, 0.904), (-3.0, 250.0, 0.0))
     candidate = Candidate(corners=(-20, 10, 41, 61), score=0.874, target=0, points=points)
-    sight = Sight(b"", (candidate,))
-    assert report(sight, score=87, iou=45, pose=True) == {
+    frame = RecordedFrame(b"", (candidate,))
+    assert report(frame, score=87, iou=45, pose=True) == {
         "keypoints": [[[11, 36, 61, 51, 87, 0], [[10, 21, 90, 0], [0, 250, 0, 1]]]]
     }
-    assert report(sight, score=88, iou=45, pose=True) == {"keypoints": []}
-    assert report(sight, score=0, iou=45, pose=False) == {"boxes": [[11, 36, 61, 51, 87, 0]]}
+    assert report(frame, score=88, iou=45, pose=True) == {"keypoints": []}
+    assert report(frame, score=0, iou=45, pose=False) == {"boxes": [[11, 36, 61, 51, 87, 0]]}
 
 
 def test_the_best_pose_comes_last_and_the_best_box_first() -> None:
     near = Candidate(corners=(0, 0, 20, 20), score=0.9)
     far = Candidate(corners=(100, 100, 120, 120), score=0.5)
-    sight = Sight(b"", (far, near))
-    poses = report(sight, score=10, iou=45, pose=True)["keypoints"]
+    frame = RecordedFrame(b"", (far, near))
+    poses = report(frame, score=10, iou=45, pose=True)["keypoints"]
     assert [box[4] for box, _points in poses] == [50, 90]
-    assert [box[4] for box in report(sight, score=10, iou=45, pose=False)["boxes"]] == [90, 50]
+    assert [box[4] for box in report(frame, score=10, iou=45, pose=False)["boxes"]] == [90, 50]
 
 
 @pytest.mark.parametrize(

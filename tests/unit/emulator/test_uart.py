@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from kiln.emulator.uart import Lane
+from kiln.emulator.uart import Uart
 
 #: A thousandth of a second for each byte.
 BAUD = 10_000
 
 
 def test_a_byte_arrives_when_its_ten_bits_have_passed() -> None:
-    line = Lane(BAUD)
+    line = Uart(BAUD)
     line.put(b"abc", 5.0)
     assert line.take(5.0009) == b""
     assert line.take(5.0021) == b"ab"
@@ -20,7 +20,7 @@ def test_a_byte_arrives_when_its_ten_bits_have_passed() -> None:
 
 
 def test_what_is_sent_later_follows_what_is_on_its_way() -> None:
-    line = Lane(BAUD)
+    line = Uart(BAUD)
     line.put(b"ab", 5.0)
     line.put(b"c", 5.001)
     assert line.take(5.0029) == b"ab"
@@ -30,7 +30,7 @@ def test_what_is_sent_later_follows_what_is_on_its_way() -> None:
 
 
 def test_a_long_run_takes_its_time_however_often_it_is_looked_at() -> None:
-    line = Lane(921_600)
+    line = Uart(921_600)
     line.put(bytes(92_160), 0.0)
     now = arrived = 0.0
     while (due := line.due()) is not None:
@@ -42,7 +42,7 @@ def test_a_long_run_takes_its_time_however_often_it_is_looked_at() -> None:
 
 
 def test_no_time_is_gained_while_the_other_end_takes_nothing() -> None:
-    line = Lane(BAUD)
+    line = Uart(BAUD)
     line.put(b"ab", 5.0)
     line.stall(7.0)
     assert line.take(7.0005) == b""
@@ -50,7 +50,7 @@ def test_no_time_is_gained_while_the_other_end_takes_nothing() -> None:
 
 
 def test_without_a_rate_nothing_takes_time() -> None:
-    line = Lane(None)
+    line = Uart(None)
     line.put(b"abc", 5.0)
     assert line.due() == 5.0
     assert line.take(5.0) == b"abc"

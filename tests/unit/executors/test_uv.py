@@ -54,7 +54,8 @@ def test_a_broken_pip_configuration_is_passed_over(tmp_path: Path) -> None:
 def test_the_cache_lies_beside_the_environments_unless_the_usual_one_shares_their_disk(
     tmp_path: Path,
 ) -> None:
-    assert "UV_CACHE_DIR" not in installer_variables({"HOME": str(tmp_path)}, tmp_path)
+    for home in (tmp_path, tmp_path / "not" / "there yet"):
+        assert "UV_CACHE_DIR" not in installer_variables({"HOME": str(tmp_path)}, home)
     elsewhere = installer_variables({"HOME": "/proc"}, tmp_path)
     assert elsewhere["UV_CACHE_DIR"] == str(tmp_path / "uv-cache")
 

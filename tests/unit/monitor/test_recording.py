@@ -10,15 +10,14 @@ import pytest
 import yaml
 
 from kiln.device.detections import Box
-from kiln.device.labels import COCO_KEYPOINTS, Description
+from kiln.device.labels import Description
 from kiln.monitor import recording
 from kiln.monitor.dataset import DataSetWriter, flip_index, label_lines
-from kiln.monitor.hub import Seen
+from kiln.monitor.hub import FrameEvent
 from kiln.monitor.recording import Recorder, unused
 from kiln.pipeline.dataset import load_dataset
-from tests.support.cameras import PEOPLE, SHAPES, person, picture, seen
-
-COCO_FLIPPED = [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]
+from stages import coco
+from tests.support.scripted_session import PEOPLE, SHAPES, detections, jpeg, person
 
 
 def _description(folder: Path) -> dict[str, Any]:
@@ -36,7 +35,7 @@ def _labels(folder: Path) -> list[str]:
 
 def test_a_box_is_written_in_parts_of_the_picture(tmp_path: Path) -> None:
     writer = DataSetWriter(tmp_path / "set", SHAPES)
-    writer.add(seen(Box(60, 120, 24, 48, 70, 1), size=(240, 480)))
+    writer.add(detections(Box(60, 120, 24, 48, 70, 1), size=(240, 480)))
     assert _labels(tmp_path / "set") == ["1 0.250000 0.250000 0.100000 0.100000\n"]
     assert _description(tmp_path / "set") == {
         "path": ".",
@@ -48,7 +47,7 @@ def test_a_box_is_written_in_parts_of_the_picture(tmp_path: Path) -> None:
 
 def test_a_pose_has_its_keypoints_and_hidden_ones_are_zero(tmp_path: Path) -> None:
     writer = DataSetWriter(tmp_path / "set", PEOPLE)
-    writer.add(seen(person(120, 60, hidden=(3,))))
+    writer.add(detections(person(120, 60, hidden=(3,))))
     (line,) = _labels(tmp_path / "set")
     words = line.split()
     assert words[:5] == ["0", "0.500000", "0.250000", "0.083333", "0.166667"]
@@ -57,18 +56,18 @@ def test_a_pose_has_its_keypoints_and_hidden_ones_are_zero(tmp_path: Path) -> No
     assert len(words) == 5 + 3 * 17
     table = _description(tmp_path / "set")
     assert table["kpt_shape"] == [17, 3]
-    assert table["flip_idx"] == COCO_FLIPPED
+    assert table["flip_idx"] == list(coco.FLIP_INDEX)
 
 
 def test_what_reaches_out_of_the_picture_is_cut_and_what_is_outside_left_out() -> None:
-    cut = seen(Box(0, 0, 40, 40, 90, 0), Box(400, 400, 10, 10, 90, 0))
+    cut = detections(Box(0, 0, 40, 40, 90, 0), Box(400, 400, 10, 10, 90, 0))
     assert list(label_lines(cut, 0)) == ["0 0.041667 0.041667 0.083333 0.083333\n"]
-    (line,) = label_lines(seen(person(4, 100)), 17)
+    (line,) = label_lines(detections(person(4, 100)), 17)
     assert line.split()[5:8] == ["0", "0", "0"]
 
 
 def test_names_that_do_not_tell_left_from_right_give_no_mirror() -> None:
-    assert flip_index(COCO_KEYPOINTS) == COCO_FLIPPED
+    assert flip_index(coco.KEYPOINTS) == list(coco.FLIP_INDEX)
     assert flip_index(("point 0", "point 1")) == []
     assert flip_index(("left_ear", "nose")) == []
 
@@ -76,11 +75,11 @@ def test_names_that_do_not_tell_left_from_right_give_no_mirror() -> None:
 def test_a_board_without_description_teaches_the_form_as_it_goes(tmp_path: Path) -> None:
     nameless = Description(name="")
     writer = DataSetWriter(tmp_path / "shapes", nameless)
-    writer.add(seen(Box(60, 60, 10, 10, 90, 2)))
+    writer.add(detections(Box(60, 60, 10, 10, 90, 2)))
     assert _description(tmp_path / "shapes")["names"] == {0: "class 0", 1: "class 1", 2: "class 2"}
     writer = DataSetWriter(tmp_path / "poses", nameless)
-    writer.add(seen(image=picture(1)))
-    writer.add(seen(person(60, 60), image=picture(2)))
+    writer.add(detections(image=jpeg(1)))
+    writer.add(detections(person(60, 60), image=jpeg(2)))
     assert _description(tmp_path / "poses")["kpt_shape"] == [17, 3]
 
 
@@ -88,18 +87,18 @@ def test_the_same_picture_again_is_kept_once_and_an_empty_one_is_background(
     tmp_path: Path,
 ) -> None:
     writer = DataSetWriter(tmp_path / "set", SHAPES)
-    for image in (picture(1), picture(1), picture(2), picture(1)):
-        writer.add(seen(image=image))
-    assert writer.pictures == 2
+    for image in (jpeg(1), jpeg(1), jpeg(2), jpeg(1)):
+        writer.add(detections(image=image))
+    assert writer.images == 2
     assert _labels(tmp_path / "set") == ["", ""]
 
 
 def test_a_set_with_two_labelled_pictures_can_be_judged_by(tmp_path: Path) -> None:
     writer = DataSetWriter(tmp_path / "set", SHAPES)
     for number in range(50):
-        writer.add(seen(image=picture(number)))
+        writer.add(detections(image=jpeg(number)))
     for number in (50, 51):
-        writer.add(seen(Box(60, 60, 10, 10, 90, 0), image=picture(number)))
+        writer.add(detections(Box(60, 60, 10, 10, 90, 0), image=jpeg(number)))
     for split in ("train", "val"):
         labels = (tmp_path / "set" / "labels" / split).iterdir()
         assert [each.stat().st_size > 0 for each in labels].count(True) == 1
@@ -108,32 +107,32 @@ def test_a_set_with_two_labelled_pictures_can_be_judged_by(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "damaged",
     [
-        seen(image=b""),
-        seen(image=picture()[:-1]),
-        seen(image=b"x" + picture()),
-        seen(Box(60, 60, 10, 10, 90, 10**9)),
-        seen(Box(60, 60, 10, 10, 90, -1)),
-        seen(size=(0, 0)),
+        detections(image=b""),
+        detections(image=jpeg()[:-1]),
+        detections(image=b"x" + jpeg()),
+        detections(Box(60, 60, 10, 10, 90, 10**9)),
+        detections(Box(60, 60, 10, 10, 90, -1)),
+        detections(size=(0, 0)),
     ],
     ids=["nothing", "torn", "shifted", "class", "negative", "size"],
 )
 def test_what_came_damaged_is_left_out_and_counted(tmp_path: Path, damaged: Any) -> None:
     writer = DataSetWriter(tmp_path / "set", SHAPES)
     writer.add(damaged)
-    assert (writer.pictures, writer.left_out) == (0, 1)
+    assert (writer.images, writer.rejected) == (0, 1)
 
 
 def test_a_pose_that_lost_a_keypoint_on_the_line_is_left_out(tmp_path: Path) -> None:
     writer = DataSetWriter(tmp_path / "set", PEOPLE)
     whole = person(60, 60)
-    writer.add(seen(type(whole)(whole.box, whole.points[1:])))
-    assert (writer.pictures, writer.left_out) == (0, 1)
+    writer.add(detections(type(whole)(whole.box, whole.points[1:])))
+    assert (writer.images, writer.rejected) == (0, 1)
 
 
 def test_the_same_picture_is_always_in_the_same_split(tmp_path: Path) -> None:
     writer = DataSetWriter(tmp_path / "set", SHAPES)
     for number in [*range(200), *range(200)]:
-        writer.add(seen(Box(60, 60, 10, 10, 90, 0), image=picture(number)))
+        writer.add(detections(Box(60, 60, 10, 10, 90, 0), image=jpeg(number)))
     writer.finish()
     train, val = (
         {path.read_bytes() for path in (tmp_path / "set" / "images" / split).iterdir()}
@@ -143,16 +142,16 @@ def test_the_same_picture_is_always_in_the_same_split(tmp_path: Path) -> None:
     assert 10 < len(val) < 40
 
 
-@pytest.mark.parametrize("pictures", [2, 3, 5, 40])
+@pytest.mark.parametrize("images", [2, 3, 5, 40])
 def test_a_set_can_be_used_from_its_second_picture_on_without_an_end(
-    tmp_path: Path, pictures: int
+    tmp_path: Path, images: int
 ) -> None:
     writer = DataSetWriter(tmp_path / "set", SHAPES)
-    for number in range(pictures):
-        writer.add(seen(Box(60, 60, 10, 10, 90, 0), image=picture(number)))
+    for number in range(images):
+        writer.add(detections(Box(60, 60, 10, 10, 90, 0), image=jpeg(number)))
     # No finish(): the program was killed.
     found = load_dataset(tmp_path / "set", index=tmp_path / "index", scratch=tmp_path / "scratch")
-    assert sum(found.images.values()) == pictures
+    assert sum(found.images.values()) == images
     assert min(found.images.values()) >= 1
     assert _names(tmp_path / "set", "images", "val") == _names(tmp_path / "set", "labels", "val")
 
@@ -161,7 +160,7 @@ def _finished(folder: Path, labelled: list[bool]) -> None:
     writer = DataSetWriter(folder, SHAPES)
     for number, has_object in enumerate(labelled):
         boxes = [Box(60, 60, 10, 10, 90, 0)] if has_object else []
-        writer.add(seen(*boxes, image=picture(number)))
+        writer.add(detections(*boxes, image=jpeg(number)))
     writer.finish()
 
 
@@ -192,8 +191,8 @@ def test_nothing_is_written_over_or_left_unfinished(tmp_path: Path) -> None:
 
 def _offer(recorder: Recorder, count: int, labels: Description = SHAPES) -> None:
     for number in range(count):
-        detections = seen(Box(60, 60, 10, 10, 90, 0), image=picture(number))
-        recorder.offer(Seen(number=number, detections=detections, labels=labels))
+        found = detections(Box(60, 60, 10, 10, 90, 0), image=jpeg(number))
+        recorder.offer(FrameEvent(number=number, detections=found, labels=labels))
 
 
 def test_a_recorder_keeps_all_that_it_is_offered_between_start_and_stop(tmp_path: Path) -> None:
@@ -204,7 +203,7 @@ def test_a_recorder_keeps_all_that_it_is_offered_between_start_and_stop(tmp_path
     _offer(recorder, 500)
     recorder.stop()
     _offer(recorder, 3)
-    assert recorder.recording.pictures == 500
+    assert recorder.recording.images == 500
     assert len(list(folder.glob("images/*/*.jpg"))) == 500
     assert not recorder.recording.running
     recorder.start(SHAPES)
@@ -220,7 +219,7 @@ def test_another_model_ends_the_recording_and_says_so(tmp_path: Path) -> None:
     _offer(recorder, 1, PEOPLE)
     recorder.stop()
     assert recorder.recording.note == "the board now runs another model"
-    assert recorder.recording.pictures == 2
+    assert recorder.recording.images == 2
 
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
@@ -253,4 +252,4 @@ def test_a_disk_that_is_too_slow_ends_the_recording_and_never_holds_up_the_board
     disk_is_free.set()
     recorder.stop()
     assert recorder.recording.note == "the disk is slower than the board"
-    assert recorder.recording.pictures == 1
+    assert recorder.recording.images == 1

@@ -75,9 +75,9 @@ def test_a_split_that_holds_images_and_labels(tmp_path: Path) -> None:
     assert "labels/val/a.txt" in data.tree.files
 
 
-def test_pictures_that_would_share_a_name_are_refused(tmp_path: Path) -> None:
+def test_images_that_would_share_a_name_are_refused(tmp_path: Path) -> None:
     files = {**PLAIN, "images/train/images/a.png": b"another"}
-    with pytest.raises(DataError, match="would be one picture of train"):
+    with pytest.raises(DataError, match="would be one image of train"):
         _load(_make(tmp_path / "set", NAMES, files), tmp_path)
 
 
@@ -114,7 +114,7 @@ def test_nothing_is_written_into_the_data_set(tmp_path: Path) -> None:
         ({"val": None}, "has no 'val'"),
         ({"names": None}, "has no 'names'"),
         ({"train": "images/nowhere"}, "names images/nowhere, which does not exist"),
-        ({"val": "labels/train"}, "holds no pictures"),
+        ({"val": "labels/train"}, "holds no images"),
         ({"names": {0: "a", 2: "b"}}, "without a gap"),
         ({"nc": 3}, "says nc: 3 but names 1"),
     ],

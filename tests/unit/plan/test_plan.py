@@ -124,7 +124,7 @@ def test_a_reproducible_training_takes_no_gpu_and_says_so() -> None:
     assert train.params["reproducible"] is True
     assert train.gpu == train.params["gpu"] == "none"
     notes = make_plan(request, load_target(TARGETS, "grove-v2")).notes
-    assert notes == ("reproducible training: on the CPU, also where there is a GPU",)
+    assert notes == ("reproducible training: on the CPU, even with a GPU",)
 
 
 @pytest.mark.parametrize("line", ['gpu = "required"', "time = 0.5"])

@@ -1,4 +1,4 @@
-"""What becomes of a network's outputs, and of the pictures that go into it."""
+"""Decoding of a network's outputs, and the conversion of images to its input."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import pytest
 
 from stages.contract import StepFailed
 from stages.export.evaluation.decode import (
-    BINS,
-    STRIDES,
     Detections,
     Labels,
     Shape,
@@ -20,7 +18,8 @@ from stages.export.evaluation.decode import (
     find_roles,
     suppress,
 )
-from stages.export.evaluation.preprocess import Floats, prepare
+from stages.export.models.preprocess import Floats, prepare
+from stages.yolo import REG_MAX, STRIDES
 
 POSE = Labels(size=96, classes=1, keypoints=2)
 DETECT = Labels(size=96, classes=3, keypoints=0)
@@ -34,7 +33,7 @@ def test_pose_of_one_cell() -> None:
     rows = _nothing(POSE)
     cell = 2 * 6 + 4
     rows["score16"][cell] = math.log(3)
-    bins = rows["box16"].reshape(-1, 4, BINS)[cell]
+    bins = rows["box16"].reshape(-1, 4, REG_MAX)[cell]
     bins[0, 1] = bins[1, 2] = bins[3, 15] = 60
     bins[2, 0] = bins[2, 1] = 60  # half a cell
     rows["keypoints"][CELLS[8] + cell] = [0.5, -1, OFF, 0.25, 0.25, math.log(3)]
@@ -50,7 +49,7 @@ def test_pose_of_one_cell() -> None:
 def test_of_equal_scores_the_last_class_and_the_last_cell_win() -> None:
     rows = _nothing(DETECT)
     rows["score32"][[3, 4]] = [1, 2, 2]
-    rows["box32"].reshape(-1, 4, BINS)[3:5, :, 15] = 60  # both cover the whole picture
+    rows["box32"].reshape(-1, 4, REG_MAX)[3:5, :, 15] = 60  # both cover the whole image
     found = decode(rows, DETECT, score_threshold=0.25, iou_threshold=0.45)
     assert found.classes.tolist() == [2]
     assert found.boxes[0] == pytest.approx([48 - 480, 48 - 480, 48 + 480, 48 + 480])

@@ -1,10 +1,10 @@
-"""An eye that always sees the same, for tests that are not about what is seen."""
+"""A model that always finds the same, for tests that are not about what is found."""
 
 from __future__ import annotations
 
 import base64
 
-from kiln.emulator.postprocess import Candidate, Sight
+from kiln.emulator.postprocess import Candidate, RecordedFrame
 
 #: 240x240 pixels of one grey: after the header, 900 blocks that add nothing to the first.
 _HEADER = (
@@ -21,15 +21,15 @@ def person(left: float, top: float, *, score: float) -> Candidate:
     return Candidate(corners=(left, top, left + 40, top + 80), score=score, points=points)
 
 
-class FixedEye:
-    """Takes whatever is in the flash for its own model."""
+class FixedModel:
+    """Takes any content of the flash for its own."""
 
     pose = True
     resolution = (240, 240)
 
     def __init__(self, *candidates: Candidate) -> None:
-        """Without candidates it sees two people, one of them twice, and hardly a third."""
-        self._sight = Sight(
+        """Without candidates it finds two people, one of them twice, and a third of a low score."""
+        self._frame = RecordedFrame(
             GREY_JPEG,
             candidates
             or (
@@ -40,10 +40,10 @@ class FixedEye:
             ),
         )
 
-    def recognises(self, memory: memoryview) -> bool:
+    def matches(self, memory: memoryview) -> bool:
         del memory
         return True
 
-    def look(self, frame: int) -> Sight:
+    def infer(self, frame: int) -> RecordedFrame:
         del frame
-        return self._sight
+        return self._frame

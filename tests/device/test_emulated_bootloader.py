@@ -22,7 +22,7 @@ def test_a_file_goes_through_the_boot_loader_into_the_flash(
 ) -> None:
     board = emulated_board(boot_s=0.1)
     host = line(board)
-    host.enter_loader()
+    host.enter_bootloader()
     host.announce(MODELS_ADDRESS)
     assert host.send(MODEL) == ACK
     host.end()
@@ -40,7 +40,7 @@ def test_a_packet_with_a_wrong_checksum_is_not_taken(
 ) -> None:
     board = emulated_board()
     host = line(board)
-    host.enter_loader()
+    host.enter_bootloader()
     host.announce(MODELS_ADDRESS)
     spoilt = bytearray(packet(1, MODEL[:128]))
     spoilt[60] ^= 1
@@ -56,7 +56,7 @@ def test_a_packet_that_comes_again_is_acknowledged_and_not_written_again(
 ) -> None:
     board = emulated_board()
     host = line(board)
-    host.enter_loader()
+    host.enter_bootloader()
     host.announce(MODELS_ADDRESS)
     assert host.send(MODEL[:256]) == ACK
     assert host.send(MODEL[128:256], first=2) == ACK
@@ -67,7 +67,7 @@ def test_a_packet_that_comes_again_is_acknowledged_and_not_written_again(
 def test_a_packet_out_of_order_ends_the_transfer(emulated_board: MakeBoard, line: OpenLine) -> None:
     board = emulated_board()
     host = line(board)
-    host.enter_loader()
+    host.enter_bootloader()
     host.announce(MODELS_ADDRESS)
     assert host.send(MODEL[:128]) == ACK
     assert host.send(MODEL[256:384], first=3) == CAN
@@ -77,7 +77,7 @@ def test_a_packet_out_of_order_ends_the_transfer(emulated_board: MakeBoard, line
 def test_half_a_packet_is_asked_for_again(emulated_board: MakeBoard, line: OpenLine) -> None:
     board = emulated_board()
     host = line(board)
-    host.enter_loader()
+    host.enter_bootloader()
     host.announce(MODELS_ADDRESS)
     host.write(packet(1, MODEL[:128])[:70])
     assert host.byte() == NAK
@@ -93,7 +93,7 @@ def test_a_transfer_that_is_given_up_leaves_half_a_model_and_the_menu(
 ) -> None:
     board = emulated_board()
     host = line(board)
-    host.enter_loader()
+    host.enter_bootloader()
     host.announce(MODELS_ADDRESS)
     assert host.send(MODEL[:256]) == ACK
     host.write(CAN * 2)
@@ -108,7 +108,7 @@ def test_a_file_without_a_preamble_is_taken_for_firmware(
 ) -> None:
     board = emulated_board()
     host = line(board)
-    host.enter_loader()
+    host.enter_bootloader()
     assert host.send(MODEL[:128]) == ACK
     host.end()
     assert [transfer.kind for transfer in board.transfers] == ["firmware"]
@@ -120,10 +120,10 @@ def test_a_board_that_waits_for_a_file_can_be_reset(
 ) -> None:
     board = emulated_board()
     host = line(board)
-    host.enter_loader()
+    host.enter_bootloader()
     host.announce(MODELS_ADDRESS)
     assert host.send(MODEL[:128]) == ACK
-    host.enter_loader()
+    host.enter_bootloader()
     host.announce(MODELS_ADDRESS)
     assert host.send(MODEL) == ACK
     assert on_flash(board, len(MODEL)) == MODEL
@@ -134,7 +134,7 @@ def test_noise_to_the_board_is_seen_by_its_checksum(
 ) -> None:
     board = emulated_board()
     host = line(board)
-    host.enter_loader()
+    host.enter_bootloader()
     host.announce(MODELS_ADDRESS)
     board.set_faults(Faults(seed=3, to_board=Noise(corrupt=0.002)))
     answers = []
@@ -148,7 +148,7 @@ def test_noise_to_the_board_is_seen_by_its_checksum(
 def test_a_nak_storm_is_over_some_time(emulated_board: MakeBoard, line: OpenLine) -> None:
     board = emulated_board(faults=Faults(nak_storm=(2, 3)))
     host = line(board)
-    host.enter_loader()
+    host.enter_bootloader()
     host.announce(MODELS_ADDRESS)
     assert host.send(MODEL[:128]) == ACK
     answers = [host.send(MODEL[128:256], first=2) for _ in range(4)]
@@ -165,7 +165,7 @@ def test_a_refusal_cancels(
 ) -> None:
     board = emulated_board(faults=faults)
     host = line(board)
-    host.enter_loader()
+    host.enter_bootloader()
     if refused:
         host.announce(MODELS_ADDRESS)
         assert host.send(MODEL[: 128 * refused]) == ACK

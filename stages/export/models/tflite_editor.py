@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import struct
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,19 +13,23 @@ from numpy.typing import NDArray
 from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.lite.tools import flatbuffer_utils
 
+from stages.contract import StepFailed
+
 Range = tuple[float, float]
 
-#: Operators that hand on values as they are; the first input holds them.
-MOVES = frozenset(
+#: Operators whose output holds only values of their first input, so that both have one range.
+PASS_THROUGH = frozenset(
     {"PAD", "RESHAPE", "MAX_POOL_2D", "RESIZE_NEAREST_NEIGHBOR", "TRANSPOSE", "STRIDED_SLICE"}
 )
 
+_IDENTIFIER = b"TFL3"
 _OPERATORS = {code: name for name, code in vars(schema.BuiltinOperator).items() if name.isupper()}
+_FLOATS = {schema.TensorType.FLOAT16, schema.TensorType.FLOAT32, schema.TensorType.FLOAT64}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Operator:
-    """One operator: its type, the tensors that it takes and makes, and its own settings."""
+    """One operator: its type, the numbers of its inputs and outputs, and its options."""
 
     type: str
     inputs: tuple[int, ...]
@@ -33,10 +38,11 @@ class Operator:
 
 
 class Graph:
-    """The one graph of a TFLite file; tensors are known by their numbers in it."""
+    """The first graph of a TFLite file, which all of ours have alone; tensors have their numbers
+    in it. Raises StepFailed("model") if the file cannot be read."""
 
     def __init__(self, content: bytes) -> None:
-        self._model = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
+        self._model = read_flatbuffer(content)
         self._graph = self._model.subgraphs[0]
 
     def to_bytes(self) -> bytes:
@@ -63,6 +69,11 @@ class Graph:
     def outputs(self) -> list[int]:
         return list(map(int, self._graph.outputs))
 
+    @property
+    def float_tensors(self) -> set[int]:
+        """The tensors that hold floating-point numbers."""
+        return {number for number, each in enumerate(self._graph.tensors) if each.type in _FLOATS}
+
     def name(self, tensor: int) -> str:
         return str(self._tensor(tensor).name.decode())
 
@@ -78,14 +89,14 @@ class Graph:
         return np.frombuffer(bytes(data), dtype).reshape(self.shape(tensor))
 
     def scale(self, tensor: int) -> float:
-        """The step of a tensor that has one."""
+        """The scale of a quantised tensor, or of its first channel."""
         return float(self._tensor(tensor).quantization.scale[0])
 
     def zero_point(self, tensor: int) -> int:
         return int(self._tensor(tensor).quantization.zeroPoint[0])
 
     def set_range(self, tensor: int, limits: Range) -> None:
-        """Say between which values a float tensor is to be quantised."""
+        """Set the least and the largest value that quantising a float tensor has to represent."""
         quantization = schema.QuantizationParametersT()
         quantization.min, quantization.max = (np.array([each], np.float32) for each in limits)
         self._tensor(tensor).quantization = quantization
@@ -93,9 +104,9 @@ class Graph:
     def set_constant(
         self, operator: int, position: int, values: NDArray[Any], scales: NDArray[np.float32]
     ) -> None:
-        """Give one operator other values for a constant input, one scale or one a channel.
+        """Replace a constant input of one operator; ``scales`` has one value, or one a channel.
 
-        Constants of equal bytes may share a tensor or a buffer, so what others use is left alone.
+        Constants of equal bytes may share a tensor or a buffer; other operators keep theirs.
         """
         inputs = self._graph.operators[operator].inputs
         tensor = copy.copy(self._tensor(int(inputs[position])))
@@ -123,8 +134,21 @@ class Graph:
         return _OPERATORS[max(code.builtinCode, code.deprecatedBuiltinCode)]
 
 
-def activated(operators: Iterable[Operator]) -> dict[int, int]:
-    """Tensors x that serve x * sigmoid(x) alone, SiLU; by each the tensor that holds the result."""
+def read_flatbuffer(content: bytes) -> schema.ModelT:
+    """A TFLite file as TensorFlow's own objects; raises StepFailed("model") if it is none or is
+    damaged."""
+    if content[4:8] != _IDENTIFIER:
+        raise StepFailed("model", "it is no TFLite file", hint="pass a .tflite file")
+    try:
+        return flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
+    except (struct.error, ValueError, TypeError, IndexError) as error:
+        raise StepFailed(
+            "model", f"it is damaged: {error}", hint="copy or make it again; a part is missing"
+        ) from error
+
+
+def silu_outputs(operators: Iterable[Operator]) -> dict[int, int]:
+    """The SiLUs of a graph, x * sigmoid(x): by a tensor x that nothing else uses, the output."""
     users: dict[int, list[Operator]] = {}
     for operator in operators:
         for tensor in operator.inputs:

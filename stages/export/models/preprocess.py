@@ -1,4 +1,4 @@
-"""Pictures as the firmware writes them into a model's input, and the values that come out."""
+"""Images as the firmware writes them into a model's input, and the values of its outputs."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from numpy.typing import NDArray
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
-#: Parts of red, green and blue in a thousand of grey.
+#: Weights of red, green and blue in grey, in thousandths.
 _GREY = (299, 587, 114)
 
 
-def prepare(image: Pixels, channels: int, dtype: type) -> NDArray[Any]:
-    """A picture [S,S,3] as [1,S,S,channels] of int8 or of float32.
+def prepare(image: Pixels, channels: int, dtype: type[np.generic]) -> NDArray[Any]:
+    """An image [S,S,3] as [1,S,S,channels], int8 or float32.
 
-    Grey is what the firmware's rgb888_to_gray makes of a pixel (SSCMA-Micro 1.0.x,
-    core/utils/el_cv.cpp).
+    Grey as in the firmware's rgb888_to_gray (SSCMA-Micro 1.0.x, core/utils/el_cv.cpp).
     """
     if channels == 1:
         image = (image.astype(np.int32) @ _GREY // 1000).astype(np.uint8)[..., None]
@@ -35,9 +34,8 @@ def as_float(pixels: Pixels) -> Floats:
     return pixels.astype(np.float32) / np.float32(255)
 
 
-def dequantised(values: NDArray[Any], quantization: tuple[float, int]) -> Floats:
-    """A tensor's values by its scale and zero point; those of a float tensor as they are."""
+def dequantised(values: NDArray[Any], scale: float, zero_point: int) -> Floats:
+    """The real values of a quantised tensor; those of a float tensor as they are."""
     if np.issubdtype(values.dtype, np.floating):
         return values.astype(np.float32, copy=False)
-    scale, zero_point = quantization
     return (values.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)

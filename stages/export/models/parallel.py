@@ -1,4 +1,4 @@
-"""Shares work on pictures among all cores, with a result that tells nothing of how many."""
+"""Shares work on images among all cores; the results do not depend on how many there are."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 Worker = TypeVar("Worker")
-Seen = TypeVar("Seen")
+Result = TypeVar("Result")
 
 
 def worker_count(most: int) -> int:
-    """A worker for each core, ``most`` at most: each holds models in memory."""
+    """A worker for each core, at most ``most``: each holds models in memory."""
     return min(len(os.sched_getaffinity(0)), most)
 
 
 def on_all_cores(
-    workers: Sequence[Worker], look: Callable[[Worker, int], Seen], count: int
-) -> Iterator[Seen]:
-    """``look(worker, number)`` for the numbers 0 to ``count``, in their order, whoever did it."""
+    workers: Sequence[Worker], work: Callable[[Worker, int], Result], count: int
+) -> Iterator[Result]:
+    """``work(worker, number)`` for the numbers 0 to ``count``, in their order; any worker may do
+    any number."""
     idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
     for worker in workers:
         idle.put(worker)
 
-    def one(number: int) -> Seen:
+    def one(number: int) -> Result:
         worker = idle.get()
         try:
-            return look(worker, number)
+            return work(worker, number)
         finally:
             idle.put(worker)
 

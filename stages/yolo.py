@@ -1,0 +1,35 @@
+"""Facts of YOLOv8 that steps of several environments and the driver share."""
+
+from __future__ import annotations
+
+#: Pixels a cell, one head each.
+STRIDES = (8, 16, 32)
+#: Distances from a cell's centre to the left, top, right and bottom of a box; a raw head gives
+#: each as a distribution over ``REG_MAX`` bins, a cell's side apart.
+BOX_SIDES = 4
+REG_MAX = 16
+BOX_CHANNELS = BOX_SIDES * REG_MAX
+#: x, y and visibility.
+KEYPOINT_VALUES = 3
+
+#: A data set lies in images/<split>/ and labels/<split>/, with data.yaml beside them.
+SPLITS = ("train", "val")
+#: Endings of files that ultralytics reads as images.
+IMAGE_SUFFIXES = frozenset(
+    (".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".mpo", ".dng", ".pfm", ".heic")
+)
+#: Keys of data.yaml that a data set may do without.
+KEYPOINT_KEYS = ("kpt_shape", "flip_idx", "kpt_names")
+
+
+def label_path(image: str) -> str:
+    """Where ultralytics looks for an image's labels: the last folder called images becomes labels,
+    and without one they lie beside the image."""
+    before, found, after = f"/{image}".rpartition("/images/")
+    moved = f"{before}/labels/{after}"[1:] if found else image
+    return f"{moved.rpartition('.')[0] or moved}.txt"
+
+
+def image_name(path: str) -> str:
+    """An image's name in its split: a second folder called images would mislead `label_path`."""
+    return "/".join(part for part in path.split("/") if part != "images")
