@@ -32,7 +32,7 @@ from stages.train.weights.pickle_reader import (
 )
 
 #: The docker executor sets it: there, a pickle that runs code finds nothing to reach.
-WALLED = "KILN_WALLED"
+SANDBOXED = "KILN_SANDBOXED"
 _TASKS: dict[str, Task] = {
     "ultralytics.nn.tasks.PoseModel": "pose",
     "ultralytics.nn.tasks.DetectionModel": "detect",
@@ -62,7 +62,7 @@ _OTHER_FORMATS = (
 def run(job: Job, events: Events) -> ImportResult:
     """Write weights.safetensors; raises StepFailed("weights") or ("model")."""
     task = job.params["task"]
-    trusted = bool(job.params.get("trust")) or os.environ.get(WALLED) == "1"
+    trusted = bool(job.params.get("trust")) or os.environ.get(SANDBOXED) == "1"
     ours = job.inputs / "weights.safetensors"
     if ours.exists():
         model, known = checkpoint.load(ours)

@@ -113,7 +113,7 @@ def test_a_step_sees_these_variables_and_no_others(
 ) -> None:
     assert set(seen["sandbox"]["variables"]) - set(STEP_VARIABLES) == {
         *("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "HOME", "TMPDIR", "HOSTNAME"),
-        *("KILN_WALLED", "PATH", "PYTHONPATH"),
+        *("KILN_SANDBOXED", "PATH", "PYTHONPATH"),
     }
 
 

@@ -270,7 +270,7 @@ def test_a_container_is_trust_enough(
         [env_python("train"), "-m", "stages.train.import_weights", tmp_path],
         check=True,
         capture_output=True,
-        env={"PYTHONPATH": str(ROOT), "KILN_WALLED": "1", "TMPDIR": str(tmp_path)},
+        env={"PYTHONPATH": str(ROOT), "KILN_SANDBOXED": "1", "TMPDIR": str(tmp_path)},
     )
     (checkpoints / "ran").unlink()
 
