@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kiln.errors import DiskFull, EnvironmentBroken, os_errors
-from kiln.executors.environments import Environment
+from kiln.executors.environments import PACKAGES_TAKE, Environment
 from kiln.executors.protocol import Say
 from kiln.executors.uv import UvFailed, ask_uv, installer_variables, run_uv
 from kiln.store.tree import hash_file
@@ -29,8 +29,6 @@ _PYTHON_TAG = "cp311"
 
 #: Written last, so that an interrupted installation is never taken for a whole one.
 _MARKER = ".complete"
-#: What an environment costs in bytes, so that nobody wonders why it takes so long.
-_SIZES = {"train": "about 6 GB", "export": "about 1.5 GB", "vela": "about 100 MB"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,7 +49,7 @@ class VirtualEnvironments:
         self._python_lock = threading.Lock()
 
     def find(self, environment: Environment) -> Interpreter | None:
-        """The environment's Python if it is whole and nobody has changed its packages since."""
+        """The environment's Python if it is whole and its packages have not changed since."""
         return find_whole(self._folder(environment))
 
     def make(self, environment: Environment, say: Say) -> None:
@@ -64,7 +62,7 @@ class VirtualEnvironments:
         _refuse_other_hosts()
         log = self._logs / f"environment-{environment.name}.log"
         folder = self._folder(environment)
-        size = _SIZES[environment.name]
+        size = PACKAGES_TAKE[environment.name]
 
         def fill() -> None:
             with self._python_lock:
@@ -80,7 +78,7 @@ class VirtualEnvironments:
 
 
 def find_whole(folder: Path) -> Interpreter | None:
-    """The Python of an environment if it is whole and nobody has changed its packages since."""
+    """The Python of an environment if it is whole and its packages have not changed since."""
     python = folder / "bin" / "python"
     try:
         marker = json.loads((folder / _MARKER).read_text(encoding="utf-8"))
@@ -217,5 +215,5 @@ def _refuse_other_hosts() -> None:
     raise EnvironmentBroken(
         "the local executor needs Linux on x86-64 with glibc, and this is "
         f"{host}{' with musl' if musl else ''}",
-        hint="start a container engine and use EXECUTOR=docker: it emulates where it must",
+        hint="start a container engine and use EXECUTOR=docker: it emulates if it must",
     )

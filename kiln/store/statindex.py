@@ -96,7 +96,7 @@ def tree_at(paths: Mapping[str, str], more: Mapping[str, File], *, index: Path) 
     """The tree of files at ``paths``, by their name in it, and of ``more``; raises OSError.
 
     If none has moved since it was last asked for, its digest is known, and the files themselves
-    are looked up only for who wants them: for 20,000 files that is the time of a whole build.
+    are looked up only if they are asked for: for 20,000 files that is the time of a whole build.
     """
     known = index.with_suffix(".tree")
     state = _state(paths, more)
@@ -113,7 +113,7 @@ def tree_at(paths: Mapping[str, str], more: Mapping[str, File], *, index: Path) 
 
 
 def _state(paths: Mapping[str, str], more: Mapping[str, File]) -> str:
-    """Changes where a name, a place, a size, a time or an inode does."""
+    """Changes if a name, a place, a size, a time or an inode does."""
     lines = [f"{name}\0{file.sha256}" for name, file in more.items()]
     for name, path in paths.items():
         stat = os.stat(path)  # noqa: PTH116 - 20,000 of them
@@ -150,7 +150,7 @@ def _load(path: Path) -> dict[str, _Stamp]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Nothing where nothing can be read."""
+    """Nothing if nothing can be read."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -7,12 +7,12 @@ Plain folders::
     tmp/                       outputs being made; nothing here is ever taken for whole
     locks/<key>.lock           one driver makes a step, others wait and then hit
     index/                     spares re-reading files that have not moved
-    builds/                    which result folders are made of which entries; see ledger
+    builds/                    which result folders are made of which entries; see usage.py
 
 An entry appears by one rename, after its files and folders are hashed and on disk. A lookup reads
 entry.json whole and every file whose size, times or inode have moved. A bit that a disk flips
-moves none of these. It is found when the file is used: whoever hands a file to a step or copies
-it into a result hashes it on the way and raises Changed. The index is then forgotten, so the next
+moves none of these. It is found when the file is used: a file that is handed to a step or copied
+into a result is hashed on the way, which raises Changed. The index is then forgotten, so the next
 build reads every file and makes again what is damaged.
 """
 
@@ -115,7 +115,7 @@ class Store:
                 remove_unless_held(left)
 
     def lookup(self, recipe: Recipe) -> Entry | Miss:
-        """Find a step's outputs, re-hashed where they moved; changes nothing."""
+        """Find a step's outputs, re-hashed if they moved; changes nothing."""
         folder = self._entries / recipe.key
         try:
             document = json.loads((folder / "entry.json").read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
 """What the store's entries are there for: which builds need them, and when each was last used.
 
-A driver holds the home while it works, as many as there are at once. Who removes what others may
-be about to use has to have it alone.
+Drivers hold the home together while they work. A command that removes what others may be about to
+use must have it alone.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class RecordedBuild:
 
 
 class Ledger:
-    """Records beside a store's entries, of builds from whatever working directory."""
+    """Records beside a store's entries, of builds from any working directory."""
 
     def __init__(self, store: Path) -> None:
         self._entries = store / "entries"
@@ -37,7 +37,7 @@ class Ledger:
 
     def mark_used(self, key: str) -> None:
         """Let an entry count as used now; its files, which the index watches, are not touched."""
-        # A store that can't be written to is told by whoever needs to write to it.
+        # A store that can't be written to is told when something must be written.
         with contextlib.suppress(OSError):
             os.utime(self._entries / key)
 
@@ -48,7 +48,7 @@ class Ledger:
     def record(self, folder: Path, keys: Iterable[str]) -> None:
         """Remember which entries a result folder was laid out from; raises StoreError.
 
-        Only for who holds that folder against other drivers.
+        Only for a driver that holds that folder against others.
         """
         path = self.path_of(folder)
         text = json.dumps({"folder": str(folder), "keys": sorted(keys)})

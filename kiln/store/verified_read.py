@@ -1,8 +1,8 @@
 """Reads files that have been hashed, and makes sure that they still are what they were.
 
 An index of times and sizes spares reading files that are not used. It cannot know of a bit that a
-disk has flipped, nor of a file that changes during a build: whoever uses a file checks it, once
-in the life of a driver.
+disk has flipped, nor of a file that changes during a build: what uses a file checks it, once in
+the life of a driver.
 """
 
 from __future__ import annotations

@@ -155,7 +155,7 @@ class _Pipes:
 
 
 def _stop(process: subprocess.Popen[bytes], pipes: _Pipes, grace_s: float) -> None:
-    """End the whole group; its output is still read, for a full pipe would keep it from ending."""
+    """End the whole group; its output is still read, as a full pipe would keep it from ending."""
     deadline = time.monotonic() + grace_s
     try:
         _signal_group(process, signal.SIGTERM)

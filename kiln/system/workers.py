@@ -1,7 +1,7 @@
 """Runs several things at once, and ends them all when one fails or the user has had enough.
 
-A thread cannot be interrupted from outside. So whatever waits in one (for a process, a container,
-a lock) looks now and then whether it is to stop: ``stop_if_asked`` raises where it is.
+A thread cannot be interrupted from outside. So what waits in one (for a process, a container, a
+lock) looks now and then whether it should stop: then ``stop_if_asked`` raises.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Workers(Generic[Result]):
             _STOP.set(self._stop)
             try:
                 self._ended.put(call())
-            # Raised again where the result is waited for.
+            # Raised again by `next`, which waits for it.
             except BaseException as error:
                 self._ended.put(error)
             finally:

@@ -24,7 +24,7 @@ _SOCKET = "http+docker:"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EngineFacts:
-    """An engine at work: where it keeps its data if that is on this host, what its images take
+    """An engine that answers: the folder of its data if that is on this host, what its images take
     in bytes, which of the checkout's are missing, and why it reaches no registry.
     """
 

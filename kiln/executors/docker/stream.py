@@ -36,7 +36,7 @@ _QUEUED = 1000
 def follow(container: Container, output: Output, run: StepRun, observe: StepObserver) -> int:
     """Hand on what a started container says and return its exit code.
 
-    However this ends, the container does not run any longer, unless the engine has gone. Raises
+    However this ends, the container does not run any longer, unless the engine went away. Raises
     StepTimeout and EngineError; what ``observe`` raises, Stopped and KeyboardInterrupt pass.
     """
     try:

@@ -1,7 +1,7 @@
 """Runs steps as processes of this host, in environments made from the same locks.
 
 A step gets a job folder of links to its inputs, a bare set of variables and a process group of
-its own. That is all there is to keep it in: the network is not closed to it, and memory is not
+its own. That is all that confines it: the network is not closed to it, and memory is not
 limited; the docker executor does both.
 """
 

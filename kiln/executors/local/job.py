@@ -139,7 +139,7 @@ def _make_short_tmp(folder: Path) -> None:
 
 
 def _remove_short_tmp(link: Path) -> None:
-    """Nothing but a link and an empty folder goes, whatever may lie there by now."""
+    """Remove a link and an empty folder and nothing else, whatever may lie there by now."""
     place = link.readlink()
     with contextlib.suppress(OSError):
         if (place / "tmp").is_symlink():
