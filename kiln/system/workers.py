@@ -14,7 +14,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable
-from types import TracebackType
 from typing import Generic, TypeVar
 
 Result = TypeVar("Result")
@@ -110,12 +109,7 @@ class Workers(Generic[Result]):
     def __enter__(self) -> Workers[Result]:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _kind: object, error: object, _traceback: object) -> None:
         if error is not None:
             self._stop.asked.set()
         try:
