@@ -170,7 +170,7 @@ def test_its_evidence(judged: Trial) -> None:
     assert evidence["names"] == NAMES
     assert evidence["precision_recall"]["box"]["int8"][-1] == [1.0, 1.0]
     assert len(evidence["precision_recall"]["box"]["float32"]) == 101
-    images = {image["file"]: image for image in evidence["pictures"]}
+    images = {image["file"]: image for image in evidence["images"]}
     assert images.keys() == {f"{number}.jpg" for number in SPOTS}
     first = images["0.jpg"]
     assert first["size"] == 64
@@ -202,7 +202,7 @@ def test_one_bad_calibration_is_told_with_its_output(
     assert "per-channel" in warning["hint"]
     assert trial.result.artifacts["float32"] == PERFECT
     assert trial.result.drop["box/map50"] > 2
-    shown = _evidence(trial)["pictures"]
+    shown = _evidence(trial)["images"]
     assert [image["note"] for image in shown] == ["largest difference"] * 6 + [""] * 6
     assert len({image["file"] for image in shown}) == 12, "of 15"
 
@@ -215,7 +215,7 @@ def test_an_image_without_objects_counts(spotter: Path, run_step: RunStep, tmp_p
     assert 0.5 < trial.result.artifacts["onnx"]["box/map50"] < 1
     assert (trial.result.drop, trial.result.outputs) == ({}, ())
     assert [each.int8 for each in trial.result.classes] == [None] * 4
-    assert _evidence(trial)["pictures"][0]["int8"] is None
+    assert _evidence(trial)["images"][0]["int8"] is None
 
 
 def test_nothing_is_labelled(spotter: Path, run_step: RunStep, tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_pose_is_the_same_on_any_number_of_cores(
     assert usual.result.outputs[-1].name == "keypoints"
     evidence = _evidence(usual)
     assert len(evidence["skeleton"]) == 19
-    assert len(evidence["pictures"][0]["truth"][0]["keypoints"]) == 17
+    assert len(evidence["images"][0]["truth"][0]["keypoints"]) == 17
     assert evidence["precision_recall"].keys() == {"box", "pose"}
 
 
