@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
 from websockets.sync.client import ClientConnection, connect
 
 from tests.support.user import TINY, User
@@ -22,6 +23,7 @@ def _messages(live: ClientConnection) -> Iterator[Any]:
         yield message if isinstance(message, bytes) else json.loads(message)
 
 
+@pytest.mark.slow
 def test_the_demo_shows_a_built_model_at_work(user: User) -> None:
     """A model of one epoch may see nothing; what it finds is another test's matter."""
     user.builds(*TINY)
