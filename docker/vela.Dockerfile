@@ -29,6 +29,6 @@ WORKDIR /job
 ENTRYPOINT ["python", "-m"]
 
 FROM environment
-COPY stages/__init__.py stages/contract.py /opt/kiln-stages/stages/
+COPY stages/*.py /opt/kiln-stages/stages/
 COPY stages/results /opt/kiln-stages/stages/results
 COPY stages/vela /opt/kiln-stages/stages/vela

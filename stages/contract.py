@@ -4,12 +4,12 @@ A step is a module ``stages.<environment>.<name>`` run as ``python -m`` with a j
 
     job.json   {"contract": 1, "step": ..., "params": {...}}
     in/        inputs, read-only: files or folders, named by the plan
-    out/       empty at the start; what the step gives
-    state/     unfinished work that a later attempt at the same job may go on from
+    out/       empty at the start; the step's outputs
+    state/     unfinished work from which a later attempt at the same job may continue
 
-It prints one JSON event a line on stdout and its log on stderr. Everything that a library prints
-to stdout is sent to stderr, so stdout carries events only. The last event holds the result, a
-record of ``stages.results``.
+It prints one JSON event a line on stdout and its log on stderr. What libraries print to stdout is
+sent to stderr, so stdout has only events. The last event holds the result, a record of
+``stages.results``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ EXIT_INTERNAL = 1
 EXIT_FAILED = 3
 EXIT_TERMINATED = 143
 
-#: With less room than this no step could have written what it gives.
+#: A disk with less free space than this counts as full.
 FULL_BYTES = 1 << 20
 
 FailureKind = Literal[
@@ -56,7 +56,7 @@ AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
 class StepFailed(Exception):
-    """A failure that the user can act on: what failed and why, and what to do about it."""
+    """A failure that the user can correct: what failed and why, and what to do about it."""
 
     def __init__(self, kind: FailureKind, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -113,7 +113,7 @@ class Events:
         self.emit("warning", message=message, hint=hint)
 
     def problem(self, path: str, message: str, *, line: int | None = None) -> None:
-        """Report one fault of the user's data: file (relative to the data set), line, what."""
+        """Report one fault of the user's data; ``path`` is relative to the data set."""
         self.emit("problem", path=path, line=line, message=message)
 
 
@@ -127,7 +127,7 @@ def open_job(folder: Path) -> Job:
         raise StepFailed(
             "request",
             f"job.json is of contract {document.get('contract')}, this step of {CONTRACT_VERSION}",
-            hint="use the image that belongs to this version of Kiln: make images",
+            hint="use the container image of this version of Kiln: make images",
         )
     job = Job(step=document["step"], params=document["params"], folder=folder)
     job.out.mkdir(exist_ok=True)
@@ -147,24 +147,29 @@ def write_json(path: Path, content: Record | Sequence[Record]) -> None:
 
 def read_json(cls: type[AnyRecord], path: Path) -> AnyRecord:
     """Read a record that another step has written with ``write_json``."""
-    record: AnyRecord = _from_json(cls, json.loads(path.read_text(encoding="utf-8")))
+    return from_json(cls, json.loads(path.read_text(encoding="utf-8")))
+
+
+def from_json(cls: type[AnyRecord], table: object) -> AnyRecord:
+    """Build a record from a table of JSON that its class has written."""
+    record: AnyRecord = _build(cls, table)
     return record
 
 
-def _from_json(hint: Any, value: Any) -> Any:
-    """A value of JSON as the type that ``hint`` names; what is not nested is taken as it is."""
+def _build(hint: Any, value: Any) -> Any:
+    """A value of JSON as the type ``hint``; plain values are not checked."""
     if dataclasses.is_dataclass(hint):
         hints = typing.get_type_hints(hint)
         return typing.cast(Any, hint)(
-            **{name: _from_json(hints[name], item) for name, item in value.items()}
+            **{name: _build(hints[name], item) for name, item in value.items()}
         )
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is types.UnionType:
-        return None if value is None else _from_json(arguments[0], value)
+        return None if value is None else _build(arguments[0], value)
     if origin is tuple:
-        return tuple(_from_json(arguments[0], item) for item in value)
+        return tuple(_build(arguments[0], item) for item in value)
     if origin is Mapping:
-        return {key: _from_json(arguments[1], item) for key, item in value.items()}
+        return {key: _build(arguments[1], item) for key, item in value.items()}
     return value
 
 
@@ -206,13 +211,13 @@ def _report_failure(events: Events, kind: str, message: str, hint: str) -> None:
 
 
 def _kind_of(error: Exception, folder: Path) -> FailureKind:
-    """Tell the two faults of the host that any library may raise from all others.
+    """Distinguish a full disk and a lack of memory, which any library may meet, from other errors.
 
-    Of a full disk many libraries raise errors of their own: with the system's words in them, or
-    after they have taken away what did not fit, or neither, so the disk itself is asked too.
+    Libraries raise their own errors for a full disk, with or without the system's message in them,
+    and may have deleted what did not fit, so both message and disk are checked.
     """
-    told = any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT))
-    if told or shutil.disk_usage(folder).free < FULL_BYTES:
+    named = any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT))
+    if named or shutil.disk_usage(folder).free < FULL_BYTES:
         return "disk"
     if isinstance(error, MemoryError):
         return "memory"
@@ -220,7 +225,7 @@ def _kind_of(error: Exception, folder: Path) -> FailureKind:
 
 
 def _claim_stdout() -> TextIO:
-    """Keep the real stdout for events and point descriptor 1 at stderr, for C code and children."""
+    """Keep the real stdout for events, and point descriptor 1 at stderr for C code and children."""
     private = os.dup(1)
     os.set_inheritable(private, False)
     os.dup2(2, 1)

@@ -1,1 +1,1 @@
-"""Steps of the train environment (torch, ultralytics)."""
+"""Steps of the train environment (ultralytics, torch): data sets, weights, training, ONNX."""

@@ -1,4 +1,8 @@
-"""Judges a data set before anything is trained on it: every fault with file and line."""
+"""Check a data set before anything is trained on it: every fault is reported with file and line.
+
+``params``: task. ``in/``: data. ``out/dataset.json``: the fields of ``stages.results.dataset``'s
+Dataset.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +13,22 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeGuard
 
-import yaml
-
 from stages.contract import Events, Job, StepFailed, main, write_json
 from stages.results.check import CheckResult
 from stages.results.dataset import Dataset, Task
+from stages.train.dataset.description import read_yaml
 from stages.train.dataset.image_files import fault_of_image, list_images
 from stages.train.dataset.labels import Form, LabelFile, read_labels
+from stages.yolo import KEYPOINT_VALUES, SPLITS, label_path
 
-SPLITS = ("train", "val")
-#: More are counted, but nobody reads them.
+#: Further ones are counted, not reported.
 MAX_PROBLEMS = 1000
 _PROGRESS_EVERY = 200
-_KEYPOINT_NUMBERS = 3
 _MAX_KEYPOINTS = 1000
 
 
 class Findings:
-    """Sends faults out as they are found, and counts them."""
+    """Reports faults as they are found, and counts them."""
 
     def __init__(self, events: Events) -> None:
         self._events = events
@@ -52,12 +54,12 @@ def run(job: Job, events: Events) -> CheckResult:
     findings = Findings(events)
     table = _read_description(data / "data.yaml")
     form = _form(table, job.params["task"], findings)
-    findings.stop_if_any()  # against a wrong description every label would be wrong
+    findings.stop_if_any()  # with a wrong description every label would be wrong
     counts = {split: _check_split(data, split, form, findings, events) for split in SPLITS}
     findings.stop_if_any()
     if form.task == "pose" and not table.get("flip_idx"):
         events.warning(
-            "data.yaml has no flip_idx: the trainer will not mirror pictures",
+            "data.yaml has no flip_idx: the trainer will not mirror images",
             hint="list for each keypoint the one that it becomes in a mirror",
         )
     flip_idx = table.get("flip_idx") if form.task == "pose" else None
@@ -77,19 +79,19 @@ def run(job: Job, events: Events) -> CheckResult:
 def _check_split(
     data: Path, split: str, form: Form, findings: Findings, events: Events
 ) -> tuple[int, int]:
-    """Judge the pictures and labels of one split; the counts of pictures and of objects."""
+    """Check the images and labels of one split; the numbers of images and of objects."""
     images = list_images(data / "images" / split)
     if not images:
-        findings.add(f"images/{split}", "holds no pictures")
+        findings.add(f"images/{split}", "holds no images")
     objects = 0
     repeated: list[str] = []
-    with ThreadPoolExecutor() as pool:  # decoding is C code that lets other threads run
+    with ThreadPoolExecutor() as pool:  # decoders release the GIL
         for number, (image, fault) in enumerate(
             zip(images, pool.map(fault_of_image, images), strict=True), start=1
         ):
             if fault:
                 findings.add(image.relative_to(data).as_posix(), fault)
-            label = _label_of(data, split, image)
+            label = _label_of(image)
             name = label.relative_to(data).as_posix()
             read = read_labels(label, form) if label.is_file() else LabelFile()
             for line, message in read.faults:
@@ -97,18 +99,18 @@ def _check_split(
             objects += read.objects
             repeated += [name] * bool(read.repeated)
             if number % _PROGRESS_EVERY == 0 or number == len(images):
-                events.progress(number, len(images), f"{split} pictures")
+                events.progress(number, len(images), f"{split} images")
     if images and not objects:
         _nothing_labelled(split, findings, events)
-    _warn(events, repeated, "label files say a line twice; the trainer drops the second")
-    _warn(events, _orphans(data, split, images), "label files have no picture")
+    _warn(events, repeated, "label files hold a line twice; the trainer drops the second")
+    _warn(events, _orphans(data, split, images), "label files have no image")
     return len(images), objects
 
 
 def _read_description(path: Path) -> dict[str, Any]:
     try:
-        table = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        table = read_yaml(path)
+    except ValueError as error:
         raise StepFailed("data", f"data.yaml cannot be read: {error}") from error
     names = table.get("names") if isinstance(table, dict) else None
     if not isinstance(names, dict) or set(names) != set(range(len(names))) or not names:
@@ -121,7 +123,7 @@ def _read_description(path: Path) -> dict[str, Any]:
 
 
 def _form(table: Mapping[str, Any], task: Task, findings: Findings) -> Form:
-    """What the labels have to look like; faults of data.yaml itself go to ``findings``."""
+    """The form that labels must have; faults of data.yaml itself go to ``findings``."""
     names = tuple(str(name) for _number, name in sorted(table["names"].items()))
     shape = table.get("kpt_shape")
     faults = list(_faults_of_keypoints(table, shape)) if task == "pose" else []
@@ -136,13 +138,13 @@ def _faults_of_keypoints(table: Mapping[str, Any], shape: object) -> Iterator[st
         yield "has no kpt_shape, which TASK=pose needs: kpt_shape: [17, 3], or use TASK=detect"
         return
     if not _is_shape(shape):
-        yield f"kpt_shape is {shape!r:.80}, not [keypoints, {_KEYPOINT_NUMBERS}]"
+        yield f"kpt_shape is {shape!r:.80}, not [keypoints, {KEYPOINT_VALUES}]"
         return
     points, each = shape
-    if each != _KEYPOINT_NUMBERS:
+    if each != KEYPOINT_VALUES:
         yield (
             f"kpt_shape is [{points}, {each}]; the firmware reads x, y and visibility: "
-            f"[{points}, {_KEYPOINT_NUMBERS}]; where visibility is not known, 2 will do"
+            f"[{points}, {KEYPOINT_VALUES}]; if visibility is not known, 2 will do"
         )
     flip = table.get("flip_idx")
     if flip is not None and (
@@ -159,15 +161,14 @@ def _is_shape(shape: object) -> TypeGuard[Sequence[int]]:
     )
 
 
-def _label_of(data: Path, split: str, image: Path) -> Path:
-    name = image.relative_to(data / "images" / split).with_suffix(".txt")
-    return data / "labels" / split / name
+def _label_of(image: Path) -> Path:
+    return Path(label_path(image.as_posix()))
 
 
 def _orphans(data: Path, split: str, images: Sequence[Path]) -> list[str]:
-    """Label files that belong to no picture."""
+    """Label files that belong to no image."""
     folder = data / "labels" / split
-    wanted = {_label_of(data, split, image) for image in images}
+    wanted = {_label_of(image) for image in images}
     return sorted(
         label.relative_to(data).as_posix() for label in folder.rglob("*.txt") if label not in wanted
     )
@@ -177,11 +178,11 @@ def _nothing_labelled(split: str, findings: Findings, events: Events) -> None:
     if split == "train":
         findings.add(
             "labels/train",
-            "no picture has a labelled object: are the .txt files in labels/ beside images/, "
+            "no image has a labelled object: are the .txt files in labels/ beside images/, "
             "by the same names?",
         )
     else:
-        events.warning(f"no picture of {split} has a labelled object: accuracy cannot be measured")
+        events.warning(f"no image of {split} has a labelled object: accuracy cannot be measured")
 
 
 def _warn(events: Events, names: Sequence[str], what: str) -> None:

@@ -1,7 +1,7 @@
-"""The demo step: draws a data set, the same bytes on every host.
+"""Draw the demo data set: the same bytes on every host.
 
-``params``: task (pose, detect), train and val (pictures), seed. ``out/data/`` is a data set in
-YOLO's layout: people with 17 keypoints, or shapes of five classes.
+``params``: task (pose, detect), train and val (numbers of images), seed. ``out/data/`` is a data
+set in YOLO's layout: people with COCO's 17 keypoints, or shapes of five classes.
 """
 
 from __future__ import annotations
@@ -13,25 +13,28 @@ from importlib.metadata import version
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.coco import FLIP_INDEX, KEYPOINTS
 from stages.contract import Events, Job, main
 from stages.results.demo import DemoResult
 from stages.train.demo_data.canvas import Canvas, Point, extent
-from stages.train.demo_data.demo_figures import FLIP_INDEX, KEYPOINTS, Person
+from stages.train.demo_data.demo_figures import Person
 from stages.train.demo_data.scenery import SIZES, draw_backdrop, draw_obstacle
 from stages.train.demo_data.shapes import SHAPES, draw_shape
+from stages.yolo import KEYPOINT_VALUES, SPLITS
 
-#: An object of which less is seen (in percent of what was drawn) is not labelled as one.
-_SEEN_PERCENT = 30
+#: An object is labelled if at least this much of it is visible, in percent of its pixels.
+_VISIBLE_PERCENT = 30
 _PLACES_TRIED = 30
-Picture = tuple[bytes, list[str]]
+#: A JPEG and its label lines.
+LabelledJpeg = tuple[bytes, list[str]]
 Box = tuple[int, int, int, int]
 
 
 def run(job: Job, events: Events) -> DemoResult:
     """Draw both splits."""
     task, seed = job.params["task"], job.params["seed"]
-    draw: Callable[[random.Random], Picture] = draw_people if task == "pose" else draw_shapes
-    counts = {split: int(job.params[split]) for split in ("train", "val")}
+    draw: Callable[[random.Random], LabelledJpeg] = draw_people if task == "pose" else draw_shapes
+    counts = {split: int(job.params[split]) for split in SPLITS}
     data, total = job.out / "data", sum(counts.values())
     objects, done = dict.fromkeys(counts, 0), 0
     for split, count in counts.items():
@@ -40,15 +43,15 @@ def run(job: Job, events: Events) -> DemoResult:
             folder.mkdir(parents=True)
         for number in range(count):
             rng = random.Random(f"{seed}/{task}/{split}/{number}")
-            picture, labels = draw(rng)
-            while not labels:  # the only one may hide behind something
-                picture, labels = draw(rng)
-            (folders[0] / f"{number:05d}.jpg").write_bytes(picture)
+            image, labels = draw(rng)
+            while not labels:  # the only object may be hidden by something
+                image, labels = draw(rng)
+            (folders[0] / f"{number:05d}.jpg").write_bytes(image)
             (folders[1] / f"{number:05d}.txt").write_text("".join(f"{line}\n" for line in labels))
             objects[split] += len(labels)
             done += 1
             if done % 16 == 0 or done == total:
-                events.progress(done, total, "pictures")
+                events.progress(done, total, "images")
     names = ("person",) if task == "pose" else SHAPES
     (data / "data.yaml").write_text(_description(task, names))
     return DemoResult(
@@ -60,7 +63,7 @@ def run(job: Job, events: Events) -> DemoResult:
     )
 
 
-def draw_people(rng: random.Random) -> Picture:
+def draw_people(rng: random.Random) -> LabelledJpeg:
     """A JPEG with one to four people, and its labels: class, box, 17 keypoints each."""
     canvas = Canvas(*rng.choice(SIZES))
     draw_backdrop(canvas, rng, blocks=True)
@@ -88,7 +91,7 @@ def draw_people(rng: random.Random) -> Picture:
     return canvas.jpeg(), labels
 
 
-def draw_shapes(rng: random.Random) -> Picture:
+def draw_shapes(rng: random.Random) -> LabelledJpeg:
     """A JPEG with one to six shapes, and its labels: class and box each."""
     canvas = Canvas(*rng.choice(SIZES))
     draw_backdrop(canvas, rng, blocks=False)
@@ -114,7 +117,7 @@ def draw_shapes(rng: random.Random) -> Picture:
 def _place(
     canvas: Canvas, rng: random.Random, size: tuple[int, int], taken: Sequence[Box]
 ) -> Box | None:
-    """Somewhere for an object, mostly inside the picture and mostly beside the others."""
+    """A random place for an object, mostly inside the image and mostly beside the others."""
     width, height = size
     edge = width // 6
     for _ in range(_PLACES_TRIED):
@@ -127,7 +130,7 @@ def _place(
 
 
 def _overlap_percent(one: Box, other: Box) -> int:
-    """What part of the smaller box lies in the larger one."""
+    """The part of the smaller box that lies in the larger one."""
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])
     areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
@@ -135,10 +138,10 @@ def _overlap_percent(one: Box, other: Box) -> int:
 
 
 def _box_label(canvas: Canvas, number: int, drawn: NDArray[np.bool_], owner: int) -> str | None:
-    """Class and box around all that was drawn of an object; None if others hide too much of it."""
-    seen = int(np.count_nonzero(canvas.owner == owner))
+    """Class and box around everything drawn of an object; None if others hide too much of it."""
+    visible = int(np.count_nonzero(canvas.owner == owner))
     box = extent(drawn)
-    if box is None or 100 * seen < _SEEN_PERCENT * int(np.count_nonzero(drawn)):
+    if box is None or 100 * visible < _VISIBLE_PERCENT * int(np.count_nonzero(drawn)):
         return None
     left, top, right, bottom = box
     parts = (
@@ -151,20 +154,23 @@ def _box_label(canvas: Canvas, number: int, drawn: NDArray[np.bool_], owner: int
 
 
 def _keypoint(canvas: Canvas, point: Point, owner: int) -> str:
-    """x, y and COCO's visibility: 2 seen, 1 hidden by another thing, 0 outside the picture."""
+    """x, y and COCO's visibility: 2 visible, 1 hidden by something, 0 outside the image."""
     x, y = point
     if not (0 <= x < canvas.width and 0 <= y < canvas.height):
         return "0 0 0"
-    seen = canvas.owner[y, x] == owner
-    return f"{x / canvas.width:.6f} {y / canvas.height:.6f} {2 if seen else 1}"
+    visible = canvas.owner[y, x] == owner
+    return f"{x / canvas.width:.6f} {y / canvas.height:.6f} {2 if visible else 1}"
 
 
 def _description(task: str, names: Sequence[str]) -> str:
-    """data.yaml."""
+    """The text of data.yaml."""
     lines = ["path: .", "train: images/train", "val: images/val", "names:"]
     lines += [f"  {number}: {name}" for number, name in enumerate(names)]
     if task == "pose":
-        lines += [f"kpt_shape: [{len(KEYPOINTS)}, 3]", f"flip_idx: {list(FLIP_INDEX)}"]
+        lines += [
+            f"kpt_shape: [{len(KEYPOINTS)}, {KEYPOINT_VALUES}]",
+            f"flip_idx: {list(FLIP_INDEX)}",
+        ]
     return "\n".join(lines) + "\n"
 
 

@@ -1,7 +1,10 @@
-"""Fetches published weights or a data set: the one step that has a network.
+"""Download published weights or a data set: the only step that has a network.
 
-What is where, the pinned ultralytics knows; it is asked for addresses and its code for fetching,
-which runs scripts of data sets and guesses mirrors, is left alone.
+``params``: kind (weights, data), name (one that ultralytics publishes, or a URL). ``in/``: perhaps
+ca.pem, further certificates. ``out/``: weights.pt, or data/ in the layout that all steps take.
+
+The pinned ultralytics gives the addresses; its code for downloading, which runs scripts of data
+sets and guesses mirrors, is not used.
 """
 
 from __future__ import annotations
@@ -23,11 +26,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
-import yaml
-
 from stages.contract import Events, Job, StepFailed, main
 from stages.results.fetch import FetchResult
 from stages.train.dataset.archive import unpack
+from stages.train.dataset.description import read_yaml
 from stages.train.dataset.layout import normalise
 
 Kind = Literal["weights", "data"]
@@ -39,7 +41,7 @@ _ASSETS = "https://github.com/ultralytics/assets/releases/download"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where something is; ``description`` is the data.yaml of a named data set."""
+    """What to download; ``description`` is the data.yaml of a data set of ultralytics."""
 
     kind: Kind
     name: str
@@ -48,14 +50,14 @@ class Source:
 
     @property
     def public_url(self) -> str:
-        """The address without what may be secret: user, password, query."""
+        """The address without user, password and query, which may be secret."""
         parts = urlsplit(self.url)
         host = parts.netloc.rpartition("@")[2]
         return urlunsplit((parts.scheme, host, parts.path, "", ""))
 
     @property
     def by_hand(self) -> str:
-        """What to do on a machine without a network."""
+        """A hint for a machine without a network."""
         fetch = f"on a machine with a network, download {self.public_url}"
         if self.kind == "weights":
             file = PurePosixPath(urlsplit(self.url).path).name
@@ -101,7 +103,7 @@ def resolve(kind: Kind, name: str) -> Source:
 
 
 def _published_weights(name: str) -> Source:
-    # isort: split - here, for it takes seconds to import, which a URL need not wait for
+    # isort: split - here, because it takes seconds to import and a URL does not need it
     from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_asset
 
     import stages.train.ultralytics_env  # noqa: F401 - before anything of ultralytics
@@ -130,7 +132,7 @@ def _published_data(name: str) -> Source:
             f"ultralytics knows no data set {name}{_nearest(file, known)}",
             hint="pass DATA=path/to/data.yaml for your own",
         )
-    description = yaml.safe_load((folder / file).read_text(encoding="utf-8"))
+    description = read_yaml(folder / file)
     address = str(description.get("download") or "").strip()
     if not re.fullmatch(r"https?://\S+\.zip", address):
         raise StepFailed(
@@ -148,18 +150,18 @@ def _nearest(name: str, known: list[str]) -> str:
 
 
 def _download(source: Source, target: Path, context: ssl.SSLContext, events: Events) -> str:
-    """Fetch into a file; its sha256 (hex)."""
+    """Download into a file; its sha256 (hex)."""
     request = urllib.request.Request(source.url, headers={"User-Agent": "kiln"})
     digest = hashlib.sha256()
     try:
         with (
-            urllib.request.urlopen(request, timeout=_TIMEOUT_S, context=context) as answer,
+            urllib.request.urlopen(request, timeout=_TIMEOUT_S, context=context) as response,
             target.open("wb") as stream,
         ):
-            length = answer.headers.get("Content-Length") or ""
+            length = response.headers.get("Content-Length") or ""
             expected = int(length) if length.isdecimal() else 0
             done = 0
-            while chunk := answer.read(_CHUNK_BYTES):
+            while chunk := response.read(_CHUNK_BYTES):
                 stream.write(chunk)
                 digest.update(chunk)
                 done += len(chunk)

@@ -1,4 +1,8 @@
-"""Takes in weights that a user brings: a ``.pt`` of ultralytics, or a file that Kiln wrote."""
+"""Import a user's weights: a ``.pt`` of ultralytics, or a file that Kiln wrote.
+
+``params``: task, trust (bool; whether a pickle may run code). ``in/``: weights.pt or
+weights.safetensors. ``out/``: weights.safetensors.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +35,13 @@ from stages.train.weights.pickle_reader import (
     tensors_of,
 )
 
-#: The docker executor sets it: there, a pickle that runs code finds nothing to reach.
-WALLED = "KILN_WALLED"
+#: Set by the docker executor: code that a pickle runs there reaches nothing outside.
+SANDBOXED = "KILN_SANDBOXED"
 _TASKS: dict[str, Task] = {
     "ultralytics.nn.tasks.PoseModel": "pose",
     "ultralytics.nn.tasks.DetectionModel": "detect",
 }
-#: What checkpoints of ultralytics, old ones too, are made of beside plain values.
+#: Classes and functions in checkpoints of ultralytics, old ones too.
 _KNOWN = re.compile(
     r"ultralytics\..+|torch\.nn\..+|torch\._utils\._rebuild_\w+"
     r"|torch\.(\w+Storage|b?float\d+|u?int\d+|bool|Size|device|Tensor)"
@@ -49,7 +53,7 @@ _KNOWN = re.compile(
 _MAX_PICKLE_BYTES = 16 << 20
 _ASK_FOR_PT = "pass WEIGHTS=path/to/best.pt, as ultralytics writes it in runs/…/weights"
 _COPY_AGAIN = "copy or download it again"
-#: What people pass by mistake, told by how it begins.
+#: Files that people pass by mistake: offset and content of their marks.
 _OTHER_FORMATS = (
     (0, b"<", "a web page: the download went wrong"),
     (0, b"version https://git-lfs", "a Git LFS pointer: fetch the file itself with git lfs pull"),
@@ -62,7 +66,7 @@ _OTHER_FORMATS = (
 def run(job: Job, events: Events) -> ImportResult:
     """Write weights.safetensors; raises StepFailed("weights") or ("model")."""
     task = job.params["task"]
-    trusted = bool(job.params.get("trust")) or os.environ.get(WALLED) == "1"
+    trusted = bool(job.params.get("trust")) or os.environ.get(SANDBOXED) == "1"
     ours = job.inputs / "weights.safetensors"
     if ours.exists():
         model, known = checkpoint.load(ours)
@@ -86,7 +90,7 @@ def run(job: Job, events: Events) -> ImportResult:
 def _read_pt(
     path: Path, task: str, trusted: bool, events: Events
 ) -> tuple[DetectionModel, int | None]:
-    """The network of a checkpoint, built anew from its yaml, and the size it was trained at."""
+    """The network of a checkpoint, built again from its yaml, and its training image size."""
     _check_format(path)
     content = _load(path, trusted, events)
     saved = content.get("ema") or content.get("model")
@@ -107,8 +111,9 @@ def _read_pt(
     try:
         modules = modules_of(saved)
         state = tensors_of(modules)
-        said = vars(saved)
-        table, names, stride = plain(said["yaml"]), plain(said["names"]), said["stride"].tolist()
+        fields = vars(saved)
+        table, names = plain(fields["yaml"]), plain(fields["names"])
+        stride = fields["stride"].tolist()
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise _damaged(error) from error
     meta = checkpoint.meta_of(
@@ -120,7 +125,7 @@ def _read_pt(
 def _rebuilt(
     modules: Mapping[str, object], state: Mapping[str, torch.Tensor], meta: checkpoint.Meta
 ) -> DetectionModel:
-    """The same function, of today's classes; raises StepFailed if it would be another one."""
+    """The same network, of the installed classes; raises StepFailed if it would differ."""
     try:
         model = checkpoint.build(meta, state)
     except RuntimeError as error:
@@ -145,7 +150,7 @@ def _rebuilt(
 
 
 def _check_format(path: Path) -> None:
-    """Say what a file is that cannot be a checkpoint."""
+    """Raise StepFailed if a file cannot be a checkpoint, with what it is."""
     with path.open("rb") as stream:
         start = stream.read(64)
     if not start:
@@ -164,13 +169,13 @@ def _check_format(path: Path) -> None:
 
 
 def _check_archive(path: Path) -> None:
-    """Whether a zip archive is a whole checkpoint."""
+    """Raise StepFailed unless a zip archive is a whole checkpoint."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-            # PyTorch packs nothing: what is larger unpacked than the file would have no end.
-            swollen = sum(member.file_size for member in members) > path.stat().st_size
-            damaged = "its members are packed" if swollen else _wrong_checksum(archive)
+            # PyTorch does not compress: a file that is larger unpacked may be a zip bomb.
+            larger = sum(member.file_size for member in members) > path.stat().st_size
+            damaged = "its members are compressed" if larger else _wrong_checksum(archive)
     except (zipfile.BadZipFile, ValueError) as error:
         raise StepFailed(
             "weights", f"the weights file is damaged: {error}", hint=_COPY_AGAIN
@@ -187,7 +192,7 @@ def _check_archive(path: Path) -> None:
 
 
 def _wrong_checksum(archive: zipfile.ZipFile) -> str:
-    """What is wrong with the first member that is not as the archive says; "" if all are."""
+    """What is wrong with the first member whose checksum does not match; "" if all do."""
     try:
         member = archive.testzip()
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
@@ -196,13 +201,14 @@ def _wrong_checksum(archive: zipfile.ZipFile) -> str:
 
 
 def _load(path: Path, trusted: bool, events: Events) -> dict[str, Any]:
-    """Read as data; a pickle that asks for more than networks runs code, so ask first."""
+    """Read a checkpoint as data, or run it if it names code that networks do not need and the user
+    trusts it."""
     pickled = _read(path)
-    strangers = sorted(name for name in pickled.names if not _KNOWN.fullmatch(name))
+    unknown = sorted(name for name in pickled.names if not _KNOWN.fullmatch(name))
     content = pickled.content
-    if strangers:
-        asked = ", ".join(strangers[:3])
-        if any(name.startswith("models.") for name in strangers):
+    if unknown:
+        asked = ", ".join(unknown[:3])
+        if any(name.startswith("models.") for name in unknown):
             raise StepFailed(
                 "weights",
                 "the weights are of the YOLOv5 repository, which has another head",
@@ -213,7 +219,7 @@ def _load(path: Path, trusted: bool, events: Events) -> dict[str, Any]:
                 "weights",
                 f"opening the weights would run code: they ask for {asked}",
                 hint="if you know where they come from, pass TRUST_WEIGHTS=1, or EXECUTOR=docker, "
-                "which walls the code in",
+                "which runs the code in a sandbox",
             )
         events.warning(f"the weights ran code of their own when opened: {asked}")
         content = _load_trusted(path)
@@ -230,14 +236,14 @@ def _read(path: Path) -> Pickled:
             if member.file_size > _MAX_PICKLE_BYTES:
                 raise ValueError("its description is larger than that of any network")
             return read_pickled(archive, member.filename)
-    except Exception as error:  # whatever a damaged pickle leads to
+    except Exception as error:  # a damaged pickle may raise anything
         raise _damaged(error) from error
 
 
 def _load_trusted(path: Path) -> Any:
     try:
         return torch_safe_load(path, safe_only=False)[0]
-    except Exception as error:  # whatever foreign code raises
+    except Exception as error:  # foreign code may raise anything
         raise _damaged(error) from error
 
 

@@ -1,6 +1,6 @@
-"""Exports a network with raw heads.
+"""Export a network with raw heads to ONNX.
 
-``params``: imgsz, split_c2f (bool; true where it is left out). ``in/``: weights.safetensors.
+``params``: imgsz, split_c2f (bool, default true). ``in/``: weights.safetensors.
 ``out/``: model.onnx.
 """
 
@@ -23,16 +23,16 @@ from stages.results.onnx import OnnxResult, Output
 from stages.train.weights import checkpoint
 from stages.train.weights.raw_heads import RawHeads, largest_difference
 
-#: The newest that onnx2tf 1.17 converts without a transpose being added, as far as is known.
+#: The newest known one that onnx2tf 1.17 converts without adding a transpose.
 OPSET = 13
-#: Fusing and splitting reorder sums; anything above is another function.
+#: Fusing and splitting reorder sums; a larger difference means another function.
 TOLERANCE = 1e-3
 _TRIAL_IMAGES = 2
 _PACKAGES = ("ultralytics", "torch", "onnx", "onnxslim", "numpy")
 
 
 def run(job: Job, _events: Events) -> OnnxResult:
-    """Write model.onnx; say what the model is."""
+    """Write model.onnx, and describe the model."""
     size = int(job.params["imgsz"])
     model, meta = checkpoint.load(job.inputs / "weights.safetensors")
     raw = RawHeads(model, split_c2f=job.params.get("split_c2f", True)).eval()
@@ -54,7 +54,7 @@ def run(job: Job, _events: Events) -> OnnxResult:
 
 
 def export(raw: RawHeads, size: int) -> onnx.ModelProto:
-    """The network as ONNX with static shapes; the same bytes wherever and whenever."""
+    """The network as ONNX with static shapes; the same bytes on every host at any time."""
     stream = io.BytesIO()
     torch.onnx.export(
         raw,
@@ -79,13 +79,13 @@ def check_same_function(model: DetectionModel, raw: RawHeads, size: int) -> None
         raise StepFailed(
             "model",
             f"the raw heads differ from the trained network's by {difference:.2g} of its range "
-            f"(at most {TOLERANCE:g} is rounding); weights that hold no numbers do that too",
+            f"(at most {TOLERANCE:g} is rounding); weights that are not finite cause that too",
             hint="look at the training's losses, train again, or report this with the weights",
         )
 
 
 def count_macs(exported: onnx.ModelProto) -> int:
-    """Multiply-accumulates of one run: those of the convolutions, for nothing else has any."""
+    """Multiply-accumulates of one inference: those of the convolutions, as nothing else has any."""
     shapes = {value.name: _shape(value) for value in _values(exported.graph)}
     weights = {each.name: list(each.dims) for each in exported.graph.initializer}
     return sum(
@@ -96,7 +96,7 @@ def count_macs(exported: onnx.ModelProto) -> int:
 
 
 def _strip(exported: onnx.ModelProto) -> None:
-    """Take away what tells who made the file, when and where."""
+    """Remove what depends on who made the file, when and where."""
     exported.producer_name = "kiln"
     exported.producer_version = ""
     exported.doc_string = ""
@@ -109,7 +109,7 @@ def _strip(exported: onnx.ModelProto) -> None:
 
 
 def _check_static(exported: onnx.ModelProto) -> None:
-    """onnx2tf stops at a symbolic size without saying where."""
+    """Raise StepFailed for a symbolic size, at which onnx2tf would stop without saying where."""
     for value in _values(exported.graph):
         if not all(_shape(value)):
             raise StepFailed("model", f"{value.name} of the exported network has no fixed shape")

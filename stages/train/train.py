@@ -1,8 +1,9 @@
-"""The train step: data set and start weights, or an architecture, to canonical weights.
+"""Train a network on a data set, from start weights or from random ones.
 
-``params``: task, model, imgsz, epochs, batch, seed, gpu, reproducible (on the CPU: threads of a
-fixed number), overrides (ultralytics' own training arguments). ``out/``: weights.safetensors, the
-best of all epochs; curves.csv, a line an epoch. ``state/`` holds the last checkpoint.
+``params``: task, model, imgsz, epochs, batch, seed, gpu, reproducible (on the CPU: a fixed number
+of threads), overrides (ultralytics' own training arguments). ``in/``: data, dataset.json of the
+step `check`, perhaps weights.safetensors. ``out/``: weights.safetensors, those of the best epoch;
+curves.csv, a line an epoch. ``state/`` holds the last checkpoint.
 """
 
 from __future__ import annotations
@@ -34,15 +35,16 @@ from stages.train.training.hardware import (
 )
 from stages.train.training.trainer import DetectRun, Plan, PoseRun, Row
 from stages.train.weights import checkpoint
+from stages.yolo import SPLITS
 
-_FIGURES = ("box/", "pose/")
+_METRIC_KINDS = ("box/", "pose/")
 #: Below this mAP50 a model finds nothing.
-_LEARNT_NOTHING = 0.01
+_LEAST_MAP50 = 0.01
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def run(job: Job, events: Events) -> TrainResult:
-    """Train, or go on with a training that was interrupted."""
+    """Train, or continue an interrupted training."""
     params = job.params
     arguments = training_arguments(params["overrides"], batch=params["batch"])
     hardware = choose_hardware(params["gpu"])
@@ -60,7 +62,7 @@ def run(job: Job, events: Events) -> TrainResult:
     )
     plan = _plan(job, events, why_not)
     trainer = _trainer(params["task"], plan, arguments)
-    if not trainer.finished:  # an earlier attempt may have been ended after its last epoch
+    if not trainer.finished:  # an earlier attempt may have been stopped after its last epoch
         _train(trainer, hardware, reproducible=params["reproducible"])
     shutil.copyfile(plan.best, job.out / "weights.safetensors")
     _write_curves(job.out / "curves.csv", trainer.rows)
@@ -68,15 +70,15 @@ def run(job: Job, events: Events) -> TrainResult:
 
 
 def _plan(job: Job, events: Events, why_not: str | None) -> Plan:
-    """Gather what to train; raises StepFailed("weights") for weights of the other task."""
+    """Collect what to train; raises StepFailed("weights") for weights of the other task."""
     task, suffix = job.params["task"], "-pose" if job.params["task"] == "pose" else ""
     dataset = read_json(Dataset, job.inputs / "dataset.json")
     keypoints = {"kpt_shape": dataset.kpt_shape, "flip_idx": dataset.flip_idx}
-    pictures = job.state / "data"
-    _link_pictures(job.inputs / "data", pictures)
+    folder = job.state / "data"
+    _link_data(job.inputs / "data", folder)
     data = {
-        "path": pictures,
-        **{split: str(pictures / "images" / split) for split in ("train", "val")},
+        "path": folder,
+        **{split: str(folder / "images" / split) for split in SPLITS},
         "names": dict(enumerate(dataset.names)),
         "nc": dataset.nc,
         "channels": 3,
@@ -104,22 +106,20 @@ def _plan(job: Job, events: Events, why_not: str | None) -> Plan:
     )
 
 
-def _link_pictures(source: Path, target: Path) -> None:
-    """A folder of links, for ultralytics writes its caches, and mended pictures, beside the files.
-
-    Those are the user's own.
-    """
+def _link_data(source: Path, target: Path) -> None:
+    """Make a folder of links, because ultralytics writes caches and repaired images beside the
+    files, which are the user's own."""
     shutil.rmtree(target, ignore_errors=True)
     for kind in ("images", "labels"):
         for folder, _folders, names in os.walk(source / kind, followlinks=True):
-            place = target / Path(folder).relative_to(source)
-            place.mkdir(parents=True)
+            links = target / Path(folder).relative_to(source)
+            links.mkdir(parents=True)
             for name in names:
-                (place / name).symlink_to(Path(folder, name))
+                (links / name).symlink_to(Path(folder, name))
 
 
 def _trainer(task: str, plan: Plan, arguments: dict[str, Any]) -> DetectRun:
-    """Raises StepFailed("request") for an argument of the wrong type or out of its range."""
+    """Build the trainer; raises StepFailed("request") for an argument of a wrong type or value."""
     try:
         return (PoseRun if task == "pose" else DetectRun)(plan, arguments)
     except (TypeError, ValueError, SyntaxError) as error:
@@ -129,8 +129,8 @@ def _trainer(task: str, plan: Plan, arguments: dict[str, Any]) -> DetectRun:
 
 
 def _train(trainer: DetectRun, hardware: Hardware, *, reproducible: bool) -> None:
-    for speaker in (LOGGER, *LOGGER.handlers):  # the log of a step is read when it fails
-        speaker.setLevel(logging.INFO)
+    for logger in (LOGGER, *LOGGER.handlers):  # the log of a step is read when it fails
+        logger.setLevel(logging.INFO)
     if hardware.kind == "cpu":
         set_threads(reproducible=reproducible)
     try:
@@ -159,9 +159,9 @@ def _write_curves(path: Path, rows: list[Row]) -> None:
 
 def _result(trainer: DetectRun, hardware: Hardware, events: Events) -> TrainResult:
     best = trainer.rows[trainer.best_epoch - 1]
-    metrics = {name: value for name, value in best.items() if name.startswith(_FIGURES)}
+    metrics = {name: value for name, value in best.items() if name.startswith(_METRIC_KINDS)}
     score = min(value for name, value in metrics.items() if name.endswith("/map50"))
-    if score < _LEARNT_NOTHING:
+    if score < _LEAST_MAP50:
         events.warning(
             f"the training has learnt next to nothing: mAP50 is {score:.3f}",
             hint="train for more epochs, start from WEIGHTS=, or look at the labels",

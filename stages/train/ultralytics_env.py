@@ -1,8 +1,8 @@
-"""Keeps ultralytics offline and still; import this before ultralytics.
+"""Sets the variables that ultralytics and torch read at import; import this before ultralytics.
 
-It looks for the internet at import, installs missing packages by itself, sends usage events and
-keeps settings in the home folder; a step does none of that. torch's threads wait for each other
-without spinning: on a machine that has other work, spinning makes a training three times slower.
+Left alone, ultralytics tests the internet connection, installs missing packages, sends usage events
+and keeps settings in the home folder; a step does none of that. torch's threads wait for each other
+without spinning: on a machine with other work, spinning makes a training three times slower.
 """
 
 from __future__ import annotations

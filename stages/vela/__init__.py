@@ -1,1 +1,1 @@
-"""Steps of the vela environment (Arm's Ethos-U compiler)."""
+"""Steps of the vela environment (Arm's Ethos-U compiler, TensorFlow Lite Micro)."""

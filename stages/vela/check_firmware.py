@@ -1,11 +1,11 @@
-"""Hold a model file to what a board's firmware accepts, before it is on the board.
+"""Check a model file against what a board's firmware accepts, before it is flashed.
 
 ``params``: the fields of ``stages.vela.tflite.firmware_checks.Contract``. ``in/``: model.tflite,
-the file that would be flashed; on a board without an NPU perhaps reference.npz, of the step
+the file that would be flashed; on a board without an NPU perhaps reference.npz of the step
 `reference`.
 
-A model that breaks the contract is no failed step: the result says ``accepted: false`` and which
-checks it fails. Only a file that is no TFLite file fails the step.
+A model that breaks the contract does not fail the step: the result is not ``accepted`` and lists
+the checks that fail. Only a file that is no TFLite file fails the step.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _RAN = (
 
 
 def run(job: Job, _events: Events) -> CheckFirmwareResult:
-    """Read the file, try it in the interpreter if it runs here, and check it."""
+    """Read the file, try it in the interpreter if it runs on this host, and check it."""
     contract = Contract(**job.params)
     path = job.inputs / "model.tflite"
     model = read_model(path.read_bytes())
@@ -80,7 +80,7 @@ def run(job: Job, _events: Events) -> CheckFirmwareResult:
 
 
 def make_checks(model: Model, contract: Contract, arena: Arena, trial: Trial | None) -> list[Check]:
-    """All checks that can be made of this model, in the order of their telling."""
+    """All checks that apply to this model, in the order in which they are shown."""
     checks = [
         check_input(model, contract),
         check_outputs(model, contract),
@@ -98,7 +98,7 @@ def make_checks(model: Model, contract: Contract, arena: Arena, trial: Trial | N
 
 
 def measure_arena(model: Model, trial: Trial | None) -> tuple[Arena, str]:
-    """What a model takes of the arena, and how that is known."""
+    """The arena that a model takes, and how that is known."""
     if trial is not None and not trial.refusal:
         return Arena(planned=trial.head, interpreter=trial.tail), _RAN
     plan = _UNPLANNED if model.file.plan is None else _PLANNED
@@ -107,10 +107,10 @@ def measure_arena(model: Model, trial: Trial | None) -> tuple[Arena, str]:
 
 
 def usable_reference(path: Path, model: Model) -> Path | None:
-    """The reference if there is one that a byte can be asked of; raises StepFailed if it is of
-    another model.
+    """The reference if there is one and the model is int8; raises StepFailed if it is of another
+    model.
 
-    Two builds of one float kernel need not agree in the last bit.
+    Float models are not compared: two builds of one float kernel may differ in the last bit.
     """
     if not path.exists() or model.kind != "int8":
         return None

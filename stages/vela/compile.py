@@ -1,10 +1,10 @@
 """Compile the int8 model for an Ethos-U NPU with Vela.
 
 ``params``: accelerator, ini {section: {key: value}}, system_config, memory_mode, optimise,
-arena_kib (what the firmware leaves Vela to plan with), arguments [more of Vela's own].
+arena_kib (the SRAM that Vela may plan with), arguments (further ones of Vela's own).
 ``in/``: int8.tflite.
-``out/``: vela.tflite, vela.ini (what Vela was told), summary.csv (Vela's own, unchanged), and
-layers.json, the fields of ``stages.results.compile.Layer`` for each operator in order.
+``out/``: vela.tflite, vela.ini (Vela's configuration), summary.csv (Vela's own, unchanged), and
+layers.json, a list of the fields of ``stages.results.compile.Layer`` for each operator in order.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from stages.vela.tflite.file import open_file
 from stages.vela.tflite.placement import count, read_estimate, read_layers, read_reasons
 
 USAGE_ERROR = 2
-#: The first Vela whose figures come from another model of the NPU's speed: no two figures of
-#: different models say which of two networks is the faster.
-NEW_MODEL = 5
+#: The first Vela with another model of the NPU's speed; estimates of different models cannot be
+#: compared.
+NEW_MODEL_VERSION = 5
 _SETTINGS_HINT = "correct [vela] in the target's file, or the extra Vela arguments"
 
 
 class Tee(io.StringIO):
-    """Keeps what is written and passes it on to another stream."""
+    """Keeps what is written, and writes it to another stream too."""
 
     def __init__(self, other: TextIO) -> None:
         super().__init__()
@@ -49,16 +49,16 @@ class Tee(io.StringIO):
 
 
 def run(job: Job, events: Events) -> CompileResult:
-    """Compile, then report what it costs and what is left to the CPU."""
+    """Compile, then report the estimates and what is left to the CPU."""
     ini = job.out / "vela.ini"
     ini.write_text(ini_text(job.params["ini"]), encoding="utf-8")
     with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder)
-        log = run_vela([str(job.inputs / "int8.tflite"), *_arguments(job.params, ini, made)])
-        compiled = open_file((made / "int8_vela.tflite").read_bytes())
-        layers = read_layers(compiled, made / "int8_per-layer.csv")
-        summary = made / f"int8_summary_{job.params['system_config']}.csv"
-        shutil.copyfile(made / "int8_vela.tflite", job.out / "vela.tflite")
+        results = Path(folder)
+        log = run_vela([str(job.inputs / "int8.tflite"), *_arguments(job.params, ini, results)])
+        compiled = open_file((results / "int8_vela.tflite").read_bytes())
+        layers = read_layers(compiled, results / "int8_per-layer.csv")
+        summary = results / f"int8_summary_{job.params['system_config']}.csv"
+        shutil.copyfile(results / "int8_vela.tflite", job.out / "vela.tflite")
         shutil.copyfile(summary, job.out / "summary.csv")
     _report(layers, read_reasons(log), events)
     write_json(job.out / "layers.json", layers)
@@ -76,7 +76,7 @@ def run(job: Job, events: Events) -> CompileResult:
 
 
 def ini_text(sections: Mapping[str, Mapping[str, object]]) -> str:
-    """The text of Vela's configuration file, the same for the same settings in any order."""
+    """The text of Vela's configuration file; it does not depend on the order of the settings."""
     blocks = [
         "".join([f"[{name}]\n", *(f"{key}={value}\n" for key, value in sorted(keys.items()))])
         for name, keys in sorted(sections.items())
@@ -85,15 +85,15 @@ def ini_text(sections: Mapping[str, Mapping[str, object]]) -> str:
 
 
 def performance_model(release: str) -> str:
-    """Which of Vela's models of the NPU's speed an estimate comes from."""
-    return "Vela 5" if int(release.partition(".")[0]) >= NEW_MODEL else "Vela 3-4"
+    """The name of the model of the NPU's speed in a release of Vela."""
+    return "Vela 5" if int(release.partition(".")[0]) >= NEW_MODEL_VERSION else "Vela 3-4"
 
 
 def run_vela(arguments: list[str]) -> str:
-    """Run Vela in this process and return what it printed; raises StepFailed in its words."""
-    said = Tee(sys.stderr)
+    """Run Vela in this process and return its output; raises StepFailed with its messages."""
+    output = Tee(sys.stderr)
     try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             code = vela.main(arguments)
     except SystemExit as error:
         code = error.code
@@ -105,17 +105,17 @@ def run_vela(arguments: list[str]) -> str:
         raise _refusal(_plain(error.data)) from error
     except (OSError, MemoryError):
         raise
-    except Exception as error:  # Vela meets a model that it does not foresee with any of them
+    except Exception as error:  # Vela may raise anything for an unexpected model
         raise _refusal(f"{type(error).__name__}: {error}") from error
     if code == USAGE_ERROR:
         raise StepFailed(
             "request",
-            f"Vela refuses its arguments: {_last_error(said.getvalue())}",
+            f"Vela refuses its arguments: {_last_error(output.getvalue())}",
             hint=_SETTINGS_HINT,
         )
     if code:
-        raise _refusal(_last_error(said.getvalue()))
-    return said.getvalue()
+        raise _refusal(_last_error(output.getvalue()))
+    return output.getvalue()
 
 
 def _arguments(params: Mapping[str, Any], ini: Path, folder: Path) -> list[str]:
@@ -125,7 +125,7 @@ def _arguments(params: Mapping[str, Any], ini: Path, folder: Path) -> list[str]:
         f"--system-config={params['system_config']}",
         f"--memory-mode={params['memory_mode']}",
         f"--optimise={params['optimise']}",
-        # Else Vela spends SRAM on buffers for weights that the firmware does not have.
+        # Otherwise Vela plans weight buffers in SRAM that the firmware does not have.
         f"--arena-cache-size={params['arena_kib'] * 1024}",
         f"--output-dir={folder}",
         "--verbose-performance",
@@ -134,10 +134,10 @@ def _arguments(params: Mapping[str, Any], ini: Path, folder: Path) -> list[str]:
 
 
 def _report(layers: list[Layer], reasons: Mapping[str, str], events: Events) -> None:
-    """Warn of each layer that is left on the CPU; raises StepFailed if all of them are."""
+    """Warn of each layer that is left to the CPU; raises StepFailed if all of them are."""
     if not count(layers, "npu"):
         raise _refusal(
-            f"the NPU can run none of it ({next(iter(reasons.values()), 'see the log')})"
+            f"the NPU can run no layer of it ({next(iter(reasons.values()), 'see the log')})"
         )
     for layer in (each for each in layers if each.place == "cpu"):
         reason = reasons.get(layer.name)
@@ -155,8 +155,8 @@ def _refusal(reason: str) -> StepFailed:
     )
 
 
-def _last_error(said: str) -> str:
-    found = re.findall(r"error: (.+)", said, re.IGNORECASE)
+def _last_error(output: str) -> str:
+    found = re.findall(r"error: (.+)", output, re.IGNORECASE)
     return found[-1] if found else "it gave no reason; see the log"
 
 

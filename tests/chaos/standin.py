@@ -35,8 +35,8 @@ from stages.results.quantize import FileSizes, QuantizeResult
 from stages.results.train import Device, TrainResult
 
 #: In a container a step sees its inputs' volume alone, and cannot write there.
-WALLED = bool(os.environ.get("KILN_WALLED"))
-CONTROL = Path("/kiln") if WALLED else Path(__file__).resolve().parents[2] / "control"
+SANDBOXED = bool(os.environ.get("KILN_SANDBOXED"))
+CONTROL = Path("/kiln") if SANDBOXED else Path(__file__).resolve().parents[2] / "control"
 EPOCHS = 3
 
 GIVES: Mapping[str, tuple[str, ...]] = {
@@ -202,7 +202,7 @@ def _epochs(job: Job, events: Events) -> None:
 
 
 def _note(job: Job, what: str) -> None:
-    if WALLED:
+    if SANDBOXED:
         sys.stderr.write(f"note: {job.step} {what}\n")
     else:
         with (CONTROL / "notes").open("a", encoding="utf-8") as stream:
@@ -220,7 +220,7 @@ def _point(job: Job, events: Events, name: str) -> None:
 
 def _wait(_events: Events) -> None:
     """Say so, and go on when told to; in a container, wait for the end."""
-    if WALLED:
+    if SANDBOXED:
         sys.stderr.write("the step waits\n")
         signal.pause()
     _tell(str(os.getpid()))

@@ -45,7 +45,7 @@ SOUND = png(32, 32, pixels=bytes(33 * 32))
 def data_set(
     description: str | None = None, files: Mapping[str, bytes | str] | None = None
 ) -> Make:
-    """A data set of one picture a split, with other files laid over it."""
+    """A data set of one image a split, with other files laid over it."""
 
     def make(folder: Path) -> None:
         default = "train: images/train\nval: images/val\nnames: [person]\n"
@@ -96,7 +96,7 @@ def pipe(name: str) -> Make:
 
 
 def foreign_name(folder: Path) -> None:
-    """A picture whose name is of an encoding of long ago."""
+    """An image whose name has an old encoding."""
     data_set()(folder)
     Path(os.fsdecode(os.fsencode(folder) + b"/images/train/b\xe9.png")).write_bytes(SOUND)
 

@@ -8,14 +8,14 @@ from tests.hostile.crafted import SOUND, archive, laughs, linked, png, special
 
 #: What is said of each file of one data set; the others are sound.
 FAULTS = {
-    "images/train/bomb.png": "has more than 178,956,970 pixels, too many for a picture",
-    "images/train/none.png": r"does not open as a picture.*",
+    "images/train/bomb.png": "has more than 178,956,970 pixels, too many for an image",
+    "images/train/none.png": r"does not open as an image.*",
     "images/train/thin.png": r"is 1 x 65000 pixels; at least 10 a side",
-    "images/train/short.png": r"does not open as a picture: .*truncated.*",
-    "images/train/script.jpg": r"does not open as a picture",
-    "images/train/page.jpg": r"does not open as a picture",
-    "images/train/moving.png": r"does not open as a picture",
-    "images/train/table.tif": r"does not open as a picture.*",
+    "images/train/short.png": r"does not open as an image: .*truncated.*",
+    "images/train/script.jpg": r"does not open as an image",
+    "images/train/page.jpg": r"does not open as an image",
+    "images/train/moving.png": r"does not open as an image",
+    "images/train/table.tif": r"does not open as an image.*",
     "labels/train/long.txt": r"has more than 2 MiB",
     "labels/train/nan.txt": r"holds nan or inf",
     "labels/train/inf.txt": r"holds nan or inf",
@@ -23,7 +23,7 @@ FAULTS = {
     "labels/train/code.txt": r"\"__import__\('os'\)\" is not a number",
     "labels/train/bytes.txt": r"is not a text file",
 }
-PICTURES = {
+IMAGES = {
     "images/train/bomb.png": png(100_000, 100_000),
     "images/train/none.png": png(0, 0),
     "images/train/thin.png": png(1, 65_000),
@@ -43,9 +43,9 @@ LABELS: dict[str, bytes | str] = {
     "bytes": b"\xff\xfe0\0",
 }
 
-#: By name: what a fetched archive holds, and what is said, or the pictures and labels taken.
+#: By name: what a fetched archive holds, and what is said, or the images and labels taken.
 _YAML = ("data.yaml", b"names: [a]\ntrain: train/images\nval: train/images\n")
-_PICTURE = ("train/images/a.png", SOUND)
+_IMAGE = ("train/images/a.png", SOUND)
 _TAKEN = [
     f"{kind}/{split}/a{end}"
     for kind, end in (("images", ".png"), ("labels", ".txt"))
@@ -53,7 +53,7 @@ _TAKEN = [
 ]
 ARCHIVES: dict[str, tuple[bytes, str | list[str]]] = {
     "sound": (
-        archive(_YAML, _PICTURE, ("train/labels/a.txt", b"")),
+        archive(_YAML, _IMAGE, ("train/labels/a.txt", b"")),
         [*sorted([*_TAKEN, "data.yaml"])],
     ),
     "up": (archive(("../../canary", b"")), r"up\.zip would write outside its folder: .*"),
@@ -88,11 +88,11 @@ ARCHIVES: dict[str, tuple[bytes, str | list[str]]] = {
             ("data.yaml", b"names: [a]\ntrain: all.txt\nval: all.txt"),
             ("all.txt", b"/etc/passwd\n../../../../../etc/passwd\n" + b"n" * 5000),
         ),
-        r"the archive has no pictures for train \(all\.txt\)",
+        r"the archive has no images for train \(all\.txt\)",
     ),
     "bytes": (
         archive(("data.yaml", b"names: [a]\ntrain: all.txt\nval: x"), ("all.txt", b"\xff\xfe")),
-        r"all\.txt of the archive is no list of pictures",
+        r"all\.txt of the archive is no list of images",
     ),
 }
 

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.hostile.crafted import SOUND, data_set, rings, write
-from tests.hostile.files import ARCHIVES, FAULTS, LABELS, PICTURES, TFLITE, WEIGHTS
+from tests.hostile.files import ARCHIVES, FAULTS, IMAGES, LABELS, TFLITE, WEIGHTS
 from tests.hostile.rows import ROWS, Row
 from tests.support.checkout import ROOT
 from tests.support.fixtures import RunStep
@@ -81,7 +81,7 @@ def test_every_hostile_file_of_a_data_set_is_named(run_step: RunStep, tmp_path: 
     labels = {f"labels/train/{name}.txt": content for name, content in LABELS.items()}
     beside = {f"images/train/{name}.png": SOUND for name in LABELS}
     data_set("path: .\nnames: {0: person}")(tmp_path)
-    write(tmp_path, {**PICTURES, **labels, **beside})
+    write(tmp_path, {**IMAGES, **labels, **beside})
     with bounded():
         trial = run_step("check", {"task": "detect"}, {"data": tmp_path})
     assert trial.failure is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Mapping
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from stages.contract import from_json
+from stages.results.dataset import Dataset
 from tests.support.fixtures import RunStep, Trial
 
 POSE_LINE = "0 0.5 0.5 0.4 0.6" + " 0.5 0.5 2" * 17
@@ -68,14 +71,15 @@ def test_a_sound_data_set_is_summed_up(run_step: RunStep, data: Path) -> None:
     assert len(summary["flip_idx"]) == 17
     assert summary["images"] == {"train": 8, "val": 4}
     assert summary["objects"]["train"] == sum(labels)
-    assert trial.result is not None
-    assert summary.items() <= trial.result.items()
+    dataset = from_json(Dataset, summary)
+    assert dataset == Dataset(
+        **{each.name: getattr(trial.result, each.name) for each in dataclasses.fields(Dataset)}
+    )
 
 
 def test_boxes_of_a_pose_data_set_can_be_detected(run_step: RunStep, data: Path) -> None:
     trial = _check(run_step, data, "detect").expect_success()
-    assert trial.result is not None
-    assert trial.result["kpt_shape"] is None
+    assert trial.result.kpt_shape is None
 
 
 def test_every_faulty_line_is_named(run_step: RunStep, data: Path) -> None:
@@ -104,23 +108,23 @@ def test_every_faulty_line_is_named(run_step: RunStep, data: Path) -> None:
     assert trial.failure["message"] == f"the data set has {len(found)} faults"
 
 
-def test_pictures_that_do_not_open_are_named(run_step: RunStep, data: Path) -> None:
+def test_images_that_do_not_open_are_named(run_step: RunStep, data: Path) -> None:
     cut, empty, text, missing = _images(data)[:4]
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 2 // 3])
     empty.write_bytes(b"")
-    text.write_text("no picture")
+    text.write_text("no image")
     missing_label = data / "labels/train" / f"{missing.stem}.txt"
-    missing_label.unlink()  # a picture with nothing on it, which is no fault
+    missing_label.unlink()  # an image without objects, which is no fault
     (data / "labels/train/orphan.txt").write_text(POSE_LINE)
     found = _faults(trial := _check(run_step, data))
     assert "truncated" in found[cut.relative_to(data).as_posix(), None]
     assert found[empty.relative_to(data).as_posix(), None] == "is empty"
-    assert found[text.relative_to(data).as_posix(), None] == "does not open as a picture"
+    assert found[text.relative_to(data).as_posix(), None] == "does not open as an image"
     assert len(found) == 3
     assert any("labels/train/orphan.txt" in each["message"] for each in trial.warnings)
 
 
-def test_pictures_without_labels_and_repeated_lines_are_no_faults(
+def test_images_without_labels_and_repeated_lines_are_no_faults(
     run_step: RunStep, data: Path
 ) -> None:
     first, second = _labels(data)[:2]
@@ -132,14 +136,12 @@ def test_pictures_without_labels_and_repeated_lines_are_no_faults(
 
 def test_a_data_set_without_labels_is_refused(run_step: RunStep, data: Path) -> None:
     shutil.rmtree(data / "labels")
-    assert (
-        "no picture has a labelled object" in _faults(_check(run_step, data))["labels/train", None]
-    )
+    assert "no image has a labelled object" in _faults(_check(run_step, data))["labels/train", None]
 
 
-def test_a_split_without_pictures_is_refused(run_step: RunStep, data: Path) -> None:
+def test_a_split_without_images_is_refused(run_step: RunStep, data: Path) -> None:
     shutil.rmtree(data / "images/val")
-    assert _faults(_check(run_step, data))["images/val", None] == "holds no pictures"
+    assert _faults(_check(run_step, data))["images/val", None] == "holds no images"
 
 
 @pytest.mark.parametrize(

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from kiln.executors.environments import EnvironmentName
 from kiln.plan.targets import load_target
 from kiln.store.tree import hash_file
+from stages.results.check_firmware import Check, CheckFirmwareResult, Operators
+from stages.results.compile import CompileResult
 from tests.support.checkout import ROOT
-from tests.support.fixtures import RunStep
+from tests.support.fixtures import RunScript, RunStep
 from tests.support.nets import make_nets
 
 DETECT = ["box8", "score8", "box16", "score16", "box32", "score32"]
@@ -47,8 +47,6 @@ NETS: Mapping[str, Mapping[str, Any]] = {
     "seven-reshapes": {"extra": "RESHAPE"},
 }
 
-EnvPython = Callable[[EnvironmentName], Path]
-Result = dict[str, Any]
 
 #: Run in the vela environment on TFLite files: what Kiln works out for 64-bit pointers, and what
 #: the interpreter takes.
@@ -68,8 +66,8 @@ print(json.dumps(found))
 
 
 @pytest.fixture(scope="module")
-def nets(env_python: EnvPython, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return make_nets(env_python("export"), NETS, tmp_path_factory.mktemp("nets"))
+def nets(run_script: RunScript, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return make_nets(run_script, NETS, tmp_path_factory.mktemp("nets"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,11 +76,10 @@ class Desk:
 
     run_step: RunStep
 
-    def compile(self, int8: Path, **changes: Any) -> tuple[Path, Result]:
+    def compile(self, int8: Path, **changes: Any) -> tuple[Path, CompileResult]:
         """What Vela makes of a file for grove-v2, and the step's result."""
         params = {**load_target(ROOT / "targets", "grove-v2").compilation(192), **changes}
         trial = self.run_step("compile", params, {"int8.tflite": int8}).expect_success()
-        assert trial.result is not None
         return trial.out / "vela.tflite", trial.result
 
     def verify(
@@ -92,16 +89,18 @@ class Desk:
         task: Any = "pose",
         reference: Path | None = None,
         **changes: Any,
-    ) -> Result:
+    ) -> CheckFirmwareResult:
         target = load_target(ROOT / "targets", board)
         params = {**target.contract(task, 192), **changes}
         inputs = {"model.tflite": model, **({"reference.npz": reference} if reference else {})}
-        result = self.run_step("check-firmware", params, inputs).expect_success().result
-        assert result is not None
-        for check in result["checks"]:
-            assert all(check[part] for part in ("title", "figure", "limit")), check
-            assert check["ok"] != bool(check["help"]), check
-        assert result["accepted"] == (not broken(result))
+        trial = self.run_step("check-firmware", params, inputs).expect_success()
+        result: CheckFirmwareResult = trial.result
+        for check in result.checks:
+            assert check.title, check
+            assert check.figure, check
+            assert check.limit, check
+            assert check.ok != bool(check.help), check
+        assert result.accepted == (not broken(result))
         return result
 
     def refer(self, model: Path, images: Path | None = None) -> Path:
@@ -114,70 +113,72 @@ def desk(run_step: RunStep) -> Desk:
     return Desk(run_step)
 
 
-def broken(result: Result) -> set[str]:
-    return {check["name"] for check in result["checks"] if not check["ok"]}
+def broken(result: CheckFirmwareResult) -> set[str]:
+    return {check.name for check in result.checks if not check.ok}
 
 
-def check_of(result: Result, name: str) -> Result:
-    return next(check for check in result["checks"] if check["name"] == name)
+def check_of(result: CheckFirmwareResult, name: str) -> Check:
+    return next(check for check in result.checks if check.name == name)
 
 
 def test_a_model_of_kiln_on_a_board_with_an_npu(desk: Desk, pose_int8: Path) -> None:
     vela, compiled = desk.compile(pose_int8 / "int8.tflite")
     result = desk.verify(vela, "grove-v2")
     assert broken(result) == set()
-    assert [check["name"] for check in result["checks"]] == [
+    assert [check.name for check in result.checks] == [
         *("input", "outputs", "classes", "operators", "accelerator", "arena", "flash")
     ]
-    model, arena = result["model"], result["arena"]
-    assert model["what"] == (
+    model, arena = result.model, result.arena
+    assert model.what == (
         "YOLOv8 pose with raw heads, 1 class, 17 keypoints, 64x64, compiled for ethos-u55-64"
     )
-    assert (model["kind"], model["task"], model["form"], model["imgsz"]) == (
+    assert (model.kind, model.task, model.form, model.imgsz) == (
         *("vela", "pose", "raw-heads", 64),
     )
-    assert [output["role"] for output in model["outputs"]] == POSE
-    assert model["operators"] == {"npu": 1, "cpu": {}}
-    assert model["bytes"] == vela.stat().st_size
-    assert arena["planned_kib"] == compiled["sram_kib"], "the plan is the one that Vela reports"
-    assert 0.8 < arena["interpreter_kib"] < 1.2
-    assert arena["used_kib"] == arena["planned_kib"] + arena["interpreter_kib"]
-    assert "32-bit" in arena["source"]
-    assert result["interpreter"] is None
+    assert [output.role for output in model.outputs] == POSE
+    assert model.operators == Operators(npu=1, cpu={})
+    assert model.bytes == vela.stat().st_size
+    assert arena.planned_kib == compiled.sram_kib, "the plan is the one that Vela reports"
+    assert 0.8 < arena.interpreter_kib < 1.2
+    assert arena.used_kib == arena.planned_kib + arena.interpreter_kib
+    assert "32-bit" in arena.source
+    assert result.interpreter is None
 
 
 def test_a_model_of_kiln_runs_as_tflite_does(
-    desk: Desk, pose_int8: Path, pose_pictures: Path, tmp_path: Path
+    desk: Desk, pose_int8: Path, pose_images: Path, tmp_path: Path
 ) -> None:
-    model, evaluation = pose_int8 / "int8.tflite", pose_pictures / "evaluation"
-    pictures = np.load(evaluation / "images.npy")
+    model, evaluation = pose_int8 / "int8.tflite", pose_images / "evaluation"
+    images = np.load(evaluation / "images.npy")
     reference = desk.refer(model, evaluation)
     with np.load(reference) as arrays:
         assert arrays.files == ["images", *(f"output_{i}" for i in range(7))]
-        assert np.array_equal(arrays["images"], pictures[:2].astype(np.int16) - 128)
+        assert np.array_equal(arrays["images"], images[:2].astype(np.int16) - 128)
         tampered = {name: arrays[name].copy() for name in arrays.files}
     assert hash_file(desk.refer(model, evaluation)) == hash_file(reference)
 
     result = desk.verify(model, "xiao-esp32s3", reference=reference)
     assert broken(result) == set()
-    interpreter = result["interpreter"]
-    assert (interpreter["ran"], interpreter["images"], interpreter["equal"]) == (True, 2, True)
-    assert interpreter["arena_bytes"] == result["arena"]["used_kib"] * 1024 > 50_000
-    assert "64-bit" in result["arena"]["source"]
-    assert result["model"]["operators"]["npu"] is None
+    interpreter = result.interpreter
+    assert interpreter is not None
+    assert (interpreter.ran, interpreter.images, interpreter.equal) == (True, 2, True)
+    assert interpreter.arena_bytes == result.arena.used_kib * 1024 > 50_000
+    assert "64-bit" in result.arena.source
+    assert result.model.operators.npu is None
 
     tampered["output_4"][1, 0, 2, 3] ^= 1
     np.savez(tmp_path / "tie.npz", **tampered)
     result = desk.verify(model, "xiao-esp32s3", reference=tmp_path / "tie.npz")
     assert broken(result) == set(), "a tie of LOGISTIC's rounding is no fault"
-    assert "1 number rounded the other way" in check_of(result, "kernels")["figure"]
-    assert result["interpreter"]["equal"] is False
+    assert "1 value rounded the other way" in check_of(result, "kernels").figure
+    assert result.interpreter is not None
+    assert result.interpreter.equal is False
 
     tampered["output_4"][1, 0, 2, 3] ^= 64
     np.savez(tmp_path / "tampered.npz", **tampered)
     result = desk.verify(model, "xiao-esp32s3", reference=tmp_path / "tampered.npz")
     assert broken(result) == {"kernels"}
-    assert "image 1, output 4: 1 of 256 numbers differ" in check_of(result, "kernels")["figure"]
+    assert "image 1, output 4: 1 of 256 values differ" in check_of(result, "kernels").figure
 
 
 @pytest.mark.parametrize(
@@ -216,7 +217,7 @@ def test_each_check_alone(
     result = desk.verify(nets[net], "xiao-esp32s3", task, **changes)
     assert broken(result) == {check}
     found = check_of(result, check)
-    said = f"{found['figure']} | {found['limit']} | {found['help']}"
+    said = f"{found.figure} | {found.limit} | {found.help}"
     assert all(word in said for word in words), said
 
 
@@ -227,14 +228,14 @@ def test_outputs_in_a_fixed_order(desk: Desk, nets: dict[str, Path]) -> None:
     )
     result = desk.verify(ordered, "grove-v2-himax")
     assert broken(result) == set()
-    assert result["arena"]["limit_kib"] == 294
+    assert result.arena.limit_kib == 294
     result = desk.verify(unordered, "grove-v2-himax")
     assert broken(result) == {"outputs"}
-    assert ", ".join(POSE) in check_of(result, "outputs")["figure"]
-    assert f"{', '.join(HIMAX)}, in this order" in check_of(result, "outputs")["limit"]
+    assert ", ".join(POSE) in check_of(result, "outputs").figure
+    assert f"{', '.join(HIMAX)}, in this order" in check_of(result, "outputs").limit
     result = desk.verify(few, "grove-v2-himax")
     assert broken(result) == {"outputs"}
-    assert "13 keypoints" in check_of(result, "outputs")["figure"]
+    assert "13 keypoints" in check_of(result, "outputs").figure
     assert broken(desk.verify(ordered, "grove-v2")) == set(), "Seeed's goes by shape"
 
 
@@ -244,22 +245,22 @@ def test_the_right_npu_and_no_other(desk: Desk, nets: dict[str, Path]) -> None:
     result = desk.verify(other, "grove-v2")
     assert broken(result) == {"accelerator"}
     found = check_of(result, "accelerator")
-    assert (found["figure"], found["limit"]) == ("ethos-u55-128", "ethos-u55-64")
+    assert (found.figure, found.limit) == ("ethos-u55-128", "ethos-u55-64")
 
     result = desk.verify(other, "xiao-esp32s3")
     assert broken(result) == {"accelerator"}
-    assert check_of(result, "accelerator")["limit"] == "no NPU"
-    assert result["interpreter"] is None
+    assert check_of(result, "accelerator").limit == "no NPU"
+    assert result.interpreter is None
 
     result = desk.verify(int8, "grove-v2")
     assert broken(result) == {"accelerator", "operators"}
-    assert "compile" in check_of(result, "accelerator")["help"]
-    assert "compile" in check_of(result, "operators")["help"]
+    assert "compile" in check_of(result, "accelerator").help
+    assert "compile" in check_of(result, "operators").help
 
 
 def test_the_arena_decides_by_the_byte(desk: Desk, nets: dict[str, Path]) -> None:
     vela, _ = desk.compile(nets["pose"])
-    used = desk.verify(vela, "grove-v2")["arena"]["used_kib"]
+    used = desk.verify(vela, "grove-v2").arena.used_kib
     assert broken(desk.verify(vela, "grove-v2", arena_kib=used)) == set()
     assert broken(desk.verify(vela, "grove-v2", arena_kib=used - 1 / 1024)) == {"arena"}
 
@@ -267,53 +268,54 @@ def test_the_arena_decides_by_the_byte(desk: Desk, nets: dict[str, Path]) -> Non
 def test_files_of_others(desk: Desk, nets: dict[str, Path]) -> None:
     shuffled = desk.verify(nets["shuffled"], "xiao-esp32s3")
     assert broken(shuffled) == set()
-    assert [output["role"] for output in shuffled["model"]["outputs"]] == sorted(POSE)
+    assert [output.role for output in shuffled.model.outputs] == sorted(POSE)
 
     turned, compiled = desk.compile(nets["TRANSPOSE"])
     result = desk.verify(turned, "grove-v2")
     assert broken(result) == set()
-    assert result["model"]["operators"]["cpu"] == compiled["operators"]["cpu"]
-    assert check_of(result, "operators")["figure"] == "TRANSPOSE 3"
-    assert result["arena"]["planned_kib"] == compiled["sram_kib"]
+    assert result.model.operators.cpu == compiled.operators.cpu
+    assert check_of(result, "operators").figure == "TRANSPOSE 3"
+    assert result.arena.planned_kib == compiled.sram_kib
     assert broken(desk.verify(turned, "grove-v2", operators=["ETHOS_U"])) == {"operators"}
 
     plain = desk.verify(nets["float32"], "xiao-esp32s3", reference=desk.refer(nets["float32"]))
     assert broken(plain) == {"input", "outputs"}
-    assert (plain["model"]["kind"], plain["model"]["task"]) == ("float32", "pose")
-    assert plain["interpreter"]["equal"] is None, "float kernels need not agree in the last bit"
+    assert (plain.model.kind, plain.model.task) == ("float32", "pose")
+    assert plain.interpreter is not None
+    assert plain.interpreter.equal is None, "float kernels need not agree in the last bit"
 
     several = desk.verify(nets["WHILE"], "xiao-esp32s3")
     assert {"input", "outputs", "operators"} == broken(several)
-    assert several["model"]["kind"] == "mixed"
-    assert {"WHILE", "LESS", "CONV_2D"} < several["model"]["operators"]["cpu"].keys()
+    assert several.model.kind == "mixed"
+    assert {"WHILE", "LESS", "CONV_2D"} < several.model.operators.cpu.keys()
 
 
 def test_one_output_decoded_in_the_graph(desk: Desk, nets: dict[str, Path], tmp_path: Path) -> None:
     """As ultralytics exports it: this firmware takes it for detect, and mistakes one for pose."""
     taken = desk.verify(nets["decoded"], "xiao-esp32s3", "detect", decoded_max_classes=80)
     assert broken(taken) == set()
-    model = taken["model"]
-    assert (model["form"], model["task"], model["classes"]) == ("decoded", "detect", 5)
-    assert "as ultralytics exports it, 5 classes" in model["what"]
+    model = taken.model
+    assert (model.form, model.task, model.classes) == ("decoded", "detect", 5)
+    assert "as ultralytics exports it, 5 classes" in model.what
     pose = desk.verify(nets["decoded-pose"], "xiao-esp32s3", "detect", decoded_max_classes=51)
-    assert check_of(pose, "classes")["figure"] == "52 classes"
+    assert check_of(pose, "classes").figure == "52 classes"
     assert broken(pose) == {"classes"}
     few = desk.verify(nets["decoded"], "xiao-esp32s3", "detect", decoded_max_classes=4)
     assert broken(few) == {"classes"}
 
     unnoted = desk.verify(nets["decoded-pose"], "xiao-esp32s3", decoded_max_classes=80)
     assert broken(unnoted) == {"outputs"}
-    assert unnoted["model"]["task"] is None
-    assert "52 classes, or 1 class and 17 keypoints" in unnoted["model"]["what"]
-    assert "for a detection of 52 classes" in check_of(unnoted, "outputs")["help"]
+    assert unnoted.model.task is None
+    assert "52 classes, or 1 class and 17 keypoints" in unnoted.model.what
+    assert "for a detection of 52 classes" in check_of(unnoted, "outputs").help
 
     notes = {"task": "pose", "names": {"0": "person"}, "kpt_shape": [17, 3]}
     noted = tmp_path / "noted.tflite"
     noted.write_bytes(nets["decoded-pose"].read_bytes())
     with zipfile.ZipFile(noted, "a") as archive:
         archive.writestr("metadata.json", json.dumps(notes))
-    model = desk.verify(noted, "xiao-esp32s3")["model"]
-    assert (model["task"], model["classes"], model["keypoints"]) == ("pose", 1, 17)
+    model = desk.verify(noted, "xiao-esp32s3").model
+    assert (model.task, model.classes, model.keypoints) == ("pose", 1, 17)
 
 
 def test_what_is_no_model(run_step: RunStep, nets: dict[str, Path], tmp_path: Path) -> None:
@@ -352,19 +354,12 @@ def test_a_reference_is_of_the_model_at_hand(
 
 
 def test_the_arena_is_worked_out_as_the_interpreter_takes_it(
-    env_python: EnvPython, nets: dict[str, Path], pose_int8: Path
+    run_script: RunScript, nets: dict[str, Path], pose_int8: Path
 ) -> None:
     """The head to the byte; of the tail all but what the recording interpreter keeps for itself,
     which is the same for two networks whose kernels keep nothing."""
     files = [nets["one-reshape"], nets["seven-reshapes"], pose_int8 / "int8.tflite"]
-    done = subprocess.run(
-        [env_python("vela"), "-c", COMPARE, *files],
-        cwd=ROOT,
-        check=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    (one, seven, pose) = json.loads(done.stdout)
+    one, seven, pose = json.loads(run_script("vela", COMPARE, *files))
     for worked_out, taken, _, _ in (one, seven, pose):
         assert worked_out == taken
     assert one[3] - one[2] == seven[3] - seven[2] > 0

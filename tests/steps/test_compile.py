@@ -6,17 +6,17 @@ import configparser
 import csv
 import json
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kiln.executors.environments import EnvironmentName
 from kiln.plan.targets import load_target
 from kiln.store.tree import hash_file
+from stages.results.compile import CompileResult
 from tests.support.checkout import ROOT
-from tests.support.fixtures import IMGSZ, RunStep
+from tests.support.fixtures import RunScript, RunStep
+from tests.support.shared_results import IMGSZ
 from tests.support.tiny import make_tiny
 
 
@@ -32,25 +32,24 @@ def test_the_whole_network_runs_on_the_npu(
 ) -> None:
     int8: Path = request.getfixturevalue(f"{task}_int8")
     trial = run_step("compile", params, {"int8.tflite": int8 / "int8.tflite"}).expect_success()
-    result = trial.result
-    assert result is not None
-    assert (trial.warnings, result["operators"]["cpu"], result["cpu_operators"]) == ([], {}, [])
-    assert result["operators"]["npu"]["MAX_POOL_2D"] == 3
-    assert result["operators"]["npu"]["CONV_2D"] > 60
-    assert result["estimator"] == f"Vela {result['versions']['ethos-u-vela']}"
+    result: CompileResult = trial.result
+    assert (trial.warnings, result.operators.cpu, result.cpu_operators) == ([], {}, ())
+    assert result.operators.npu["MAX_POOL_2D"] == 3
+    assert result.operators.npu["CONV_2D"] > 60
+    assert result.estimator == f"Vela {result.versions['ethos-u-vela']}"
     with (trial.out / "summary.csv").open(newline="") as stream:
         (summary,) = csv.DictReader(stream)
-    assert result["sram_kib"] == float(summary["sram_memory_used"])
-    assert result["flash_kib"] == float(summary["off_chip_flash_memory_used"])
-    assert result["inference_ms"] == pytest.approx(result["cycles"] / 400e6 * 1000)
-    assert 0 < result["sram_kib"] < 100
+    assert result.sram_kib == float(summary["sram_memory_used"])
+    assert result.flash_kib == float(summary["off_chip_flash_memory_used"])
+    assert result.inference_ms == pytest.approx(result.cycles / 400e6 * 1000)
+    assert 0 < result.sram_kib < 100
     assert (trial.out / "vela.tflite").read_bytes()[4:8] == b"TFL3"
-    assert result["performance_model"] == "Vela 3-4"
+    assert result.performance_model == "Vela 3-4"
     layers = json.loads((trial.out / "layers.json").read_text())
-    assert Counter(layer["operator"] for layer in layers) == result["operators"]["npu"]
+    assert Counter(layer["operator"] for layer in layers) == result.operators.npu
     assert {layer["place"] for layer in layers} == {"npu"}
-    assert sum(layer["cycles"] for layer in layers) == result["cycles"]
-    assert 0.9 < max(layer["sram_kib"] for layer in layers) / result["sram_kib"] <= 1
+    assert sum(layer["cycles"] for layer in layers) == result.cycles
+    assert 0.9 < max(layer["sram_kib"] for layer in layers) / result.sram_kib <= 1
 
 
 def test_same_bytes_whatever_the_order_of_the_settings(
@@ -72,19 +71,18 @@ def test_same_bytes_whatever_the_order_of_the_settings(
 
 def test_a_layer_on_the_cpu_is_named(
     run_step: RunStep,
-    env_python: Callable[[EnvironmentName], Path],
+    run_script: RunScript,
     params: dict[str, Any],
     tmp_path: Path,
 ) -> None:
-    inputs = make_tiny(env_python("export"), "raw", tmp_path)
+    inputs = make_tiny(run_script, "raw", tmp_path)
     made = run_step(
         "quantize", {"granularity": "per-tensor", "order": None}, inputs
     ).expect_success()
     trial = run_step("compile", params, {"int8.tflite": made.out / "int8.tflite"}).expect_success()
-    assert trial.result is not None
-    assert trial.result["operators"]["cpu"] == {"TRANSPOSE": 1}
-    assert trial.result["operators"]["npu"] == {"CONV_2D": 1, "MUL": 1, "RESHAPE": 1}
-    (layer,) = trial.result["cpu_operators"]
+    assert trial.result.operators.cpu == {"TRANSPOSE": 1}
+    assert trial.result.operators.npu == {"CONV_2D": 1, "MUL": 1, "RESHAPE": 1}
+    (layer,) = trial.result.cpu_operators
     (warning,) = trial.warnings
     assert layer.startswith("TRANSPOSE ")
     assert layer in warning["message"]
@@ -102,7 +100,7 @@ def test_a_layer_on_the_cpu_is_named(
     refused = run_step("compile", params, unquantised).failure
     assert refused is not None
     assert refused["kind"] == "model"
-    assert "the NPU can run none of it" in refused["message"]
+    assert "the NPU can run no layer of it" in refused["message"]
     assert "quantization parameters" in refused["message"]
 
 
@@ -115,9 +113,7 @@ def test_vela_plans_with_what_the_firmware_has(
         run_step("compile", {**params, "arena_kib": kib}, inputs).expect_success().result
         for kib in (1108, 16)
     )
-    assert roomy is not None
-    assert tight is not None
-    assert tight["sram_kib"] < roomy["sram_kib"]
+    assert tight.sram_kib < roomy.sram_kib
 
 
 def test_what_vela_refuses(

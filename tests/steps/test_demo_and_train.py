@@ -6,22 +6,22 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kiln.executors.environments import EnvironmentName
 from kiln.executors.protocol import STEP_VARIABLES
 from kiln.store.tree import hash_file
+from stages.contract import from_json
+from stages.results.train import TrainResult
 from tests.support import fixtures
 from tests.support.checkout import ROOT
-from tests.support.fixtures import RunStep, tree
+from tests.support.fixtures import EnvPython, RunStep, tree
 
-Python = Callable[[EnvironmentName], Path]
 TINY = {"task": "pose", **fixtures.TINY}
-#: The pictures and labels of {"train": 3, "val": 1, "seed": 7}. They must come out the same on
+#: The images and labels of {"train": 3, "val": 1, "seed": 7}. They must come out the same on
 #: every host: the weights trained on them are compared between hosts.
 DRAWN = {
     "pose": "b9adc45de6e7f1ec9395a61dbd9b26c95dfdd7cf8d529851f825ce473cc7a814",
@@ -74,10 +74,9 @@ class Ended:
         self.code, self.events = code, events
 
     @property
-    def result(self) -> dict[str, Any]:
+    def result(self) -> TrainResult:
         assert self.events[-1]["event"] == "finished", self.events[-1]
-        result: dict[str, Any] = self.events[-1]["result"]
-        return result
+        return from_json(TrainResult, self.events[-1]["result"])
 
 
 @pytest.mark.parametrize("task", ["pose", "detect"])
@@ -87,13 +86,13 @@ def test_demo_draws_the_same_bytes_on_every_host(run_step: RunStep, task: str) -
     assert tree(drawn.out / "data").digest == DRAWN[task]
 
 
-def test_another_seed_draws_other_pictures(run_step: RunStep) -> None:
+def test_another_seed_draws_other_images(run_step: RunStep) -> None:
     params = {"task": "pose", "train": 3, "val": 1, "seed": 8}
     drawn = run_step("demo", params, {}).expect_success()
     assert tree(drawn.out / "data").digest != DRAWN["pose"]
 
 
-def test_every_demo_picture_shows_someone_with_17_keypoints(pose_data: Path) -> None:
+def test_every_demo_image_shows_someone_with_17_keypoints(pose_data: Path) -> None:
     for rows in _labels(pose_data):
         assert rows
         for row in rows:
@@ -125,11 +124,11 @@ def test_equal_trainings_give_equal_bytes(
         "curves.csv",
         "weights.safetensors",
     ]
-    assert tree(pose_data).digest == before, "a step wrote beside the user's pictures"
+    assert tree(pose_data).digest == before, "a step wrote beside the user's images"
 
 
 def test_a_training_reports_each_epoch(
-    env_python: Python, tmp_path: Path, detect_data: Path
+    env_python: EnvPython, tmp_path: Path, detect_data: Path
 ) -> None:
     params = {
         **TINY,
@@ -143,10 +142,10 @@ def test_a_training_reports_each_epoch(
     assert {("train/box_loss", 1), ("box/map50", 1), ("box/map50", 2)} <= metrics
     device = next(event for event in ended.events if event["event"] == "device")
     assert device["kind"] == "cpu"
-    assert ended.result["epochs_run"] == 2
-    assert ended.result["reproducible"] is False
-    assert ended.result["why_not"] == "thread count follows the cores"
-    assert set(ended.result["metrics"]) == {
+    assert ended.result.epochs_run == 2
+    assert ended.result.reproducible is False
+    assert ended.result.why_not == "thread count follows the cores"
+    assert set(ended.result.metrics) == {
         f"box/{name}" for name in ("precision", "recall", "map50", "map50_95")
     }
     curves = (tmp_path / "job" / "out" / "curves.csv").read_text().splitlines()
@@ -154,22 +153,22 @@ def test_a_training_reports_each_epoch(
 
 
 def test_an_interrupted_training_ends_in_the_same_weights(
-    env_python: Python, tmp_path: Path, pose_data: Path
+    env_python: EnvPython, tmp_path: Path, pose_data: Path
 ) -> None:
-    # Mosaics until the last epoch: they are made of pictures that the loader remembers.
+    # Mosaics until the last epoch: they are made of images that the loader remembers.
     params = {**TINY, "epochs": 3, "overrides": {"close_mosaic": 1}}
     python = env_python("train")
     undisturbed = TrainJob(python, tmp_path / "undisturbed", pose_data, params)
-    assert undisturbed.run().result["resumed_from"] is None
+    assert undisturbed.run().result.resumed_from is None
 
     job = TrainJob(python, tmp_path / "disturbed", pose_data, params)
     assert job.run(end_with=signal.SIGKILL, after_epoch=1).code == -signal.SIGKILL
     assert job.run(end_with=signal.SIGTERM, after_epoch=2).code == 143
-    assert job.run().result["resumed_from"] == 2
+    assert job.run().result.resumed_from == 2
     assert tree(job.folder / "out").digest == tree(undisturbed.folder / "out").digest
 
     # Ended between its last epoch and the writing of the results: there is nothing to train.
-    assert job.run().result["epochs_run"] == 3
+    assert job.run().result.epochs_run == 3
     assert job.weights == undisturbed.weights
 
 
@@ -183,7 +182,7 @@ def test_a_training_that_diverges_says_so(run_step: RunStep, pose_data: Path) ->
 
 
 def test_a_damaged_checkpoint_is_a_warning(
-    env_python: Python, tmp_path: Path, pose_data: Path, pose_weights: Path
+    env_python: EnvPython, tmp_path: Path, pose_data: Path, pose_weights: Path
 ) -> None:
     job = TrainJob(env_python("train"), tmp_path / "job", pose_data, TINY)
     (job.folder / "state").mkdir()
@@ -199,9 +198,9 @@ def test_start_weights_are_taken_over(
     run_step: RunStep, pose_data: Path, pose_weights: Path
 ) -> None:
     inputs = {**_inputs(pose_data), "weights.safetensors": pose_weights / "weights.safetensors"}
-    result = run_step("train", TINY, inputs).expect_success().result
-    assert result is not None
-    taken, of = result["tensors_taken_over"]
+    result: TrainResult = run_step("train", TINY, inputs).expect_success().result
+    assert result.tensors_taken_over is not None
+    taken, of = result.tensors_taken_over
     assert taken == of > 300
 
 

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
-import os
 import shutil
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from kiln.executors.environments import EnvironmentName
 from kiln.plan.targets import load_target
+from stages.results.evaluate import ClassAccuracy, EvaluateResult
 from tests.support.checkout import ROOT
-from tests.support.fixtures import IMGSZ, RunStep, Trial
+from tests.support.fixtures import RunScript, RunStep, Trial
+from tests.support.shared_results import IMGSZ
 from tests.support.spotter import NAMES, SPOTS, make_spotter, write_evaluation
 from tests.support.tiny import make_tiny
-
-EnvPython = Callable[[EnvironmentName], Path]
 
 QUANTIZE = {"granularity": "per-tensor", "order": None}
 PERFECT = {"box/map50": 1.0, "box/map50_95": 1.0}
@@ -56,14 +53,14 @@ for file in sys.argv[2:]:
 print(json.dumps(said))
 """
 
-#: Stdin: a list of cases. Prints what each is worth.
+#: Stdin: a list of cases. Prints the accuracy of each.
 MEASURE = """
 import json, sys
 import numpy as np
 from stages.export.evaluation.decode import Detections
 from stages.export.evaluation.coco_map import measure
 
-def look(found, keypoints):
+def detections(found, keypoints):
     return Detections(
         boxes=np.array([each["box"] for each in found], np.float32).reshape(-1, 4),
         scores=np.array([each["score"] for each in found], np.float32),
@@ -73,17 +70,17 @@ def look(found, keypoints):
         ),
     )
 
-worth = []
+measured = []
 cases, out = json.load(sys.stdin), sys.stdout
 sys.stdout = sys.stderr
 for keypoints, truth, found in cases:
-    looks = [look(each, keypoints) for each in found]
-    kinds = measure(truth, looks, classes=2, keypoints=keypoints)
-    worth.append({kind: [each.map50, each.map50_95] for kind, each in kinds.items()})
-json.dump(worth, out)
+    given = [detections(each, keypoints) for each in found]
+    kinds = measure(truth, given, classes=2, keypoints=keypoints)
+    measured.append({kind: [each.map50, each.map50_95] for kind, each in kinds.items()})
+json.dump(measured, out)
 """
 
-#: Argv: an ONNX file for one channel of 32x32. Prints whether it is shown a picture in grey.
+#: Argv: an ONNX file for one channel of 32x32. Prints whether it gets the image in grey.
 GREY = """
 import sys
 from pathlib import Path
@@ -136,10 +133,10 @@ print(json.dumps([len(set(nearest.tolist())), float(difference.max()), bool(same
 
 @pytest.fixture(scope="session")
 def spotter(
-    env_python: EnvPython, run_step: RunStep, tmp_path_factory: pytest.TempPathFactory
+    run_script: RunScript, run_step: RunStep, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A folder with a detector in all three forms and with ``evaluation``."""
-    folder = make_spotter(env_python("export"), "raw", tmp_path_factory.mktemp("spotter"))
+    folder = make_spotter(run_script, "raw", tmp_path_factory.mktemp("spotter"))
     _quantize(run_step, folder, folder / "calibration.npy")
     return folder
 
@@ -150,23 +147,22 @@ def judged(spotter: Path, run_step: RunStep) -> Trial:
 
 
 def test_a_perfect_detector(judged: Trial) -> None:
-    assert judged.result is not None
     assert judged.warnings == []
     result = judged.result
-    assert (result["images"], result["objects"]) == (len(SPOTS), 8)
-    assert result["artifacts"] == dict.fromkeys(("onnx", "float32", "int8"), PERFECT)
-    assert result["drop"] == {"box/map50": 0, "box/map50_95": 0}
-    assert result["classes"] == [
-        {"name": name, "objects": number, "float32": figure, "int8": figure}
+    assert (result.images, result.objects) == (len(SPOTS), 8)
+    assert result.artifacts == dict.fromkeys(("onnx", "float32", "int8"), PERFECT)
+    assert result.drop == {"box/map50": 0, "box/map50_95": 0}
+    assert result.classes == tuple(
+        ClassAccuracy(name=name, objects=number, float32=figure, int8=figure)
         for name, number, figure in zip(NAMES, (3, 3, 2, 0), (1, 1, 1, None), strict=True)
-    ]
-    assert {each["name"] for each in result["outputs"]} == {
+    )
+    assert {each.name for each in result.outputs} == {
         f"{kind}{stride}" for kind in ("box", "score") for stride in (8, 16, 32)
     }
-    assert all(each["snr_db"] > 40 for each in result["outputs"])
-    assert (result["score_threshold"], result["iou_threshold"]) == (0.001, 0.45)
-    assert result["seconds"].keys() == {"onnx", "float32", "int8"}
-    assert judged.events[-2] == {"event": "progress", "done": 5, "total": 5, "unit": "pictures"}
+    assert all(each.snr_db > 40 for each in result.outputs)
+    assert (result.score_threshold, result.iou_threshold) == (0.001, 0.45)
+    assert result.seconds.keys() == {"onnx", "float32", "int8"}
+    assert judged.events[-2] == {"event": "progress", "done": 5, "total": 5, "unit": "images"}
 
 
 def test_its_evidence(judged: Trial) -> None:
@@ -174,9 +170,9 @@ def test_its_evidence(judged: Trial) -> None:
     assert evidence["names"] == NAMES
     assert evidence["precision_recall"]["box"]["int8"][-1] == [1.0, 1.0]
     assert len(evidence["precision_recall"]["box"]["float32"]) == 101
-    pictures = {picture["file"]: picture for picture in evidence["pictures"]}
-    assert pictures.keys() == {f"{number}.jpg" for number in SPOTS}
-    first = pictures["0.jpg"]
+    images = {image["file"]: image for image in evidence["images"]}
+    assert images.keys() == {f"{number}.jpg" for number in SPOTS}
+    first = images["0.jpg"]
     assert first["size"] == 64
     kind, data = first["image"].split(",")
     assert kind == "data:image/jpeg;base64"
@@ -192,8 +188,7 @@ def test_its_evidence(judged: Trial) -> None:
 def test_one_bad_calibration_is_told_with_its_output(
     spotter: Path, run_step: RunStep, tmp_path: Path
 ) -> None:
-    """Ranges set by black pictures leave score8 no room above its least: certain and uncertain
-    are one."""
+    """With ranges calibrated on black images score8 cannot tell certain from uncertain."""
     np.save(tmp_path / "black.npy", np.zeros((4, 64, 64, 3), np.uint8))
     shutil.copy(spotter / "model.onnx", tmp_path)
     _quantize(run_step, tmp_path, tmp_path / "black.npy")
@@ -205,24 +200,22 @@ def test_one_bad_calibration_is_told_with_its_output(
     assert "least signal to noise: score8 (" in warning["message"]
     assert "[calibration] images" in warning["hint"]
     assert "per-channel" in warning["hint"]
-    assert trial.result is not None
-    assert trial.result["artifacts"]["float32"] == PERFECT
-    assert trial.result["drop"]["box/map50"] > 2
-    shown = _evidence(trial)["pictures"]
-    assert [picture["note"] for picture in shown] == ["largest difference"] * 6 + [""] * 6
-    assert len({picture["file"] for picture in shown}) == 12, "of 15"
+    assert trial.result.artifacts["float32"] == PERFECT
+    assert trial.result.drop["box/map50"] > 2
+    shown = _evidence(trial)["images"]
+    assert [image["note"] for image in shown] == ["largest difference"] * 6 + [""] * 6
+    assert len({image["file"] for image in shown}) == 12, "of 15"
 
 
-def test_a_picture_without_objects_counts(spotter: Path, run_step: RunStep, tmp_path: Path) -> None:
-    """What is found where nothing is labelled is a fault, also of the ONNX file alone."""
+def test_an_image_without_objects_counts(spotter: Path, run_step: RunStep, tmp_path: Path) -> None:
+    """A detection without a label is an error, also with the ONNX file alone."""
     folder = _evaluation(spotter, tmp_path / "evaluation", [[], *_labels(spotter)[1:]])
     inputs = {"model.onnx": spotter / "model.onnx", "evaluation": folder}
     trial = run_step("evaluate", {}, inputs).expect_success()
-    assert trial.result is not None
-    assert 0.5 < trial.result["artifacts"]["onnx"]["box/map50"] < 1
-    assert (trial.result["drop"], trial.result["outputs"]) == ({}, [])
-    assert [each["int8"] for each in trial.result["classes"]] == [None] * 4
-    assert _evidence(trial)["pictures"][0]["int8"] is None
+    assert 0.5 < trial.result.artifacts["onnx"]["box/map50"] < 1
+    assert (trial.result.drop, trial.result.outputs) == ({}, ())
+    assert [each.int8 for each in trial.result.classes] == [None] * 4
+    assert _evidence(trial)["images"][0]["int8"] is None
 
 
 def test_nothing_is_labelled(spotter: Path, run_step: RunStep, tmp_path: Path) -> None:
@@ -231,11 +224,10 @@ def test_nothing_is_labelled(spotter: Path, run_step: RunStep, tmp_path: Path) -
     trial = run_step("evaluate", {}, inputs).expect_success()
     (warning,) = trial.warnings
     assert "box mAP50 and box mAP50-95 cannot be measured" in warning["message"]
-    assert trial.result is not None
-    assert trial.result["artifacts"] == {"int8": {"box/map50": None, "box/map50_95": None}}
+    assert trial.result.artifacts == {"int8": {"box/map50": None, "box/map50_95": None}}
 
 
-def test_no_pictures_no_models(spotter: Path, run_step: RunStep, tmp_path: Path) -> None:
+def test_no_images_no_models(spotter: Path, run_step: RunStep, tmp_path: Path) -> None:
     empty = write_evaluation(tmp_path / "empty", np.zeros((0, 64, 64, 3), np.uint8), [])
     trial = run_step("evaluate", {}, {"model.onnx": spotter / "model.onnx", "evaluation": empty})
     assert trial.failure is not None
@@ -246,31 +238,30 @@ def test_no_pictures_no_models(spotter: Path, run_step: RunStep, tmp_path: Path)
 
 
 def test_outputs_in_another_order(
-    judged: Trial, spotter: Path, run_step: RunStep, env_python: EnvPython, tmp_path: Path
+    judged: Trial, spotter: Path, run_step: RunStep, run_script: RunScript, tmp_path: Path
 ) -> None:
-    _ran(env_python("export"), PERMUTE, spotter, tmp_path)
+    run_script("export", PERMUTE, spotter, tmp_path)
     shutil.copy(spotter / "model.onnx", tmp_path)
     inputs = _inputs(tmp_path, evaluation=spotter / "evaluation")
     permuted = run_step("evaluate", {}, inputs).expect_success()
     assert _timeless(permuted) == _timeless(judged)
 
 
-def test_decoded_in_the_graph(env_python: EnvPython, run_step: RunStep, tmp_path: Path) -> None:
-    """What ultralytics exports: one output, places as parts of the picture, one scale in int8."""
-    make_spotter(env_python("export"), "decoded", tmp_path)
+def test_decoded_in_the_graph(run_script: RunScript, run_step: RunStep, tmp_path: Path) -> None:
+    """What ultralytics exports: one output, places as parts of the image, one scale in int8."""
+    make_spotter(run_script, "decoded", tmp_path)
     _quantize(run_step, tmp_path, tmp_path / "calibration.npy")
     trial = run_step("evaluate", {}, _inputs(tmp_path)).expect_success()
-    assert trial.result is not None
-    assert trial.result["artifacts"]["onnx"] == PERFECT
-    assert trial.result["artifacts"]["float32"] == PERFECT
-    assert trial.result["artifacts"]["int8"]["box/map50"] == 1
-    assert [each["name"] for each in trial.result["outputs"]] == ["decoded"]
+    assert trial.result.artifacts["onnx"] == PERFECT
+    assert trial.result.artifacts["float32"] == PERFECT
+    assert trial.result.artifacts["int8"]["box/map50"] == 1
+    assert [each.name for each in trial.result.outputs] == ["decoded"]
 
 
 def test_pose_is_the_same_on_any_number_of_cores(
     pose_onnx: Path,
     pose_int8: Path,
-    pose_pictures: Path,
+    pose_images: Path,
     run_step: RunStep,
     request: pytest.FixtureRequest,
 ) -> None:
@@ -278,64 +269,63 @@ def test_pose_is_the_same_on_any_number_of_cores(
         "model.onnx": pose_onnx / "model.onnx",
         "float32.tflite": pose_int8 / "float32.tflite",
         "int8.tflite": pose_int8 / "int8.tflite",
-        "evaluation": pose_pictures / "evaluation",
+        "evaluation": pose_images / "evaluation",
     }
     usual = run_step("evaluate", {}, inputs).expect_success()
     request.getfixturevalue("one_cpu")
     alone = run_step("evaluate", {}, inputs).expect_success()
     assert _timeless(usual) == _timeless(alone)
-    assert usual.result is not None
-    for figures in usual.result["artifacts"].values():
+    for figures in usual.result.artifacts.values():
         assert list(figures) == ["box/map50", "box/map50_95", "pose/map50", "pose/map50_95"]
-    assert usual.result["outputs"][-1]["name"] == "keypoints"
+    assert usual.result.outputs[-1].name == "keypoints"
     evidence = _evidence(usual)
     assert len(evidence["skeleton"]) == 19
-    assert len(evidence["pictures"][0]["truth"][0]["keypoints"]) == 17
+    assert len(evidence["images"][0]["truth"][0]["keypoints"]) == 17
     assert evidence["precision_recall"].keys() == {"box", "pose"}
 
 
 @pytest.mark.parametrize("task", ["pose", "detect"])
 def test_decodes_as_ultralytics_does(
-    task: str, env_python: EnvPython, request: pytest.FixtureRequest
+    task: str, run_script: RunScript, request: pytest.FixtureRequest
 ) -> None:
     weights = request.getfixturevalue(f"{task}_weights") / "weights.safetensors"
-    cells, difference, same = json.loads(_ran(env_python("train"), COMPARE, weights))
+    cells, difference, same = json.loads(run_script("train", COMPARE, weights))
     assert cells == 144 + 36 + 9
     assert difference < 0.01
     assert same
 
 
-def test_a_model_for_grey_pictures(env_python: EnvPython, tmp_path: Path) -> None:
-    tiny = make_tiny(env_python("export"), "raw", tmp_path)
-    assert _ran(env_python("export"), GREY, tiny["model.onnx"]).strip() == "True"
+def test_a_model_for_grey_images(run_script: RunScript, tmp_path: Path) -> None:
+    tiny = make_tiny(run_script, "raw", tmp_path)
+    assert run_script("export", GREY, tiny["model.onnx"]).strip() == "True"
 
 
 def test_files_that_cannot_be_judged(
     spotter: Path,
     pose_int8: Path,
     detect_int8: Path,
-    pose_pictures: Path,
+    pose_images: Path,
     run_step: RunStep,
-    env_python: EnvPython,
+    run_script: RunScript,
     tmp_path: Path,
 ) -> None:
     params = load_target(ROOT / "targets", "grove-v2").compilation(IMGSZ)
     vela = run_step("compile", params, {"int8.tflite": pose_int8 / "int8.tflite"})
-    text, cut, picture = (tmp_path / name for name in ("text.tflite", "cut.tflite", "a.onnx"))
+    text, cut, image = (tmp_path / name for name in ("text.tflite", "cut.tflite", "a.onnx"))
     text.write_text("not a model at all", encoding="utf-8")
     cut.write_bytes((pose_int8 / "int8.tflite").read_bytes()[:100_000])
-    picture.write_bytes(b"\x89PNG")
+    image.write_bytes(b"\x89PNG")
     files = {
         vela.expect_success().out / "vela.tflite": "compiled for an Ethos-U NPU",
         text: "no TFLite file",
         cut: "damaged",
-        picture: "ONNX Runtime cannot run it",
-        spotter / "int8.tflite": "no form that Kiln can decode for pictures of 64x64",
+        image: "ONNX Runtime cannot run it",
+        spotter / "int8.tflite": "no form that Kiln can decode for images of 64x64",
         detect_int8 / "int8.tflite": "with 1 class and 17 keypoints",
         pose_int8 / "int8.tflite": "accepted",
     }
-    evaluation = pose_pictures / "evaluation"
-    said = json.loads(_ran(env_python("export"), REFUSE, evaluation, *files))
+    evaluation = pose_images / "evaluation"
+    said = json.loads(run_script("export", REFUSE, evaluation, *files))
     for (file, words), message in zip(files.items(), said, strict=True):
         assert words in message
         assert message == "accepted" or file.name in message
@@ -343,10 +333,10 @@ def test_files_that_cannot_be_judged(
 
 
 def test_a_model_of_another_size(
-    pose_int8: Path, pose_pictures: Path, run_step: RunStep, tmp_path: Path
+    pose_int8: Path, pose_images: Path, run_step: RunStep, tmp_path: Path
 ) -> None:
     folder = tmp_path / "evaluation"
-    shutil.copytree(pose_pictures / "evaluation", folder)
+    shutil.copytree(pose_images / "evaluation", folder)
     np.save(folder / "images.npy", np.zeros((4, 96, 96, 3), np.uint8))
     inputs = {"int8.tflite": pose_int8 / "int8.tflite", "evaluation": folder}
     trial = run_step("evaluate", {}, inputs)
@@ -356,8 +346,8 @@ def test_a_model_of_another_size(
     assert "[1, 96, 96, 1 or 3]" in trial.failure["message"]
 
 
-def test_what_detections_are_worth(env_python: EnvPython) -> None:
-    """Two pictures; the objects of the first are 100x100, the second is empty."""
+def test_what_detections_are_worth(run_script: RunScript) -> None:
+    """Two images; the objects of the first are 100x100, the second is empty."""
     one, two = _object([0, 0, 100, 100]), _object([200, 0, 300, 100])
     hidden = _object([200, 0, 300, 100], visibility=0)
     unmarked = two | {"keypoints": None}
@@ -378,7 +368,7 @@ def test_what_detections_are_worth(env_python: EnvPython) -> None:
         "the other class": ([one | {"class": 1}], [right[:1], []], [0, 0], [0, 0]),
     }
     given = json.dumps([(2, [truth, []], found) for truth, found, _, _ in cases.values()])
-    worth = json.loads(_ran(env_python("export"), MEASURE, given=given))
+    worth = json.loads(run_script("export", MEASURE, given=given))
     for (name, (_, _, box, pose)), found in zip(cases.items(), worth, strict=True):
         assert found["box"] == pytest.approx(box), name
         assert found["pose"] == pytest.approx(pose), name
@@ -414,11 +404,11 @@ def _inputs(folder: Path, *, evaluation: Path | None = None) -> dict[str, Path]:
 
 def _labels(spotter: Path) -> list[list[dict[str, Any]]]:
     truth = json.loads((spotter / "evaluation" / "truth.json").read_text(encoding="utf-8"))
-    return [picture["objects"] for picture in truth["images"]]
+    return [image["objects"] for image in truth["images"]]
 
 
 def _evaluation(spotter: Path, folder: Path, objects: list[list[dict[str, Any]]]) -> Path:
-    """The spotter's pictures, as often as there are labels for them."""
+    """The spotter's images, as often as there are labels for them."""
     images = np.load(spotter / "evaluation" / "images.npy")
     rounds = len(objects) // len(images)
     return write_evaluation(folder, np.concatenate([images] * rounds), objects)
@@ -430,20 +420,6 @@ def _evidence(trial: Trial) -> dict[str, Any]:
     return evidence
 
 
-def _timeless(trial: Trial) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Everything that a step gave but how long it took."""
-    assert trial.result is not None
-    return {key: trial.result[key] for key in trial.result if key != "seconds"}, _evidence(trial)
-
-
-def _ran(python: Path, script: str, *arguments: str | Path, given: str = "") -> str:
-    done = subprocess.run(
-        [python, "-c", script, *arguments],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        input=given,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+def _timeless(trial: Trial) -> tuple[EvaluateResult, dict[str, Any]]:
+    """The step's result without its timings, and its evidence."""
+    return dataclasses.replace(trial.result, seconds={}), _evidence(trial)

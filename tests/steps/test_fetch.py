@@ -110,10 +110,9 @@ def test_a_data_set_comes_in_the_normal_layout(
     description = yaml.safe_load(expected.pop("data.yaml"))
     assert yaml.safe_load(found.pop("data.yaml")) == description
     assert found == expected
-    assert trial.result is not None
-    assert trial.result["url"] == f"{server.address}/people.zip"
-    assert trial.result["sha256"] == hashlib.sha256(body).hexdigest()
-    assert trial.result["bytes"] == len(body)
+    assert trial.result.url == f"{server.address}/people.zip"
+    assert trial.result.sha256 == hashlib.sha256(body).hexdigest()
+    assert trial.result.bytes == len(body)
     assert [each["unit"] for each in trial.events if each["event"] == "progress"][-1] == "bytes"
     checked = run_step("check", {"task": "pose"}, {"data": trial.out / "data"})
     checked.expect_success()
@@ -122,7 +121,7 @@ def test_a_data_set_comes_in_the_normal_layout(
 def test_other_layouts_are_brought_into_the_normal_one(
     run_step: RunStep, server: Server, pose_data: Path, tmp_path: Path
 ) -> None:
-    """As Roboflow lays sets out, with one picture in both splits and the leavings of a Mac."""
+    """As Roboflow lays sets out, with one image in both splits and the leavings of a Mac."""
     source, data = pose_data / "data", tmp_path / "set"
     for split in ("train", "val"):
         for kind in ("images", "labels"):

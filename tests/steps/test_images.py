@@ -1,24 +1,22 @@
-"""The pictures that a model is calibrated and judged with, against the firmware's own sampling."""
+"""The images for calibration and evaluation, against the firmware's own sampling."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.support.checkout import ROOT
-from tests.support.fixtures import IMGSZ, RunStep
+from tests.support.fixtures import RunScript, RunStep
+from tests.support.shared_results import IMGSZ
 
 PARAMS = {"imgsz": IMGSZ, "calibration": 4, "evaluation": 4, "letterbox": False}
 
-#: Run in the train environment: the same picture turned, grey and with alpha.
-_PICTURES = """
+#: Run in the train environment: the same image turned, grey and with alpha.
+_IMAGES = """
 import sys
 from pathlib import Path
 import numpy as np
@@ -37,46 +35,42 @@ upright.putalpha(7)
 upright.save(folder / "d-alpha.png")
 """
 
-Python = Callable[[str], Path]
-
 
 def _gradient(height: int, width: int) -> NDArray[np.uint8]:
-    """A picture whose every pixel says where it is."""
+    """An image whose every pixel holds its own position."""
     rows, columns = np.mgrid[0:height, 0:width]
     return np.stack([rows, columns, (rows + columns) % 256], -1).astype(np.uint8)
 
 
-def _own_pictures(source: Path, target: Path, python: Path, label: str) -> Path:
-    """A copy of a data set whose val is one picture in four forms, the first of them labelled."""
+def _own_images(source: Path, target: Path, run_script: RunScript, label: str) -> Path:
+    """A copy of a data set whose val is one image in four forms, the first of them labelled."""
     data = Path(shutil.copytree(source / "data", target / "data"))
     np.save(target / "pixels.npy", _gradient(120, 200))
-    script: list[str | Path] = [python, "-c", _PICTURES, data / "images/val", target / "pixels.npy"]
-    subprocess.run(script, check=True, env={"PYTHONPATH": str(ROOT)})
+    run_script("train", _IMAGES, data / "images/val", target / "pixels.npy")
     for path in (data / "labels/val").iterdir():
         path.unlink()
     (data / "labels/val/a-upright.txt").write_text(label)
     return data
 
 
-def test_pictures_are_sampled_as_the_firmware_samples_frames(
-    run_step: RunStep, pose_data: Path, env_python: Python, tmp_path: Path
+def test_images_are_sampled_as_the_firmware_samples_frames(
+    run_step: RunStep, pose_data: Path, run_script: RunScript, tmp_path: Path
 ) -> None:
     line = "0 0.5 0.25 0.5 0.5" + " 0.25 0.75 2" * 17 + "\n"
-    data = _own_pictures(pose_data, tmp_path, env_python("train"), line * 2)
+    data = _own_images(pose_data, tmp_path, run_script, line * 2)
     inputs = {"dataset.json": pose_data / "dataset.json", "data": data}
     trial = run_step("images", PARAMS, inputs).expect_success()
-    assert trial.result is not None
-    assert (trial.result["evaluation"], trial.result["objects"]) == (4, 1)
+    assert (trial.result.evaluation, trial.result.objects) == (4, 1)
     out = trial.out
-    squares = np.load(out / "calibration.npy")
+    resized = np.load(out / "calibration.npy")
     step_y, step_x = (120 << 16) // IMGSZ, (200 << 16) // IMGSZ
     for y in range(0, IMGSZ, 7):
         for x in range(0, IMGSZ, 5):
             row, column = (y * step_y) >> 16, (x * step_x) >> 16
-            assert squares[0, y, x].tolist() == [row, column, (row + column) % 256]
-    assert np.abs(squares[1].astype(int) - squares[0]).mean() < 4
-    assert (squares[2, ..., 0] == squares[2, ..., 1]).all()
-    assert (squares[3] == squares[0]).all()
+            assert resized[0, y, x].tolist() == [row, column, (row + column) % 256]
+    assert np.abs(resized[1].astype(int) - resized[0]).mean() < 4
+    assert (resized[2, ..., 0] == resized[2, ..., 1]).all()
+    assert (resized[3] == resized[0]).all()
     whole = _truth(out)
     assert (whole["task"], whole["names"], whole["kpt_shape"]) == ("pose", ["person"], [17, 3])
     assert [15, 13] in whole["skeleton"]
@@ -94,17 +88,17 @@ def test_pictures_are_sampled_as_the_firmware_samples_frames(
 
 
 def test_a_letterbox_moves_the_labels_too(
-    run_step: RunStep, detect_data: Path, env_python: Python, tmp_path: Path
+    run_step: RunStep, detect_data: Path, run_script: RunScript, tmp_path: Path
 ) -> None:
-    data = _own_pictures(detect_data, tmp_path, env_python("train"), "3 0.5 0.25 0.5 0.5\n")
+    data = _own_images(detect_data, tmp_path, run_script, "3 0.5 0.25 0.5 0.5\n")
     inputs = {"dataset.json": detect_data / "dataset.json", "data": data}
     out = run_step("images", PARAMS | {"letterbox": True}, inputs).expect_success().out
-    square = np.load(out / "calibration.npy")[0]
+    resized = np.load(out / "calibration.npy")[0]
     height = round(120 * IMGSZ / 200)
     top = (IMGSZ - height) // 2
-    assert (square[:top] == 114).all()
-    assert (square[top + height :] == 114).all()
-    assert square[top, 0].tolist() == [0, 0, 0]
+    assert (resized[:top] == 114).all()
+    assert (resized[top + height :] == 114).all()
+    assert resized[top, 0].tolist() == [0, 0, 0]
     truth = _truth(out)["images"]
     box = [IMGSZ / 4, top, IMGSZ * 3 / 4, top + height / 2]
     assert truth[0]["objects"] == [{"class": 3, "box": box, "keypoints": None}]
@@ -116,7 +110,7 @@ def _truth(out: Path) -> dict[str, Any]:
 
 
 def _boxes(data: Path) -> dict[str, list[list[float]]]:
-    """The labelled boxes of val by the picture's stem: x, y, width, height as parts."""
+    """The labelled boxes of val by the image's stem: x, y, width, height as parts."""
     return {
         path.stem: [[float(word) for word in line.split()[1:5]] for line in _lines(path)]
         for path in (data / "data/labels/val").glob("*.txt")
@@ -127,9 +121,9 @@ def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").splitlines()
 
 
-def test_truth_is_what_val_is_labelled_with(detect_data: Path, detect_pictures: Path) -> None:
+def test_truth_is_what_val_is_labelled_with(detect_data: Path, detect_images: Path) -> None:
     boxes = _boxes(detect_data)
-    whole = _truth(detect_pictures)
+    whole = _truth(detect_images)
     assert (len(whole["names"]), whole["kpt_shape"], whole["skeleton"]) == (5, None, [])
     truth = whole["images"]
     assert [each["file"] for each in truth] == sorted(f"{stem}.jpg" for stem in boxes)

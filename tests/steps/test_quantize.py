@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from kiln.executors.environments import EnvironmentName
 from kiln.executors.protocol import STEP_VARIABLES
 from kiln.plan.targets import load_target
 from kiln.store.tree import hash_file
+from stages.contract import from_json
+from stages.results.quantize import QuantizeResult
 from tests.support.checkout import ROOT
-from tests.support.fixtures import IMGSZ, RunStep, Trial
+from tests.support.fixtures import EnvPython, RunScript, RunStep, Trial
+from tests.support.shared_results import IMGSZ
 from tests.support.tiny import make_tiny
-
-EnvPython = Callable[[EnvironmentName], Path]
 
 PARAMS = {"granularity": "mixed", "order": None}
 
@@ -27,7 +27,7 @@ CELLS = [(IMGSZ // stride) ** 2 for stride in (8, 16, 32)]
 
 #: Argv: TFLite files. Prints what is in each: dtypes, of each layer's kernel how many scales it
 #: has and its largest number, the names of the outputs and the largest value that each can give.
-LOOK = """
+DESCRIBE = """
 import json, sys
 import numpy as np
 import tensorflow as tf
@@ -88,15 +88,15 @@ print(json.dumps([ratio(path) for path in sys.argv[3:]]))
 
 
 @pytest.fixture(scope="module")
-def mixed(pose_onnx: Path, pose_pictures: Path, run_step: RunStep) -> Trial:
-    return run_step("quantize", PARAMS, _inputs(pose_onnx, pose_pictures)).expect_success()
+def mixed(pose_onnx: Path, pose_images: Path, run_step: RunStep) -> Trial:
+    return run_step("quantize", PARAMS, _inputs(pose_onnx, pose_images)).expect_success()
 
 
 @pytest.mark.usefixtures("one_cpu")
 def test_same_bytes_offline_in_another_place(
-    pose_onnx: Path, pose_pictures: Path, mixed: Trial, env_python: EnvPython, tmp_path: Path
+    pose_onnx: Path, pose_images: Path, mixed: Trial, env_python: EnvPython, tmp_path: Path
 ) -> None:
-    job = _job(tmp_path / "elsewhere", _inputs(pose_onnx, pose_pictures))
+    job = _job(tmp_path / "elsewhere", _inputs(pose_onnx, pose_images))
     nowhere = "http://127.0.0.1:9"
     variables = {
         **STEP_VARIABLES,
@@ -119,32 +119,31 @@ def test_same_bytes_offline_in_another_place(
     for name in ("float32.tflite", "int8.tflite"):
         assert hash_file(job / "out" / name) == hash_file(mixed.out / name)
     events = [json.loads(line) for line in done.stdout.splitlines()]
-    _check_pose_facts(events[-1]["result"], mixed.out)
+    _check_pose_facts(from_json(QuantizeResult, events[-1]["result"]), mixed.out)
     assert {"event": "progress", "done": 4, "total": 4, "unit": "calibration images"} in events
 
 
 def test_granularities(
     pose_onnx: Path,
-    pose_pictures: Path,
+    pose_images: Path,
     pose_int8: Path,
     mixed: Trial,
     run_step: RunStep,
-    env_python: EnvPython,
+    run_script: RunScript,
 ) -> None:
     params = {"granularity": "per-channel", "order": None}
-    trial = run_step("quantize", params, _inputs(pose_onnx, pose_pictures)).expect_success()
+    trial = run_step("quantize", params, _inputs(pose_onnx, pose_images)).expect_success()
     outs = [pose_int8, trial.out, mixed.out]
-    looks = _look(env_python("export"), [out / "int8.tflite" for out in outs])
-    per_tensor, per_channel, mix = looks
-    assert all(look["dtypes"] == ["int32", "int8"] for look in looks)
+    described = _describe(run_script, [out / "int8.tflite" for out in outs])
+    per_tensor, per_channel, mix = described
+    assert all(each["dtypes"] == ["int32", "int8"] for each in described)
     assert set(per_tensor["scales"].values()) == {1}
     single = {name for name, scales in per_channel["scales"].items() if scales == 1}
     assert single == {f"head.cv3.{number}.2" for number in range(3)}, "those of one channel"
     assert set(per_channel["largest"].values()) == {127}
-    for result, look in ((trial.result, per_channel), (mixed.result, mix)):
-        assert result is not None
-        several = {name for name, scales in look["scales"].items() if scales > 1}
-        assert set(result["per_channel_layers"]) == several
+    for result, description in ((trial.result, per_channel), (mixed.result, mix)):
+        several = {name for name, scales in description["scales"].items() if scales > 1}
+        assert set(result.per_channel_layers) == several
     assert {"layers.0.conv", "layers.4.m.1.cv2.conv", "head.cv4.2.2"} <= set(mix["scales"])
     assert min(mix["largest"].values()) < 64, "coarse where the layer can bear it"
     floats = {hash_file(out / "float32.tflite") for out in outs}
@@ -153,46 +152,42 @@ def test_granularities(
 
 def test_mixed_costs_the_npu_less_than_per_tensor(
     pose_int8: Path,
-    pose_pictures: Path,
+    pose_images: Path,
     mixed: Trial,
     run_step: RunStep,
-    env_python: EnvPython,
+    run_script: RunScript,
 ) -> None:
     vela = load_target(ROOT / "targets", "grove-v2").compilation(IMGSZ)
     files = [out / "int8.tflite" for out in (pose_int8, mixed.out)]
     before, after = (
         run_step("compile", vela, {"int8.tflite": each}).expect_success().result for each in files
     )
-    assert before is not None
-    assert after is not None
-    assert after["flash_kib"] < 0.85 * before["flash_kib"]
-    assert after["cycles"] < 0.95 * before["cycles"]
-    images = pose_pictures / "calibration.npy"
-    command = [env_python("export"), "-c", SNR, pose_int8 / "float32.tflite", images, *files]
-    fine, coarse = json.loads(_output(command))
+    assert after.flash_kib < 0.85 * before.flash_kib
+    assert after.cycles < 0.95 * before.cycles
+    images = pose_images / "calibration.npy"
+    said = run_script("export", SNR, pose_int8 / "float32.tflite", images, *files)
+    fine, coarse = json.loads(said)
     assert fine > 25
-    assert coarse > fine - 3, "for hardly more noise"
+    assert coarse > fine - 3, "for little more noise"
 
 
 def test_outputs_in_the_order_that_a_firmware_wants(
-    pose_onnx: Path, pose_pictures: Path, mixed: Trial, run_step: RunStep, env_python: EnvPython
+    pose_onnx: Path, pose_images: Path, mixed: Trial, run_step: RunStep, run_script: RunScript
 ) -> None:
     order = ["box16", "box8", "score32", "keypoints", "score8", "box32", "score16"]
     params = {"granularity": "mixed", "order": order}
-    trial = run_step("quantize", params, _inputs(pose_onnx, pose_pictures)).expect_success()
-    assert trial.result is not None
-    assert mixed.result is not None
-    usual = {output["name"]: output for output in mixed.result["outputs"]}
-    assert trial.result["outputs"] == [usual[name] for name in order]
+    trial = run_step("quantize", params, _inputs(pose_onnx, pose_images)).expect_success()
+    usual = {output.name: output for output in mixed.result.outputs}
+    assert trial.result.outputs == tuple(usual[name] for name in order)
     files = [trial.out / name for name in ("float32.tflite", "int8.tflite")]
-    assert [look["outputs"] for look in _look(env_python("export"), files)] == [order, order]
+    assert [each["outputs"] for each in _describe(run_script, files)] == [order, order]
 
 
 def test_an_order_of_other_outputs_is_refused(
-    detect_onnx: Path, detect_pictures: Path, run_step: RunStep
+    detect_onnx: Path, detect_images: Path, run_step: RunStep
 ) -> None:
     params = {"granularity": "mixed", "order": ["box8", "keypoints"]}
-    trial = run_step("quantize", params, _inputs(detect_onnx, detect_pictures))
+    trial = run_step("quantize", params, _inputs(detect_onnx, detect_images))
     assert trial.failure is not None
     assert trial.failure["kind"] == "model"
     assert "box8, score8, box16" in trial.failure["message"]
@@ -200,25 +195,25 @@ def test_an_order_of_other_outputs_is_refused(
 
 
 def test_scores_can_rise_above_what_narrow_calibration_images_show(
-    pose_onnx: Path, pose_pictures: Path, run_step: RunStep, env_python: EnvPython, tmp_path: Path
+    pose_onnx: Path, pose_images: Path, run_step: RunStep, run_script: RunScript, tmp_path: Path
 ) -> None:
-    images = np.load(pose_pictures / "calibration.npy")
+    images = np.load(pose_images / "calibration.npy")
     np.save(tmp_path / "calibration.npy", np.clip(images, 100, 140))
-    inputs = {**_inputs(pose_onnx, pose_pictures), "calibration.npy": tmp_path / "calibration.npy"}
+    inputs = {**_inputs(pose_onnx, pose_images), "calibration.npy": tmp_path / "calibration.npy"}
     trial = run_step("quantize", PARAMS, inputs).expect_success()
-    assert trial.result is not None
     _check_input(trial.result, channels=3)
-    (look,) = _look(env_python("export"), [trial.out / "int8.tflite"])
-    highest = {name: 1 / (1 + np.exp(-look["ceilings"][name])) for name in look["outputs"]}
+    (description,) = _describe(run_script, [trial.out / "int8.tflite"])
+    highest = {
+        name: 1 / (1 + np.exp(-description["ceilings"][name])) for name in description["outputs"]
+    }
     assert min(highest[name] for name in ("score8", "score16", "score32")) > 0.94
 
 
 def test_grey_model_and_dead_output(
-    run_step: RunStep, env_python: EnvPython, tmp_path: Path
+    run_step: RunStep, run_script: RunScript, tmp_path: Path
 ) -> None:
-    inputs = make_tiny(env_python("export"), "raw", tmp_path)
+    inputs = make_tiny(run_script, "raw", tmp_path)
     trial = run_step("quantize", PARAMS, inputs).expect_success()
-    assert trial.result is not None
     _check_input(trial.result, channels=1, size=32)
     assert [warning["message"].split()[:2] for warning in trial.warnings] == [["output", "dead"]]
 
@@ -228,9 +223,9 @@ def test_grey_model_and_dead_output(
     [("float", ["stayed float", "SIN"]), ("unknown", ["onnx2tf", "DeformConv"])],
 )
 def test_layers_that_cannot_be_quantised(
-    kind: Any, words: list[str], run_step: RunStep, env_python: EnvPython, tmp_path: Path
+    kind: Any, words: list[str], run_step: RunStep, run_script: RunScript, tmp_path: Path
 ) -> None:
-    inputs = make_tiny(env_python("export"), kind, tmp_path)
+    inputs = make_tiny(run_script, kind, tmp_path)
     trial = run_step("quantize", PARAMS, inputs)
     assert trial.failure is not None
     assert trial.failure["kind"] == "model"
@@ -239,43 +234,42 @@ def test_layers_that_cannot_be_quantised(
 
 
 def test_images_of_another_size_are_refused(
-    pose_onnx: Path, pose_pictures: Path, run_step: RunStep, tmp_path: Path
+    pose_onnx: Path, pose_images: Path, run_step: RunStep, tmp_path: Path
 ) -> None:
     np.save(tmp_path / "calibration.npy", np.zeros((4, 32, 32, 3), np.uint8))
-    inputs = {**_inputs(pose_onnx, pose_pictures), "calibration.npy": tmp_path / "calibration.npy"}
+    inputs = {**_inputs(pose_onnx, pose_images), "calibration.npy": tmp_path / "calibration.npy"}
     trial = run_step("quantize", PARAMS, inputs)
     assert trial.failure is not None
     assert "[4, 32, 32, 3]" in trial.failure["message"]
     assert f"[{IMGSZ}, {IMGSZ}, 3]" in trial.failure["message"]
 
 
-def _check_pose_facts(result: dict[str, Any], out: Path) -> None:
+def _check_pose_facts(result: QuantizeResult, out: Path) -> None:
     _check_input(result, channels=3)
-    shapes = [output["shape"] for output in result["outputs"]]
-    heads = [[1, cells, width] for cells in CELLS for width in (64, 1)]
-    assert shapes == [*heads, [1, sum(CELLS), 17 * 3]]
-    assert {output["dtype"] for output in result["outputs"]} == {"int8"}
-    assert "TRANSPOSE" not in result["operators"]
-    assert "STRIDED_SLICE" not in result["operators"]
-    assert result["operators"]["MAX_POOL_2D"] == 3
-    assert result["bytes"] == {
-        kind: (out / f"{kind}.tflite").stat().st_size for kind in ("float32", "int8")
-    }
+    shapes = [output.shape for output in result.outputs]
+    heads = [(1, cells, width) for cells in CELLS for width in (64, 1)]
+    assert shapes == [*heads, (1, sum(CELLS), 17 * 3)]
+    assert {output.dtype for output in result.outputs} == {"int8"}
+    assert "TRANSPOSE" not in result.operators
+    assert "STRIDED_SLICE" not in result.operators
+    assert result.operators["MAX_POOL_2D"] == 3
+    sizes = [(out / f"{kind}.tflite").stat().st_size for kind in ("float32", "int8")]
+    assert [result.bytes.float32, result.bytes.int8] == sizes
 
 
-def _check_input(result: dict[str, Any], *, channels: int, size: int = IMGSZ) -> None:
-    """Exactly what the firmware writes: pixel - 128 of a pixel in 0..255."""
-    (source,) = result["inputs"]
-    assert source["shape"] == [1, size, size, channels]
-    assert source["dtype"] == "int8"
-    assert source["scale"] == float(np.float32(1) / np.float32(255))
-    assert source["zero_point"] == -128
+def _check_input(result: QuantizeResult, *, channels: int, size: int = IMGSZ) -> None:
+    """As the firmware writes it: pixel - 128 of a pixel in 0..255."""
+    (source,) = result.inputs
+    assert source.shape == (1, size, size, channels)
+    assert source.dtype == "int8"
+    assert source.scale == float(np.float32(1) / np.float32(255))
+    assert source.zero_point == -128
 
 
-def _inputs(exported: Path, pictures: Path) -> dict[str, Path]:
+def _inputs(exported: Path, images: Path) -> dict[str, Path]:
     return {
         "model.onnx": exported / "model.onnx",
-        "calibration.npy": pictures / "calibration.npy",
+        "calibration.npy": images / "calibration.npy",
     }
 
 
@@ -288,17 +282,6 @@ def _job(folder: Path, inputs: Mapping[str, Path]) -> Path:
     return folder
 
 
-def _look(python: Path, models: list[Path]) -> list[dict[str, Any]]:
-    seen: list[dict[str, Any]] = json.loads(_output([python, "-c", LOOK, *models]))
-    return seen
-
-
-def _output(command: Sequence[object]) -> str:
-    return subprocess.run(
-        [str(word) for word in command],
-        env={**STEP_VARIABLES, "PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
-        check=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ).stdout
+def _describe(run_script: RunScript, models: list[Path]) -> list[dict[str, Any]]:
+    described: list[dict[str, Any]] = json.loads(run_script("export", DESCRIBE, *models))
+    return described

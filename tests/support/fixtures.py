@@ -17,6 +17,7 @@ from kiln.executors.environments import ENVIRONMENT_NAMES, EnvironmentName, load
 from kiln.executors.events import Finished, LogLine, StepEvent
 from kiln.executors.protocol import StepRun
 from kiln.plan.request import Task
+from kiln.plan.steps import read_result
 from kiln.store.tree import File, Tree, hash_file, tree_of
 from tests.support.checkout import HOME, ROOT
 from tests.support.forking import ForkingExecutor
@@ -38,6 +39,7 @@ STEPS: Mapping[str, tuple[EnvironmentName, str]] = {
     "check-firmware": ("vela", "check_firmware"),
     "evaluate": ("export", "evaluate"),
     "layers": ("export", "layers"),
+    "difference": ("export", "difference"),
     "tflm-outputs": ("vela", "tflm_outputs"),
     "emulator-frames": ("export", "emulator_frames"),
 }
@@ -58,14 +60,17 @@ TINY: Mapping[str, Any] = {
 class Trial:
     """How a step ended: exit code, all events, its result or failure, warnings, out/ and log."""
 
+    step: str
     code: int
     events: list[dict[str, Any]]
     out: Path
     log: list[str]
 
     @property
-    def result(self) -> dict[str, Any] | None:
-        return next((e["result"] for e in self.events if e["event"] == "finished"), None)
+    def result(self) -> Any:
+        """The step's own record of its result."""
+        finished = next(e for e in self.events if e["event"] == "finished")
+        return read_result(self.step, finished["result"], f"the step {self.step}")
 
     @property
     def failure(self) -> dict[str, Any] | None:
@@ -176,10 +181,9 @@ def user(tmp_path: Path) -> User:
 
 
 @pytest.fixture
-def builder(user: User, environments: Path) -> User:
+def builder(tmp_path: Path, environments: Path) -> User:
     """Somebody whose commands run steps."""
-    assert environments.is_dir()
-    return user
+    return User(tmp_path, environments)
 
 
 @pytest.fixture(scope="session")
@@ -216,7 +220,7 @@ def run_step(
         )
         with executor.run(job, recorder) as ended:
             events = [_document(event) for event in recorder.events]
-            return Trial(code=ended.code, events=events, out=out, log=recorder.lines)
+            return Trial(step=step, code=ended.code, events=events, out=out, log=recorder.lines)
 
     return run
 
@@ -262,12 +266,12 @@ def detect_onnx(shared: SharedResults) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pose_pictures(shared: SharedResults) -> Path:
+def pose_images(shared: SharedResults) -> Path:
     return shared.out("pose", "images")
 
 
 @pytest.fixture(scope="session")
-def detect_pictures(shared: SharedResults) -> Path:
+def detect_images(shared: SharedResults) -> Path:
     return shared.out("detect", "images")
 
 

@@ -1,4 +1,4 @@
-"""Small TFLite files with the outputs of YOLOv8's raw heads, and with one thing or another wrong.
+"""Small TFLite files with the outputs of YOLOv8's raw heads, and each with a fault of its own.
 
 Three convolutions lead to the strides 8, 16 and 32, and one for each head on from there.
 """
@@ -6,10 +6,11 @@ Three convolutions lead to the strides 8, 16 and 32, and one for each head on fr
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from tests.support.fixtures import RunScript
 
 #: Argv: a folder, and a JSON object {name: what to change of DEFAULTS}. Writes <name>.tflite each.
 SCRIPT = """
@@ -19,13 +20,13 @@ import numpy as np
 import tensorflow as tf
 
 DEFAULTS = {
-    "size": 64,         # of the picture
-    "channels": 3,      # of the picture
+    "size": 64,         # of the image
+    "channels": 3,      # of the image
     "width": 8,         # of the first layers
     "heads": ["box8", "score8", "box16", "score16", "box32", "score32", "keypoints"],
     "classes": 1,
     "keypoints": 17,
-    "highest": 1.0,     # of the calibration pictures
+    "highest": 1.0,     # of the calibration images
     "int8": True,       # or the float model
     "extra": "",        # what else the network does: an operator, or how its outputs are put
 }
@@ -80,9 +81,9 @@ def build(spec):
     if spec["int8"]:
         def representative():
             for _ in range(2):
-                picture = random.uniform(0, spec["highest"], shape).astype(np.float32)
-                picture.flat[0], picture.flat[-1] = 0, spec["highest"]
-                yield [picture]
+                image = random.uniform(0, spec["highest"], shape).astype(np.float32)
+                image.flat[0], image.flat[-1] = 0, spec["highest"]
+                yield [image]
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = representative
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
@@ -98,14 +99,8 @@ for name, changes in json.loads(sys.argv[2]).items():
 
 
 def make_nets(
-    python: Path, specs: Mapping[str, Mapping[str, Any]], folder: Path
+    run_script: RunScript, specs: Mapping[str, Mapping[str, Any]], folder: Path
 ) -> dict[str, Path]:
     """Build files in the export environment; ``specs`` says what differs from SCRIPT's DEFAULTS."""
-    done = subprocess.run(
-        [python, "-c", SCRIPT, folder, json.dumps(specs)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_script("export", SCRIPT, folder, json.dumps(specs))
     return {name: folder / f"{name}.tflite" for name in specs}

@@ -1,19 +1,21 @@
-"""A hand-made detector that is always right, and pictures with something for it to find."""
+"""A hand-made detector that is always right, and images with objects for it to find."""
 
 from __future__ import annotations
 
-import json
-import subprocess
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.contract import write_json
+from stages.results.images import GroundTruth, LabelledImage
+from tests.support.fixtures import RunScript
+
 SIZE = 64
-#: What it looks for: a cell of 8x8 pixels in one colour. There is none of the last class.
+#: Its classes: a cell of 8x8 pixels in one colour. There is none of the last class.
 NAMES = ["red", "green", "blue ● “spot”", "ghost"]
-#: Class, column, row of what is to be found in each picture.
+#: Class, column, row of the objects in each image.
 SPOTS = {
     0: [(0, 1, 1), (1, 5, 5)],
     1: [(2, 3, 3)],
@@ -21,7 +23,7 @@ SPOTS = {
     3: [(0, 6, 1), (1, 1, 6), (2, 6, 6)],
     4: [(1, 2, 4), (0, 5, 1)],
 }
-#: Fainter cells that are nothing: it is less sure of them.
+#: Fainter cells that are no objects; they get lower scores.
 DECOYS = {0: [(0, 3, 6)], 2: [(1, 6, 6), (2, 1, 3)]}
 _FULL, _FAINT = 255, 150
 
@@ -48,12 +50,12 @@ def constant(name, array):
 
 def branch(name, source, cells, kernel, bias):
     weight = constant(f"{name}_w", kernel[:, :, None, None])
-    made = node("Conv", [source, weight, constant(f"{name}_b", bias)], f"{name}_c",
+    output = node("Conv", [source, weight, constant(f"{name}_b", bias)], f"{name}_c",
                 kernel_shape=[1, 1])
     if form == "decoded":
-        made = node("Sigmoid", [made], f"{name}_p")
+        output = node("Sigmoid", [output], f"{name}_p")
         return node("Reshape", [made, constant(f"{name}_s", [1, len(bias), cells])], name)
-    made = node("Transpose", [made], f"{name}_t", perm=[0, 2, 3, 1])
+    output = node("Transpose", [output], f"{name}_t", perm=[0, 2, 3, 1])
     outputs.append(value(name, 1, cells, len(bias)))
     return node("Reshape", [made, constant(f"{name}_s", [1, cells, len(bias)])], name)
 
@@ -88,10 +90,9 @@ onnx.save(onnx.shape_inference.infer_shapes(model), file)
 """
 
 
-def make_spotter(python: Path, form: Literal["raw", "decoded"], folder: Path) -> Path:
+def make_spotter(run_script: RunScript, form: Literal["raw", "decoded"], folder: Path) -> Path:
     """Write model.onnx, calibration.npy and evaluation/; the folder."""
-    file = folder / "model.onnx"
-    subprocess.run([python, "-c", SCRIPT, form, file], check=True, capture_output=True)
+    run_script("export", SCRIPT, form, folder / "model.onnx")
     images = np.stack([_draw(number) for number in SPOTS])
     np.save(folder / "calibration.npy", images)
     write_evaluation(folder / "evaluation", images, [_objects(spots) for spots in SPOTS.values()])
@@ -101,21 +102,17 @@ def make_spotter(python: Path, form: Literal["raw", "decoded"], folder: Path) ->
 def write_evaluation(
     folder: Path, images: NDArray[np.uint8], objects: list[list[dict[str, Any]]]
 ) -> Path:
-    """What the step `pictures` would give; the folder."""
+    """Write the evaluation folder of the step `images`; the folder."""
     folder.mkdir()
     np.save(folder / "images.npy", images)
-    pictures = [
-        {"file": f"{number}.jpg", "width": SIZE, "height": SIZE, "objects": each}
+    images_of_truth = tuple(
+        LabelledImage(file=f"{number}.jpg", width=SIZE, height=SIZE, objects=tuple(each))
         for number, each in enumerate(objects)
-    ]
-    truth = {
-        "task": "detect",
-        "names": NAMES,
-        "kpt_shape": None,
-        "skeleton": [],
-        "images": pictures,
-    }
-    (folder / "truth.json").write_text(json.dumps(truth, ensure_ascii=False), encoding="utf-8")
+    )
+    truth = GroundTruth(
+        task="detect", names=tuple(NAMES), kpt_shape=None, skeleton=(), images=images_of_truth
+    )
+    write_json(folder / "truth.json", truth)
     return folder
 
 

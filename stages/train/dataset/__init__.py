@@ -1,1 +1,1 @@
-"""Reading data sets: image lists, labels, folder layouts, resizing to the model input."""
+"""Reads data sets: image lists, labels, data.yaml, archives, and images as the board sees them."""

@@ -11,17 +11,17 @@ from pathlib import Path, PurePosixPath
 
 from stages.contract import StepFailed
 
-#: Pictures hardly pack at all and labels a few times: what unpacks to more than this is a bomb.
+#: Images hardly compress and labels a few times: what unpacks to more than this is a zip bomb.
 _MAX_RATIO = 20
 _ALWAYS_ALLOWED_BYTES = 1 << 30
 _MAX_MEMBERS = 2_000_000
-#: What a file system takes as one name, and a path of less than the kernel's 4096 bytes.
+#: The longest name in a file system, and a path shorter than the kernel's 4096 bytes.
 _MAX_NAME_BYTES = 255
 _MAX_DEPTH = 12
 
 
 def unpack(archive: Path, target: Path, name: str) -> None:
-    """Unpack into a new folder; ``name`` is what messages call the archive.
+    """Unpack into a new folder; messages call the archive ``name``.
 
     Raises StepFailed("data") if it is no zip archive, is damaged, or would write elsewhere,
     and StepFailed("disk") if it does not fit.
@@ -39,17 +39,14 @@ def unpack(archive: Path, target: Path, name: str) -> None:
         raise _refused(name, f"is no zip archive or is damaged ({error})") from error
     except (zlib.error, EOFError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise _refused(name, f"is damaged ({error})") from error
-    except (ValueError, struct.error) as error:  # names and sizes that cannot be
+    except (ValueError, struct.error) as error:  # impossible names and sizes
         raise _refused(name, f"is damaged ({error})") from error
-    except (
-        NotImplementedError,
-        RuntimeError,
-    ) as error:  # how zipfile says: packed in a way unknown
+    except (NotImplementedError, RuntimeError) as error:  # an unknown compression or encryption
         raise _refused(name, f"cannot be unpacked ({error})") from error
 
 
 def _is_wanted(member: zipfile.ZipInfo) -> bool:
-    """Not a folder, nor what macOS keeps beside each file, which has the file's own ending."""
+    """Neither a folder nor a file of macOS's own data, which has the name of another file."""
     return not member.is_dir() and not PurePosixPath(member.filename).name.startswith("._")
 
 
@@ -68,7 +65,7 @@ def _check_sizes(members: list[zipfile.ZipInfo], archive: Path, name: str) -> No
 
 
 def _safe_name(member: zipfile.ZipInfo, name: str) -> PurePosixPath:
-    """A member's place below the folder that it is unpacked into."""
+    """A member's path below the folder into which it is unpacked; raises StepFailed."""
     path = PurePosixPath(member.filename.replace("\\", "/"))
     longest = max((len(part.encode()) for part in path.parts), default=0)
     if not path.parts or longest > _MAX_NAME_BYTES or len(path.parts) > _MAX_DEPTH:

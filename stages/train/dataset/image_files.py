@@ -1,4 +1,4 @@
-"""Whether a picture opens; without the weight of the training library."""
+"""Lists image files and checks that they open, without importing the training library."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-#: What ultralytics reads as pictures.
-IMAGE_SUFFIXES = frozenset(
-    (".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".mpo", ".dng", ".pfm", ".heic")
-)
-#: What PIL calls those. Of its other formats it opens some with programs of the host.
+from stages.yolo import IMAGE_SUFFIXES
+
+#: Names that PIL has for ultralytics' formats; for some others it starts programs of the host.
 _FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-#: The trainer leaves out anything smaller.
+#: The trainer ignores anything smaller.
 _LEAST_SIDE = 10
 _DRAFT = 8
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The pictures below a folder, by name."""
+    """The images below a folder, sorted by name."""
     found = [
         path
         for path in folder.rglob("*")
@@ -28,18 +26,18 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def fault_of_image(path: Path) -> str | None:
-    """Decode a picture to its end; None if it is whole, else what is wrong with it."""
+    """Decode an image to its end; None if it is whole, else what is wrong with it."""
     try:
         with Image.open(path, formats=_FORMATS) as image:
             if min(image.size) < _LEAST_SIDE:
                 return f"is {image.width} x {image.height} pixels; at least {_LEAST_SIDE} a side"
-            # A JPEG is still read to its end this way, at half the time.
+            # A JPEG is still read to its end, in half the time.
             image.draft(None, (image.width // _DRAFT, image.height // _DRAFT))
             image.load()
     except UnidentifiedImageError:
-        return "is empty" if path.stat().st_size == 0 else "does not open as a picture"
+        return "is empty" if path.stat().st_size == 0 else "does not open as an image"
     except Image.DecompressionBombError:
-        return f"has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, too many for a picture"
-    except Exception as error:  # whatever a decoder meets in a broken file
-        return f"does not open as a picture: {error}"
+        return f"has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, too many for an image"
+    except Exception as error:  # decoders raise anything on a broken file
+        return f"does not open as an image: {error}"
     return None

@@ -10,17 +10,17 @@ from pathlib import Path
 from stages.results.dataset import Task
 
 BOX_NUMBERS = 5
-#: What the trainer lets pass: tools that convert labels round.
+#: The trainer accepts this much beyond 0 and 1, because tools that convert labels round.
 TOLERANCE = 0.01
 _VISIBILITIES = (0.0, 1.0, 2.0)
 _LEAST_OUTLINE = 7
-#: Thousands of people with their keypoints.
+#: Enough for thousands of people with their keypoints.
 _MAX_BYTES = 2 << 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Form:
-    """What a label line has to look like; ``kpt_shape`` is (keypoints, numbers each)."""
+    """The form of a label line; ``kpt_shape`` is (keypoints, numbers each)."""
 
     task: Task
     names: tuple[str, ...]
@@ -37,7 +37,7 @@ class Form:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LabelFile:
-    """What was found in a label file: whole lines, lines said again, faults by line number."""
+    """A label file: numbers of lines and of repeated lines, and faults with their lines."""
 
     objects: int = 0
     repeated: int = 0
@@ -45,7 +45,7 @@ class LabelFile:
 
 
 def read_labels(path: Path, form: Form) -> LabelFile:
-    """Read and judge one label file; an empty one means that there is nothing in the picture."""
+    """Read and check one label file; an empty one means that the image has no object."""
     if path.stat().st_size > _MAX_BYTES:
         return LabelFile(faults=((None, f"has more than {_MAX_BYTES >> 20} MiB"),))
     try:
@@ -90,7 +90,7 @@ def _faults(values: tuple[float, ...], form: Form) -> Iterator[str]:
 
 
 def _wrong_count(count: int, form: Form) -> str | None:
-    """Say what a line of so many numbers is instead of what it should be."""
+    """What a line of so many numbers probably is instead of what it should be; None if it fits."""
     keypoints = form.keypoint_numbers
     if form.task == "detect":
         if count in (BOX_NUMBERS, BOX_NUMBERS + keypoints):
@@ -118,7 +118,7 @@ def _wrong_count(count: int, form: Form) -> str | None:
 def _faults_of_box(box: tuple[float, ...]) -> Iterator[str]:
     for name, value in zip(("x", "y", "width", "height"), box, strict=True):
         if not _is_part(value):
-            yield f"{name} {value:g} is not between 0 and 1: labels are parts of the picture's size"
+            yield f"{name} {value:g} is not between 0 and 1: labels are parts of the image's size"
     for name, value in zip(("width", "height"), box[2:], strict=True):
         if value <= 0:
             yield f"the box has no {name} ({value:g})"

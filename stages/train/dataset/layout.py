@@ -1,4 +1,4 @@
-"""Brings an unpacked data set into the one layout that steps know."""
+"""Copies an unpacked data set into the layout that all steps take."""
 
 from __future__ import annotations
 
@@ -12,55 +12,37 @@ from typing import Any
 import yaml
 
 from stages.contract import StepFailed
+from stages.train.dataset.description import read_yaml
 from stages.train.dataset.image_files import list_images
-
-_SPLITS = ("train", "val")
-_OPTIONAL = ("kpt_shape", "flip_idx", "kpt_names")
-_MAX_DESCRIPTION_BYTES = 1 << 20
-
-
-class _NoAliases(yaml.SafeLoader):
-    """Plain values, each written out: ten lines of aliases to aliases are a terabyte as text."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("it holds an alias (*name): write the value out")
-        return super().compose_node(parent, index)
+from stages.yolo import KEYPOINT_KEYS, SPLITS, image_name, label_path
 
 
 def normalise(source: Path, target: Path, description: Mapping[str, Any] | None) -> None:
-    """Move pictures and labels to images/<split> and labels/<split> below ``target``.
+    """Copy images and labels to images/<split> and labels/<split> below ``target``.
 
-    ``description`` is the data.yaml of the set; without one it is looked for in ``source``.
-    Raises StepFailed("data").
+    ``description`` is the content of the data set's data.yaml; without one the file is searched in
+    ``source``. Raises StepFailed("data").
     """
     folder = source
     if description is None:
         file = _find_description(source)
         folder, description = file.parent, _read(file)
-    images = {split: _images(description, split, folder, source) for split in _SPLITS}
-    for split in _SPLITS:
+    images = {split: _images(description, split, folder, source) for split in SPLITS}
+    for split in SPLITS:
         for name, image in images[split].items():
             _copy(image, target / "images" / split / name)
-            label = source / label_of(image.relative_to(source))
+            label = source / label_path(image.relative_to(source).as_posix())
             if label.is_file():
                 _copy(label, (target / "labels" / split / name).with_suffix(".txt"))
     names = description["names"]
     table = {
         "path": ".",
-        **{split: f"images/{split}" for split in _SPLITS},
+        **{split: f"images/{split}" for split in SPLITS},
         "names": dict(enumerate(names)) if isinstance(names, list) else names,
-        **{key: description[key] for key in _OPTIONAL if description.get(key)},
+        **{key: description[key] for key in KEYPOINT_KEYS if description.get(key)},
     }
     text = yaml.safe_dump(table, sort_keys=True, allow_unicode=True)
     (target / "data.yaml").write_text(text, encoding="utf-8")
-
-
-def label_of(image: Path) -> Path:
-    """Where a picture's label lies in the archive: the last folder called images becomes labels."""
-    before, found, after = f"/{image.as_posix()}".rpartition("/images/")
-    moved = f"{before}/labels/{after}".removeprefix("/") if found else image
-    return Path(moved).with_suffix(".txt")
 
 
 def _find_description(source: Path) -> Path:
@@ -81,14 +63,11 @@ def _find_description(source: Path) -> Path:
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        if path.stat().st_size > _MAX_DESCRIPTION_BYTES:
-            raise ValueError(f"it is larger than {_MAX_DESCRIPTION_BYTES >> 10} KiB")
-        table = yaml.load(path.read_text(encoding="utf-8"), _NoAliases)
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
-        raise StepFailed("data", f"{path.name} of the archive is not YAML: {reason}") from error
+        table = read_yaml(path)
+    except ValueError as error:
+        raise StepFailed("data", f"{path.name} of the archive is not YAML: {error}") from error
     missing = [
-        key for key in (*_SPLITS, "names") if not isinstance(table, dict) or not table.get(key)
+        key for key in (*SPLITS, "names") if not isinstance(table, dict) or not table.get(key)
     ]
     if missing:
         raise StepFailed("data", f"{path.name} of the archive has no {missing[0]!r}")
@@ -98,7 +77,7 @@ def _read(path: Path) -> Mapping[str, Any]:
 def _images(
     description: Mapping[str, Any], split: str, folder: Path, source: Path
 ) -> dict[str, Path]:
-    """The pictures of a split by their name in it."""
+    """The images of a split by their names in it."""
     value = description.get(split)
     places = value if isinstance(value, list) else [value]
     found: dict[str, Path] = {}
@@ -107,12 +86,12 @@ def _images(
         prefix = f"{number}/" if len(places) > 1 else ""
         found |= {prefix + name: image for name, image in _listed(place)}
     if not found:
-        raise StepFailed("data", f"the archive has no pictures for {split} ({value})")
+        raise StepFailed("data", f"the archive has no images for {split} ({value})")
     return found
 
 
 def _starts(description: Mapping[str, Any], folder: Path, source: Path) -> list[Path]:
-    """Where paths may start from: archives hold the set itself or a folder of it."""
+    """The folders to which paths may be relative: an archive holds the set itself or its folder."""
     root = Path(str(description.get("path") or "."))
     folders = sorted(path for path in source.iterdir() if path.is_dir())
     return [folder / root, folder / root.name, folder, source, *folders]
@@ -132,33 +111,26 @@ def _locate(name: str, starts: list[Path], source: Path, split: str) -> Path:
 
 
 def _listed(place: Path) -> list[tuple[str, Path]]:
-    """The pictures of a folder, or those that a .txt file lists, from its own folder on.
-
-    A folder called images within a name would have the trainer look for labels elsewhere.
-    """
+    """The images of a folder, or those that a .txt file lists relative to its own folder."""
     root = place
     images = list_images(place) if place.is_dir() else []
     if place.is_file():
         root = place.parent
         lines = _lines(place)
         listed = [Path(os.path.normpath(root / line.strip())) for line in lines if line.strip()]
-        there = set(list_images(root))
-        images = [path for path in listed if path in there]
-    named = []
-    for image in images:
-        parts = image.relative_to(root).parts
-        named.append(("/".join(part for part in parts if part != "images"), image))
-    return named
+        present = set(list_images(root))
+        images = [path for path in listed if path in present]
+    return [(image_name(image.relative_to(root).as_posix()), image) for image in images]
 
 
 def _lines(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise StepFailed("data", f"{path.name} of the archive is no list of pictures") from error
+        raise StepFailed("data", f"{path.name} of the archive is no list of images") from error
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copied, not moved: some sets train and validate on the same pictures."""
+    """Copy, not move: some data sets train and validate on the same images."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)

@@ -1,9 +1,8 @@
-"""Pictures and their labels as the board will see them."""
+"""Images and their labels as the board will see them."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,19 @@ from numpy.typing import NDArray
 from ultralytics.utils.patches import imread
 
 from stages.contract import StepFailed
+from stages.yolo import KEYPOINT_VALUES
 
-_GREY = 114
+#: Grey value around a letterboxed image, as in ultralytics.
+_PADDING = 114
 _BOX_COLUMNS = 5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Square:
-    """A picture made ready for the network.
+class ResizedImage:
+    """An image at the size of the model's input.
 
-    ``pixels``: uint8 [S, S, 3], RGB. The picture, once ``source_width`` x ``source_height``
-    pixels, takes ``width`` x ``height`` of it from ``left``, ``top`` on.
+    ``pixels``: uint8 [S, S, 3], RGB. The image, once ``source_width`` x ``source_height`` pixels,
+    fills ``width`` x ``height`` of them from ``left``, ``top`` on.
     """
 
     pixels: NDArray[np.uint8]
@@ -38,31 +39,25 @@ class Square:
     height: int
 
 
-def spread(paths: Sequence[Path], count: int) -> list[Path]:
-    """At most ``count`` of the paths, evenly over their order."""
-    kept = min(count, len(paths))
-    return [paths[number * len(paths) // kept] for number in range(kept)]
+def read_resized(path: Path, size: int, *, letterbox: bool) -> ResizedImage:
+    """Read an image as ultralytics does (turned as its EXIF says, no alpha, three channels).
 
-
-def read_square(path: Path, size: int, *, letterbox: bool) -> Square:
-    """Read a picture as ultralytics does (turned as its EXIF says, no alpha, three channels).
-
-    It is stretched over the whole square, or with ``letterbox`` whole and centred in grey.
-    Raises StepFailed("data") if it does not open.
+    It is stretched over the whole square; with ``letterbox`` it keeps its proportions and is
+    centred in grey. Raises StepFailed("data") if it does not open.
     """
-    picture = imread(path)
-    if picture is None:
-        raise StepFailed("data", f"{path.name} does not open as a picture", hint="replace it")
-    source_height, source_width = picture.shape[:2]
+    image = imread(path)
+    if image is None:
+        raise StepFailed("data", f"{path.name} does not open as an image", hint="replace it")
+    source_height, source_width = image.shape[:2]
     width = height = size
     if letterbox:
         ratio = min(size / source_width, size / source_height)
         width, height = (max(1, round(side * ratio)) for side in (source_width, source_height))
     left, top = (size - width) // 2, (size - height) // 2
     rows, columns = _sampled(source_height, height), _sampled(source_width, width)
-    pixels = np.full((size, size, 3), _GREY, np.uint8)
-    pixels[top : top + height, left : left + width] = picture[rows[:, None], columns, ::-1]
-    return Square(
+    pixels = np.full((size, size, 3), _PADDING, np.uint8)
+    pixels[top : top + height, left : left + width] = image[rows[:, None], columns, ::-1]
+    return ResizedImage(
         pixels=pixels,
         source_width=source_width,
         source_height=source_height,
@@ -73,8 +68,8 @@ def read_square(path: Path, size: int, *, letterbox: bool) -> Square:
     )
 
 
-def objects_of(label: Path, square: Square, *, keypoints: int) -> list[dict[str, Any]]:
-    """The labelled objects of a picture, in pixels of the square; [] without a label file.
+def objects_of(label: Path, image: ResizedImage, *, keypoints: int) -> list[dict[str, Any]]:
+    """The labelled objects of an image, in pixels of ``image``; [] without a label file.
 
     ``keypoints`` is the number of x, y, visibility triples after each box, 0 for detect.
     """
@@ -82,36 +77,36 @@ def objects_of(label: Path, square: Square, *, keypoints: int) -> list[dict[str,
         return []
     lines = label.read_text(encoding="utf-8-sig").splitlines()
     rows = dict.fromkeys(tuple(float(word) for word in line.split()) for line in lines)
-    return [_object(row, square, keypoints) for row in rows if row]
+    return [_object(row, image, keypoints) for row in rows if row]
 
 
-def _object(row: tuple[float, ...], square: Square, keypoints: int) -> dict[str, Any]:
+def _object(row: tuple[float, ...], image: ResizedImage, keypoints: int) -> dict[str, Any]:
     number, x, y, width, height = row[:_BOX_COLUMNS]
     corners = [(x - width / 2, y - height / 2), (x + width / 2, y + height / 2)]
     points: list[list[float]] | None = None
     if keypoints:
-        triples = np.array(row[_BOX_COLUMNS:]).reshape(keypoints, 3)
-        points = [[*_pixel(px, py, square), int(v)] for px, py, v in triples]
+        triples = np.array(row[_BOX_COLUMNS:]).reshape(keypoints, KEYPOINT_VALUES)
+        points = [[*_pixel(px, py, image), int(v)] for px, py, v in triples]
     return {
         "class": int(number),
-        "box": [value for corner in corners for value in _pixel(*corner, square)],
+        "box": [value for corner in corners for value in _pixel(*corner, image)],
         "keypoints": points,
     }
 
 
-def _pixel(x: float, y: float, square: Square) -> list[float]:
-    """A point from parts of the picture (0 to 1) to pixels of the square."""
+def _pixel(x: float, y: float, image: ResizedImage) -> list[float]:
+    """A point from parts of the source (0 to 1) to pixels of ``image``."""
     return [
-        round(square.left + min(max(x, 0.0), 1.0) * square.width, 3),
-        round(square.top + min(max(y, 0.0), 1.0) * square.height, 3),
+        round(image.left + min(max(x, 0.0), 1.0) * image.width, 3),
+        round(image.top + min(max(y, 0.0), 1.0) * image.height, 3),
     ]
 
 
 def _sampled(source: int, target: int) -> NDArray[np.int64]:
-    """Which of ``source`` pixels each of ``target`` pixels shows.
+    """The number of the source pixel, of ``source``, that each of ``target`` pixels shows.
 
-    As the firmware does it (SSCMA-Micro, core/utils/el_cv.cpp): the step is cut to 16 binary
-    places, the product to whole pixels; nothing is averaged, and no half pixel is added.
+    As in the firmware (SSCMA-Micro, core/utils/el_cv.cpp): the distance is truncated to 16 binary
+    places and the product to whole pixels; nothing is averaged, and no half pixel is added.
     """
-    step = (source << 16) // target
-    return (np.arange(target, dtype=np.int64) * step) >> 16
+    distance = (source << 16) // target
+    return (np.arange(target, dtype=np.int64) * distance) >> 16

@@ -1,1 +1,1 @@
-"""Draws the demo data sets, the same bytes on every host."""
+"""Draws the demo data set: people with keypoints, and shapes."""

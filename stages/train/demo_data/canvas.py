@@ -1,7 +1,7 @@
-"""A picture to draw on whose pixels are the same on every host.
+"""A canvas whose pixels are the same on every host.
 
-OpenCV draws shapes in fixed point, at twice the size, and they are averaged in integers. Turning
-uses a table of whole numbers, because the last bit of ``sin`` may differ between hosts.
+OpenCV draws shapes in fixed point, at twice the size, and they are averaged in integers. Rotation
+uses a table of integers, because the last bit of ``sin`` may differ between hosts.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from numpy.typing import NDArray
 
 Colour = tuple[int, int, int]
 Point = tuple[int, int]
-#: Points are given in units of 1/SCALE pixel of the final picture.
+#: Points are in units of 1/SCALE pixel of the final image.
 SCALE = 2
 #: Pixels that belong to no object.
 NOBODY = 0
 _ONE = 4096
 _SINES = [round(_ONE * math.sin(math.radians(degrees))) for degrees in range(360)]
-# JPEG, because OpenCV's wheel carries its own libjpeg-turbo, whose results are the same with and
-# without SIMD; its PNG goes through the host's zlib, and each zlib packs differently.
+# JPEG, because OpenCV's wheel has its own libjpeg-turbo, whose results are the same with and
+# without SIMD; its PNG uses the host's zlib, and each zlib compresses differently.
 _JPEG = [int(cv2.IMWRITE_JPEG_QUALITY), 92]
 
 
 class Canvas:
-    """RGB pixels and, for each, the number of the object that is seen there."""
+    """RGB pixels and, for each, the number of the object that is visible there."""
 
     def __init__(self, width: int, height: int) -> None:
         self.width = width * SCALE
@@ -38,7 +38,7 @@ class Canvas:
         self.owner: NDArray[np.uint8] = np.zeros((self.height, self.width), np.uint8)
 
     def gradient(self, top: Colour, bottom: Colour) -> None:
-        """Fill the whole picture, from the upper colour to the lower one."""
+        """Fill the whole image, from the upper colour to the lower one."""
         steps = np.arange(self.height, dtype=np.int32)[:, None]
         ends = [np.array(colour, np.int32) for colour in (top, bottom)]
         rows = (ends[0] * (self.height - 1 - steps) + ends[1] * steps) // max(1, self.height - 1)
@@ -68,7 +68,7 @@ class Canvas:
             cv2.line(self.owner, start, end, (owner,), max(1, width))
 
     def jpeg(self) -> bytes:
-        """The picture at its final size."""
+        """The image at its final size."""
         halves = self.pixels.reshape(
             self.height // SCALE, SCALE, self.width // SCALE, SCALE, 3
         ).astype(np.uint16)
@@ -78,7 +78,7 @@ class Canvas:
 
 
 def turn(length: int, degrees: int, stretch: int = 100) -> Point:
-    """A vector of some length: 0 degrees points down, 90 to the right; x is ``stretch`` percent."""
+    """A vector of a length: 0 degrees points down, 90 to the right; x times ``stretch`` percent."""
     x = length * _SINES[degrees % 360] * stretch // (_ONE * 100)
     return x, length * _SINES[(degrees + 90) % 360] // _ONE
 
@@ -88,7 +88,7 @@ def add(point: Point, vector: Point) -> Point:
 
 
 def extent(mask: NDArray[Any]) -> tuple[int, int, int, int] | None:
-    """Left, top, right and bottom (the last two beyond) of what is set; None if nothing is."""
+    """Left, top, right and bottom (the last two exclusive) of a mask; None if it is empty."""
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     if not len(columns):
         return None

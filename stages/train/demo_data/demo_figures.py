@@ -1,4 +1,4 @@
-"""Draws people, who know where their 17 COCO keypoints are."""
+"""Draws people whose 17 COCO keypoints are known."""
 
 from __future__ import annotations
 
@@ -6,16 +6,9 @@ import dataclasses
 import random
 from collections.abc import Sequence
 
+from stages.coco import KEYPOINTS
 from stages.train.demo_data.canvas import Canvas, Colour, Point, add, turn
 from stages.train.demo_data.scenery import tint, vivid
-
-KEYPOINTS = (
-    "nose",
-    *(f"{side}_{part}" for part in ("eye", "ear", "shoulder") for side in ("left", "right")),
-    *(f"{side}_{part}" for part in ("elbow", "wrist", "hip") for side in ("left", "right")),
-    *(f"{side}_{part}" for part in ("knee", "ankle") for side in ("left", "right")),
-)
-FLIP_INDEX = (0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15)
 
 #: Lengths in thousandths of the height of a person who stands upright.
 _HEAD, _NECK, _TORSO, _SHOULDER, _HIP = 72, 115, 300, 105, 62
@@ -35,8 +28,8 @@ _LEGS = (((-2, 9), (0, 4)), ((8, 26), (2, 12)), ((24, 50), (30, 80)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Look:
-    """What a person wears; ``bare`` forearms show skin."""
+class Appearance:
+    """Colours of a person; ``bare`` forearms show skin."""
 
     skin: Colour
     hair: Colour
@@ -47,9 +40,9 @@ class Look:
     long_hair: bool
 
     @staticmethod
-    def choose(rng: random.Random) -> Look:
+    def choose(rng: random.Random) -> Appearance:
         top = vivid(rng) if rng.randrange(3) else tint(rng, rng.randrange(30, 240), 20)
-        return Look(
+        return Appearance(
             skin=rng.choice(_SKINS),
             hair=rng.choice(_HAIR),
             top=top,
@@ -66,13 +59,13 @@ class Person:
     def __init__(self, rng: random.Random, *, hips: Point, height: int) -> None:
         self.height = height
         self.stretch = rng.randrange(75, 131)
-        self.look = Look.choose(rng)
+        self.appearance = Appearance.choose(rng)
         self.joints: dict[str, Point] = {}
         lean = rng.randrange(-12, 13)
         neck = add(hips, self._part(_TORSO, 180 + lean))
         self._head(rng, neck, 180 + lean + rng.randrange(-10, 11))
         sitting = rng.randrange(6) == 0
-        # Left is the person's left, which is right in the picture: people face the viewer.
+        # Left is the person's left, on the right of the image: people face the viewer.
         for name, side in (("left", 1), ("right", -1)):
             shoulder = add(neck, self._part(_SHOULDER, 90 * side + lean))
             hip = add(hips, self._part(_HIP, 90 * side + lean // 2))
@@ -84,45 +77,51 @@ class Person:
         return [self.joints[name] for name in KEYPOINTS]
 
     def draw(self, canvas: Canvas, owner: int) -> None:
-        look, joints, width = self.look, self.joints, self._width
-        if look.long_hair:
+        colours, joints, width = self.appearance, self.joints, self._width
+        if colours.long_hair:
             canvas.oval(
-                add(joints["head"], (0, self._size(35))), self._oval(92, 120), look.hair, owner
+                add(joints["head"], (0, self._size(35))), self._oval(92, 120), colours.hair, owner
             )
         for side in ("left", "right"):
             leg = [joints[f"{side}_{part}"] for part in ("hip", "knee", "ankle")]
-            canvas.limb(leg, width(78), look.trousers, owner)
-            canvas.oval(add(leg[2], (0, self._size(12))), self._oval(42, 22), look.shoes, owner)
+            canvas.limb(leg, width(78), colours.trousers, owner)
+            canvas.oval(add(leg[2], (0, self._size(12))), self._oval(42, 22), colours.shoes, owner)
         self._draw_torso(canvas, owner)
         self._draw_head(canvas, owner)
         for side in ("left", "right"):
             arm = [joints[f"{side}_{part}"] for part in ("shoulder", "elbow", "wrist")]
-            canvas.limb(arm[1:], width(46), look.skin if look.bare else look.top, owner)
-            canvas.limb(arm[:2], width(58), look.top, owner)
-            canvas.disc(arm[2], self._size(26), look.skin, owner)
+            canvas.limb(arm[1:], width(46), colours.skin if colours.bare else colours.top, owner)
+            canvas.limb(arm[:2], width(58), colours.top, owner)
+            canvas.disc(arm[2], self._size(26), colours.skin, owner)
 
     def _draw_torso(self, canvas: Canvas, owner: int) -> None:
-        look, joints = self.look, self.joints
+        colours, joints = self.appearance, self.joints
         corners = [
             joints[name] for name in ("left_shoulder", "right_shoulder", "right_hip", "left_hip")
         ]
-        canvas.limb([corners[3], corners[2]], self._width(80), look.trousers, owner)
-        canvas.limb([joints["neck"], joints["head"]], self._width(50), look.skin, owner)
-        canvas.polygon(corners, look.top, owner)
+        canvas.limb([corners[3], corners[2]], self._width(80), colours.trousers, owner)
+        canvas.limb([joints["neck"], joints["head"]], self._width(50), colours.skin, owner)
+        canvas.polygon(corners, colours.top, owner)
         canvas.limb(
-            [*corners[:2], corners[2], corners[3], corners[0]], self._width(52), look.top, owner
+            [*corners[:2], corners[2], corners[3], corners[0]], self._width(52), colours.top, owner
         )
 
     def _draw_head(self, canvas: Canvas, owner: int) -> None:
-        look, joints = self.look, self.joints
+        colours, joints = self.appearance, self.joints
         for side in ("left", "right"):
-            canvas.disc(joints[f"{side}_ear"], self._size(17), look.skin, owner)
+            canvas.disc(joints[f"{side}_ear"], self._size(17), colours.skin, owner)
         up = add(joints["head"], (0, -self._size(14)))
-        canvas.oval(up, self._oval(_HEAD + 4, 78), look.hair, owner)
-        canvas.oval(add(joints["head"], (0, self._size(6))), self._oval(64, 74), look.skin, owner)
+        canvas.oval(up, self._oval(_HEAD + 4, 78), colours.hair, owner)
+        canvas.oval(
+            add(joints["head"], (0, self._size(6))), self._oval(64, 74), colours.skin, owner
+        )
         for side in ("left", "right"):
             canvas.disc(joints[f"{side}_eye"], max(1, self._size(11)), (25, 25, 30), owner)
-        darker: Colour = (look.skin[0] * 3 // 4, look.skin[1] * 2 // 3, look.skin[2] * 2 // 3)
+        darker: Colour = (
+            colours.skin[0] * 3 // 4,
+            colours.skin[1] * 2 // 3,
+            colours.skin[2] * 2 // 3,
+        )
         canvas.disc(joints["nose"], max(1, self._size(11)), darker, owner)
 
     def _head(self, rng: random.Random, neck: Point, degrees: int) -> None:
@@ -162,7 +161,7 @@ class Person:
         return thousandths * self.height * self.stretch // 100_000
 
     def _width(self, thousandths: int) -> int:
-        """How thick a limb is: between the two directions' stretch."""
+        """The thickness of a limb: the mean of both directions' stretch."""
         return thousandths * self.height * (100 + self.stretch) // 200_000
 
     def _oval(self, across: int, along: int) -> tuple[int, int]:

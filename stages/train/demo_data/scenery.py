@@ -1,4 +1,4 @@
-"""What lies behind the objects of the demo pictures, and now and then in front of them."""
+"""Draws what is behind the objects of the demo images, and sometimes in front of them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import random
 
 from stages.train.demo_data.canvas import Canvas, Colour, add, turn
 
-#: Width and height in pixels; several forms, because the board stretches whatever it sees.
+#: Width and height in pixels; several proportions, because the board stretches all of them.
 SIZES = ((320, 240), (320, 240), (320, 180), (288, 288), (240, 320))
 
 
 def draw_backdrop(canvas: Canvas, rng: random.Random, *, blocks: bool) -> None:
-    """A wall or a sky, a floor, and some things without meaning; ``blocks`` allows rectangles."""
+    """A wall or a sky, a floor, and unlabelled things; ``blocks`` allows rectangles."""
     bright = rng.randrange(60, 200)
     canvas.gradient(tint(rng, bright, 30), tint(rng, min(255, bright + 40), 30))
     horizon = canvas.height * rng.randrange(55, 85) // 100
@@ -39,7 +39,7 @@ def draw_obstacle(canvas: Canvas, rng: random.Random) -> None:
 
 
 def tint(rng: random.Random, bright: int, spread: int) -> Colour:
-    """A colour near the grey of that brightness (0 to 255)."""
+    """A colour near the grey of this brightness (0 to 255)."""
     red, green, blue = (
         max(0, min(255, bright + rng.randrange(-spread, spread + 1))) for _ in range(3)
     )
@@ -47,7 +47,7 @@ def tint(rng: random.Random, bright: int, spread: int) -> Colour:
 
 
 def vivid(rng: random.Random) -> Colour:
-    """A colour that is no grey."""
+    """A saturated colour."""
     parts = [rng.randrange(150, 256), rng.randrange(20, 256), rng.randrange(0, 110)]
     rng.shuffle(parts)
     return parts[0], parts[1], parts[2]
@@ -56,7 +56,7 @@ def vivid(rng: random.Random) -> Colour:
 def _clutter(canvas: Canvas, rng: random.Random, horizon: int, kind: int) -> None:
     colour = tint(rng, rng.randrange(50, 210), 45)
     x = rng.randrange(0, canvas.width)
-    if kind == 0:  # a window, a picture, a house
+    if kind == 0:  # a window, a painting, a house
         size = (rng.randrange(20, canvas.width // 4), rng.randrange(20, canvas.height // 3))
         y = rng.randrange(0, horizon)
         right, bottom = x + size[0], min(horizon, y + size[1])

@@ -14,7 +14,7 @@ _STAR_POINTS = 5
 def draw_shape(
     canvas: Canvas, rng: random.Random, *, kind: int, centre: Point, radius: int, owner: int
 ) -> None:
-    """One shape, turned at random, with a darker rim now and then."""
+    """One shape, turned at random, in half of the cases with a darker rim."""
     colour = vivid(rng)
     angle, stretch = rng.randrange(360), rng.randrange(80, 121)
     layers = [(radius, colour)]
@@ -43,8 +43,8 @@ def _outline(name: str, radius: int, angle: int, stretch: int) -> list[Point]:
             )
             for n in range(2 * _STAR_POINTS)
         ]
-    # A plus: three corners for each arm, the outer two 18 degrees off its direction, and the inner
-    # one where two arms meet.
+    # A plus: three corners for each arm, two outer ones 18 degrees off its direction, and an inner
+    # one between two arms.
     corners = []
     for arm in range(4):
         direction = angle + 90 * arm

@@ -1,1 +1,1 @@
-"""Runs a training: arguments, hardware, trainers that resume exactly."""
+"""Runs a training: its arguments, its hardware, and trainers that resume exactly."""

@@ -1,4 +1,4 @@
-"""Which of ultralytics' training arguments a user may set, and what Kiln sets itself."""
+"""Which of ultralytics' training arguments a user may set, and which Kiln sets itself."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ultralytics.cfg import DEFAULT_CFG_DICT
 
 from stages.contract import StepFailed
 
-#: Arguments that Kiln decides, and what to set instead.
+#: Arguments that Kiln sets, and a hint for each.
 OWNED: Mapping[str, str] = {
     "batch": "set batch in [train]",
     "cfg": "set its keys in [train]",
@@ -27,20 +27,20 @@ OWNED: Mapping[str, str] = {
     "mode": "the train step trains",
     "model": "set model in kiln.toml, or pass WEIGHTS=",
     "name": "pass NAME=",
-    "nbs": "every batch is one step of the optimizer: set batch in [train]",
+    "nbs": "every batch is one update of the optimizer: set batch in [train]",
     "plots": "the curves are in the result",
     "pretrained": "pass WEIGHTS=",
     "project": "results lie below build/",
     "quantize": "quantising is a step of its own",
-    "resume": "an interrupted training goes on by itself",
+    "resume": "an interrupted training continues by itself",
     "save": "the best weights are always kept",
     "save_dir": "results lie below build/",
     "save_period": "the best weights are always kept",
     "seed": "set seed in [train]",
-    "split": "a training is judged on val",
+    "split": "a training is evaluated on val",
     "task": "pass TASK=",
 }
-#: Arguments of other modes and other tasks: setting one would do nothing.
+#: Arguments of other modes and tasks, which have no effect on a training.
 _WITHOUT_EFFECT = frozenset(
     (
         "overlap_mask",
@@ -89,13 +89,13 @@ _FIXED: Mapping[str, Any] = {
     "deterministic": True,
     "exist_ok": True,
     "mode": "train",
-    "plots": False,  # they need a font that ultralytics downloads
+    "plots": False,  # needs a font that ultralytics downloads
     "save": True,
 }
 
 
 def training_arguments(overrides: Mapping[str, Any], *, batch: int) -> dict[str, Any]:
-    """Kiln's arguments and the user's; raises StepFailed("request") for one that cannot be set."""
+    """Kiln's arguments and the user's; raises StepFailed("request") for one that is Kiln's."""
     _check_names(overrides)
     if str(overrides.get("optimizer", "auto")).lower() == "auto":
         for key in _SET_WITH_OPTIMIZER & set(overrides):
@@ -104,8 +104,8 @@ def training_arguments(overrides: Mapping[str, Any], *, batch: int) -> dict[str,
                 f"[train] {key} has no effect while ultralytics chooses the optimizer",
                 hint='set optimizer too: "SGD" or "AdamW"',
             )
-    # ultralytics gathers gradients until 64 pictures are seen. A set of a hundred pictures would
-    # get two steps an epoch, and a resumed run could not find its place between two steps.
+    # ultralytics accumulates gradients over 64 images. A set of a hundred images would get two
+    # updates an epoch, and a resumed training could not continue between two updates.
     return {**_FIXED, "batch": batch, "nbs": batch, **overrides}
 
 

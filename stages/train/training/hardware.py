@@ -1,4 +1,4 @@
-"""What a training runs on: the GPU if one may be used and is there, else the CPU."""
+"""The hardware of a training: the GPU if one may be used and is there, else the CPU."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from stages.contract import StepFailed
 
 _SHARED_MEMORY = Path("/dev/shm")
 _MOST_WORKERS = 8
-#: Threads of a reproducible training, whatever the cores: they decide how sums are split, and so
-#: rounded. Four cost a tenth more than two on two cores, eight half as much again.
+#: Threads of a reproducible training on any number of cores: they decide how sums are split, and so
+#: rounded. On two cores, four threads take a tenth longer than two, eight take half as long again.
 FIXED_THREADS = 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Hardware:
-    """``argument`` is ultralytics' name for it."""
+    """``argument`` is ultralytics' name of the device."""
 
     kind: Literal["cpu", "cuda"]
     name: str
@@ -44,14 +44,14 @@ def choose_hardware(gpu: str) -> Hardware:
 
 
 def set_threads(*, reproducible: bool) -> None:
-    """A thread for each core, or a fixed number; ultralytics takes one less than the host has."""
+    """Use a thread a core, or a fixed number; ultralytics would use one less than the host has."""
     torch.set_num_threads(FIXED_THREADS if reproducible else len(os.sched_getaffinity(0)))
 
 
 def why_not_reproducible(
     hardware: Hardware, overrides: Mapping[str, Any], *, reproducible: bool
 ) -> str | None:
-    """What the weights depend on besides the job; None if on nothing."""
+    """What the weights depend on besides the job; None if on nothing else."""
     if hardware.kind != "cpu":
         return f"device {hardware.kind}"
     if not reproducible:
@@ -62,16 +62,16 @@ def why_not_reproducible(
 def hardware_arguments(
     hardware: Hardware, overrides: dict[str, Any], *, imgsz: int
 ) -> dict[str, Any]:
-    """Training arguments that depend on where it runs; raises StepFailed("request")."""
+    """Training arguments that depend on the hardware; raises StepFailed("request")."""
     if hardware.kind == "cpu":
         return {"device": "cpu", "workers": 0, "amp": overrides.get("amp", False)}
-    # bfloat16 needs no scaling of the loss and no trial run; ultralytics tries float16 out on a
-    # network that it downloads.
+    # bfloat16 needs neither loss scaling nor a check; ultralytics checks float16 with a network
+    # that it downloads.
     amp = overrides.get("amp", "bf16" if torch.cuda.is_bf16_supported(False) else False)
     if amp not in ("bf16", False, "fp32"):
         raise StepFailed(
             "request",
-            f"[train] amp = {amp!r}: float16 would be tried out on a network that is downloaded",
+            f"[train] amp = {amp!r}: float16 would be checked with a network that is downloaded",
             hint='amp = "bf16" or amp = false',
         )
     workers = overrides.get("workers", _workers_that_fit(imgsz, int(overrides["batch"])))
@@ -79,9 +79,9 @@ def hardware_arguments(
 
 
 def _workers_that_fit(imgsz: int, batch: int) -> int:
-    """How many loader processes the shared memory has room for; a container has little of it."""
-    pictures = 16 * max(1, batch)  # four batches ahead for train, two of double size twice for val
-    each = pictures * 3 * imgsz * imgsz
+    """How many loader processes fit into the shared memory, of which a container has little."""
+    images = 16 * max(1, batch)  # four batches ahead for train, two of double size twice for val
+    each = images * 3 * imgsz * imgsz
     free = shutil.disk_usage(_SHARED_MEMORY).free if _SHARED_MEMORY.is_dir() else 0
     return min(_MOST_WORKERS, len(os.sched_getaffinity(0)), free // each)
 

@@ -1,8 +1,9 @@
-"""ultralytics' trainers with Kiln's own checkpoints: an interrupted run ends in the same weights.
+"""ultralytics' trainers with Kiln's own checkpoints: an interrupted training ends with the same
+weights as an uninterrupted one.
 
 ultralytics resumes from averaged weights in half precision, in the middle of a random sequence.
-Here every epoch draws its random numbers from the seed and its own number alone, and a checkpoint
-holds all that passes from one epoch to the next in full.
+Here the random numbers of an epoch depend on the seed and the epoch's number alone, and a
+checkpoint holds the whole state that one epoch passes to the next, in full precision.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ _PARTS = {"B": "box", "P": "pose"}
 _METRIC = re.compile(r"metrics/(?P<value>.+)\((?P<part>[BP])\)")
 Row = dict[str, float]
 
-# After some seconds it leaves the rest of a batch out, and a slow machine would find another epoch
-# to be the best.
+# By default it drops the rest of a batch after some seconds, and on a slow machine another epoch
+# would be the best.
 nms.non_max_suppression = functools.partial(nms.non_max_suppression, max_time_img=math.inf)
 
 
@@ -50,8 +51,8 @@ class Plan:
     """What to train.
 
     ``architecture``: an ultralytics yaml by name or as a table; ``start``: the network whose
-    weights are taken over where shapes agree; ``data``: as ultralytics' own data set table;
-    ``why_not``: what the weights depend on besides the job, None if on nothing.
+    weights are taken over if their shapes agree; ``data``: ultralytics' data set table;
+    ``why_not``: what the weights depend on besides the job, None if on nothing else.
     """
 
     architecture: str | Mapping[str, Any]
@@ -73,12 +74,12 @@ class Plan:
 class DetectRun(DetectionTrainer):
     """Trains a detection network.
 
-    Not named a trainer, because ultralytics looks for that word in a class's name before it sends
-    figures to services on the net.
+    Its name does not contain "trainer", because ultralytics looks for that word in a class's name
+    before it sends figures to services on the internet.
 
     ``rows``: the figures of each epoch by name. ``best_epoch``: counted from 1. ``resumed_from``:
-    how many epochs an earlier attempt had done; ``finished`` if that was all. ``taken_over``: how
-    many of how many tensors came from the start weights. ``why_not``: as in the plan, over all
+    how many epochs an earlier attempt had done; ``finished`` if it had done all. ``taken_over``:
+    how many of how many tensors came from the start weights. ``why_not``: as in the plan, over all
     attempts.
     """
 
@@ -90,7 +91,7 @@ class DetectRun(DetectionTrainer):
         self.best_epoch: int = self._state["best_epoch"] if self._state else 0
         self.resumed_from: int | None = self._state["epoch"] if self._state else None
         self.taken_over: tuple[int, int] | None = None
-        # An earlier attempt may have had a GPU that has gone.
+        # An earlier attempt may have run on a GPU.
         self.why_not: str | None = (self._state and self._state["why_not"]) or plan.why_not
         self.diverged = False
         self._batches_done = 0
@@ -100,7 +101,7 @@ class DetectRun(DetectionTrainer):
         self.add_callback("on_train_batch_end", type(self).end_batch)
 
     def get_dataset(self) -> dict[str, Any]:
-        """The data set as checked before; ultralytics' own check would fetch a font."""
+        """The data set as the step `check` accepted it; ultralytics' own check downloads a font."""
         data = dict(self.plan.data)
         if self.args.single_cls:
             data |= {"names": {0: "item"}, "nc": 1}
@@ -114,17 +115,17 @@ class DetectRun(DetectionTrainer):
         except (ValueError, RuntimeError, FileNotFoundError) as error:
             first = str(error).splitlines()[0]
             raise StepFailed(
-                "data", f"the {mode} pictures cannot be used: {first}", hint="check the labels"
+                "data", f"the {mode} images cannot be used: {first}", hint="check the labels"
             ) from error
 
     def setup_model(self) -> None:
-        """Build the network; raises StepFailed if it is none that Kiln can export."""
+        """Build the network; raises StepFailed if Kiln cannot export it."""
         architecture = self.plan.architecture
         table = architecture if isinstance(architecture, str) else dict(architecture)
         self.model = self.get_model(cfg=table, verbose=False)
         if self.plan.start is not None:
-            # Not model.load(): it widens the new head to that of the start weights, and the
-            # architecture would no longer say what the network is.
+            # Not model.load(): it widens the new head to that of the start weights, so that the
+            # architecture would no longer describe the network.
             own = self.model.state_dict()
             taken = intersect_dicts(self.plan.start.state_dict(), own)
             self.model.load_state_dict(taken, strict=False)
@@ -132,7 +133,7 @@ class DetectRun(DetectionTrainer):
         checkpoint.describe(self.model)
 
     def resume_training(self, ckpt: object) -> None:  # noqa: ARG002
-        """Go on from Kiln's checkpoint, if there is one."""
+        """Continue from Kiln's checkpoint, if there is one."""
         if self._state is None:
             return
         state, self._state = self._state, None
@@ -146,11 +147,11 @@ class DetectRun(DetectionTrainer):
         self.start_epoch = state["epoch"]
 
     def begin_epoch(self) -> None:
-        """Make the epoch's random numbers depend on nothing that happened before it."""
-        if self.batch_size != self.args.nbs:  # the loop has just halved it to save memory
+        """Make the epoch's random numbers independent of everything before it."""
+        if self.batch_size != self.args.nbs:  # the base class has just halved it to save memory
             raise StepFailed(
                 "memory",
-                f"the GPU has too little memory for batches of {self.args.nbs} pictures",
+                f"the GPU has too little memory for batches of {self.args.nbs} images",
                 hint="set a smaller batch in [train]",
             )
         seed = int.from_bytes(
@@ -162,7 +163,7 @@ class DetectRun(DetectionTrainer):
         self.train_loader.reset()
         self.train_loader.generator.manual_seed(seed)
         dataset = self.train_loader.dataset
-        while dataset.buffer:  # pictures of the epoch before, from which mosaics are made
+        while dataset.buffer:  # images of the epoch before, from which mosaics are made
             number = dataset.buffer.pop()
             dataset.ims[number] = dataset.im_hw0[number] = dataset.im_hw[number] = None
         self._batches_done = 0
@@ -186,7 +187,7 @@ class DetectRun(DetectionTrainer):
         self.plan.events.progress(self.epoch + 1, self.epochs, "epochs")
 
     def save_model(self) -> bool:
-        """Write the averaged weights, if they are the best so far, and then the checkpoint."""
+        """Write the averaged weights, if they are the best so far, and the checkpoint."""
         if self.diverged:
             return False
         if self.best_fitness == self.fitness:
@@ -214,9 +215,10 @@ class DetectRun(DetectionTrainer):
         return True
 
     def _handle_nan_recovery(self, epoch: int) -> bool:
-        """End a training that has diverged with what it had; the loop calls this every epoch.
+        """End a diverged training with its best weights so far; called after every epoch.
 
-        The base class tries three times more from its own checkpoint, with the same step size.
+        The base class would try three more times from its own checkpoint, with the same learning
+        rate.
         """
         fitness = 0.0 if self.fitness is None else float(self.fitness)
         if bool(self.loss.isfinite()) and math.isfinite(fitness):
@@ -236,7 +238,7 @@ class DetectRun(DetectionTrainer):
         return False
 
     def final_eval(self) -> None:
-        """Nothing: the best weights were judged, as they are, at the end of their own epoch."""
+        """Do nothing: the best weights were evaluated at the end of their own epoch."""
 
 
 class PoseRun(DetectRun, PoseTrainer):
@@ -251,7 +253,7 @@ def _read_state(plan: Plan) -> dict[str, Any] | None:
         state: dict[str, Any] = torch.load(plan.last, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
         plan.events.warning(
-            f"the last checkpoint cannot be read ({type(error).__name__}): training starts anew"
+            f"the last checkpoint cannot be read ({type(error).__name__}): training starts again"
         )
         return None
     return state

@@ -1,1 +1,1 @@
-"""Networks and their weights: which are accepted, the canonical file, reading foreign ones."""
+"""Networks and their weights: accepted architectures, Kiln's own file, reading foreign files."""

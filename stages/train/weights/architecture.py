@@ -1,7 +1,7 @@
-"""Which networks Kiln takes: the YOLOv8 family with its plain Detect or Pose head.
+"""Which networks Kiln accepts: the YOLOv8 family with its plain Detect or Pose head.
 
-The table of an architecture comes out of a file that a user brings, and ultralytics evaluates
-parts of it, so it is checked word by word before a network is built from it.
+The table of an architecture comes from a user's file, and ultralytics evaluates parts of it as
+code, so every word is checked before a network is built from it.
 """
 
 from __future__ import annotations
@@ -11,20 +11,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from stages.contract import StepFailed
+from stages.yolo import KEYPOINT_VALUES, REG_MAX, STRIDES
 
 HEADS: Mapping[str, str] = {"detect": "Detect", "pose": "Pose"}
-#: What yolov8.yaml and yolov8-pose.yaml are made of, and how much they say of it. Later families
-#: bring attention and depthwise heads, whose transposes and matrix products an Ethos-U55 leaves
-#: to the CPU.
+#: The layers of yolov8.yaml and yolov8-pose.yaml, and how many arguments they have at most. Later
+#: families have attention and depthwise heads, whose transposes and matrix products an Ethos-U55
+#: leaves to the CPU.
 _ARGUMENTS: Mapping[str, int] = {
     **{"Conv": 3, "C2f": 2, "SPPF": 2, "nn.Upsample": 3, "Concat": 1},
     **{"Detect": 1, "Pose": 2},
 }
-#: Each side of a box is a distribution over 16 bins, which the firmware decodes.
-REG_MAX = 16
-FIRMWARE_HEADS = 3
-#: x, y and visibility: the firmware reads keypoints in threes.
-KEYPOINT_VALUES = 3
 CHANNELS = 3
 _KEPT = (
     "nc",
@@ -48,14 +44,14 @@ _ACTIVATION = re.compile(
 _MAX_ROWS = 100
 _MAX_REPEATS = 100
 _MAX_DEPTH = 4
-#: The finest models of a face have 478.
+#: The most detailed models of a face have 478.
 _MAX_KEYPOINTS = 1000
 _WORDS = frozenset({"nc", "kpt_shape", "None", "True", "False", "nearest"})
 _HINT = "use weights of YOLOv8: yolov8n.pt, yolov8n-pose.pt or what was trained from them"
 
 
 def canonical_architecture(table: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of an ultralytics model yaml that decides the network: no paths, one scale."""
+    """The part of an ultralytics model yaml that defines the network: no paths, one scale."""
     kept = {key: table[key] for key in _KEPT if table.get(key) is not None}
     scale = kept.get("scale") or next(iter(kept.get("scales", {})), None)
     if scale in kept.get("scales", {}):
@@ -66,17 +62,17 @@ def canonical_architecture(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_architecture(table: Mapping[str, Any], *, task: str, nc: int) -> None:
-    """Raise StepFailed unless the firmware can be given the raw heads of this network."""
+    """Raise StepFailed unless the firmware can decode the raw heads of this network."""
     _check_words(table)
     head = table["head"][-1]
     if head[2] != HEADS[task]:
         raise StepFailed(
             "weights", f"the network ends in {head[2]}, which is no {task} head", hint=_HINT
         )
-    if len(head[0]) != FIRMWARE_HEADS:
+    if len(head[0]) != len(STRIDES):
         raise StepFailed(
             "model",
-            f"the network has {len(head[0])} heads; the firmware reads {FIRMWARE_HEADS} "
+            f"the network has {len(head[0])} heads; the firmware reads {len(STRIDES)} "
             "(strides 8, 16 and 32)",
             hint="use the plain yolov8 architecture, not its p2 or p6 variant",
         )
@@ -107,7 +103,7 @@ def check_keypoints(shape: object) -> None:
 
 
 def _check_words(table: Mapping[str, Any]) -> None:
-    """Every layer is a known one, and every word in it one that cannot do anything."""
+    """Raise StepFailed unless every layer is known and every word in it is harmless."""
     for key, value in (("reg_max", REG_MAX), ("end2end", False), ("channels", CHANNELS)):
         if table.get(key, value) != value:
             raise _refused(f"{key} {table[key]!r}")
@@ -125,7 +121,7 @@ def _check_words(table: Mapping[str, Any]) -> None:
 
 
 def _rows(table: Mapping[str, Any]) -> list[list[Any]]:
-    """The layers, each of the right form and none repeated without end; raises StepFailed."""
+    """The layers, each of the right form and repeated within limits; raises StepFailed."""
     backbone, head = table.get("backbone", []), table.get("head")
     if not isinstance(backbone, list) or not isinstance(head, list) or not head:
         raise _refused("no layers")
@@ -145,7 +141,7 @@ def _rows(table: Mapping[str, Any]) -> list[list[Any]]:
 
 
 def _is_row(row: object) -> bool:
-    """From, repeats, name, arguments."""
+    """Whether a row is [from, repeats, name, arguments]."""
     if not isinstance(row, list) or len(row) != 4:
         return False
     source, repeats, name, arguments = row

@@ -1,8 +1,8 @@
-"""Canonical weights: one safetensors file whose bytes depend on the network alone.
+"""Kiln's weights file: a safetensors file whose bytes depend on the network alone.
 
-A ``.pt`` is a pickle (it runs code when opened) and holds dates and paths. Ours holds the unfused
-float32 state dict and one metadata key, ``kiln``: canonical JSON of what the network is. Only one
-key, because safetensors writes several in random order.
+A ``.pt`` is a pickle, which runs code when opened, and holds dates and paths. A weights file holds
+the unfused float32 state dict and one metadata key, ``kiln``: canonical JSON that describes the
+network. Only one key, because safetensors writes several in random order.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from stages.results.dataset import Task
 from stages.train.weights.architecture import CHANNELS, canonical_architecture, check_architecture
 
 METADATA_KEY = "kiln"
-#: Ultralytics reads the strides off a picture of this side, in pixels.
+#: Ultralytics measures the strides with an image of this side, in pixels.
 _STRIDE_SIDE = 256
-#: Numbers in what a layer gives for it; yolov8x's first layer gives 2 million.
-_MAX_IMAGE = 1 << 26
-#: Built from its description, a network is about as large as its saved weights.
+#: Most values in a layer's output for that image; yolov8x's first layer has 2 million.
+_MAX_FEATURE = 1 << 26
+#: Built from its description, a network has about as many numbers as its saved weights.
 _MAX_GROWTH = 2
-#: The class branch is as wide as the layer below it, or as there are classes, up to 100.
+#: The class branch is as wide as the layer below it, or as the number of classes, up to 100.
 _WIDEST_CLASS_BRANCH = 100
 _NOT_OURS = (
     "pass WEIGHTS=path/to/best.pt of ultralytics, or a weights.safetensors that Kiln has written"
@@ -44,11 +44,11 @@ _NOT_OURS = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Meta:
-    """What a network is.
+    """The description of a network.
 
     ``model`` is the ultralytics yaml as a table; ``kpt_shape`` is (keypoints, values each) and
-    None for detect; ``stride`` is pixels a cell of each head; ``imgsz`` is the size in pixels
-    that it was trained at, if known.
+    None for detect; ``stride`` is pixels a cell of each head; ``imgsz`` is the side in pixels of
+    the images that it was trained on, if known.
     """
 
     task: Task
@@ -70,9 +70,9 @@ class Meta:
 
 
 def save(path: Path, model: DetectionModel, *, imgsz: int | None = None) -> Meta:
-    """Write an unfused ultralytics model; says what it is.
+    """Write an unfused ultralytics model; the description that was written.
 
-    Raises StepFailed("weights") if its architecture is none that Kiln can export.
+    Raises StepFailed("weights") if Kiln cannot export its architecture.
     """
     meta = describe(model, imgsz=imgsz)
     state = {
@@ -84,7 +84,7 @@ def save(path: Path, model: DetectionModel, *, imgsz: int | None = None) -> Meta
 
 
 def describe(model: DetectionModel, *, imgsz: int | None = None) -> Meta:
-    """Read off an ultralytics model what it is; raises StepFailed as ``save`` does."""
+    """The description of an ultralytics model; raises StepFailed as ``save`` does."""
     return meta_of(
         task="pose" if isinstance(model, PoseModel) else "detect",
         table=model.yaml,
@@ -102,7 +102,7 @@ def meta_of(
     stride: Sequence[float],
     imgsz: int | None,
 ) -> Meta:
-    """What a network is by its own account; raises StepFailed as ``save`` does."""
+    """The description of a network from its parts; raises StepFailed as ``save`` does."""
     try:
         kept = canonical_architecture(table)
         named = names if isinstance(names, Mapping) else dict(enumerate(names))
@@ -141,7 +141,7 @@ def load(path: Path) -> tuple[DetectionModel, Meta]:
 
 
 def build(meta: Meta, state: Mapping[str, torch.Tensor]) -> DetectionModel:
-    """A network with these weights, names and strides set as after a training; eval mode.
+    """A network with these weights, names and strides as after a training, in eval mode.
 
     Raises RuntimeError if the tensors do not fit.
     """
@@ -155,47 +155,47 @@ def build(meta: Meta, state: Mapping[str, torch.Tensor]) -> DetectionModel:
 
 
 def _check_size(table: Mapping[str, Any], held: int) -> None:
-    """Raise RuntimeError for a network that no weights of ``held`` numbers belong to.
+    """Raise RuntimeError for a network that is too large for weights of ``held`` numbers.
 
-    A description of a few lines can ask for more memory than there is. Made on torch's meta
-    device, which knows shapes alone, a network of any size costs nothing.
+    A description of a few lines can ask for more memory than there is. On torch's meta device,
+    which knows only shapes, a network of any size takes no memory.
     """
     try:
         with torch.device("meta"):
-            # Without the head: its sizes are checked, and on this device it takes seconds to make.
+            # Without the head: its sizes are checked, and on this device building it takes seconds.
             below = {**_copy(table), "head": table["head"][:-1]}
             layers, _kept = parse_model(below, ch=CHANNELS, verbose=False)
         numbers = sum(tensor.numel() for tensor in layers.state_dict().values())
-        largest = max(width * side**2 for width, side in _images_within(layers))
-    except Exception as error:  # whatever layers raise that do not fit each other
+        largest = max(width * side**2 for width, side in _feature_sizes(layers))
+    except Exception as error:  # layers that do not fit each other may raise anything
         reason = (str(error).splitlines() or [repr(error)])[0]
         raise RuntimeError(f"its description makes no network: {reason:.200}") from error
-    if numbers > _MAX_GROWTH * held or largest > _MAX_IMAGE:
+    if numbers > _MAX_GROWTH * held or largest > _MAX_FEATURE:
         raise RuntimeError(f"its description is of a network larger than {held} numbers")
 
 
-def _images_within(layers: nn.Sequential) -> Iterator[tuple[int, int]]:
-    """Channels and side of what each layer gives for the picture that strides are read off."""
-    given: list[tuple[int, int]] = []
+def _feature_sizes(layers: nn.Sequential) -> Iterator[tuple[int, int]]:
+    """Channels and side of each layer's output for the image with which strides are measured."""
+    sizes: list[tuple[int, int]] = []
     for layer in layers:
         sources = [layer.f] if isinstance(layer.f, int) else layer.f
-        images = [given[source] if given else (CHANNELS, _STRIDE_SIDE) for source in sources]
-        width, side = images[0]
+        inputs = [sizes[source] if sizes else (CHANNELS, _STRIDE_SIDE) for source in sources]
+        width, side = inputs[0]
         last = layer[-1] if isinstance(layer, nn.Sequential) else layer
         if isinstance(last, Concat):
-            width = sum(each for each, _side in images)
+            width = sum(each for each, _side in inputs)
         elif isinstance(last, nn.Upsample):
             side *= 2
         elif isinstance(last, Conv):
             width, side = last.conv.out_channels, side // last.conv.stride[0]
         else:
             width = last.cv2.conv.out_channels
-        given.append((width, side))
+        sizes.append((width, side))
         yield width, side
 
 
 def _copy(table: Mapping[str, Any]) -> dict[str, Any]:
-    """For ultralytics, which changes the table that it is given."""
+    """A copy for ultralytics, which changes the table that it is given."""
     copied: dict[str, Any] = json.loads(json.dumps(dict(table)))
     return copied
 
@@ -203,8 +203,9 @@ def _copy(table: Mapping[str, Any]) -> dict[str, Any]:
 def _widen_class_branch(model: DetectionModel, state: Mapping[str, torch.Tensor]) -> None:
     """Give the class branch the width of the saved one.
 
-    Trained on from weights of more classes, ultralytics 8.4 keeps their wider branch (80 channels
-    for 80 classes, where fewer than 65 need 64); its yaml does not say so, only the tensors do.
+    When ultralytics 8.4 trains from weights of more classes, it keeps their wider branch (80
+    channels for 80 classes, while fewer than 65 classes need 64); only the tensors show that, its
+    yaml does not.
     """
     number = len(model.model) - 1
     head = model.model[number]

@@ -1,8 +1,9 @@
-"""What a ``.pt`` holds, read as data: no class of it is made, no function of it called.
+"""Reads a ``.pt`` as data: none of its classes is instantiated, none of its functions called.
 
-A pickle is a program. ``torch.load`` runs it within a list of what it may call, and on that list
-ultralytics puts classes that open and fetch further files when they are made. Here every object is
-an empty shell with the class's name and the object's state, and tensors are views of the file.
+A pickle is a program. ``torch.load`` runs it with a list of what it may call, and ultralytics adds
+classes to that list that open and download further files when they are instantiated. Here every
+object is an empty shell with the class's name and the object's state, and tensors are views of the
+file.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 import torch
 
-#: What torch calls its storages in a pickle.
+#: Torch's names of its storages in a pickle.
 _DTYPES: Mapping[str, torch.dtype] = {
     "FloatStorage": torch.float32,
     "HalfStorage": torch.float16,
@@ -31,13 +32,13 @@ _DTYPES: Mapping[str, torch.dtype] = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-#: yolov8x has 600 modules, and the description of a network some hundred items.
+#: yolov8x has 600 modules, and the description of a network a few hundred items.
 _MAX_MODULES = 20_000
 _MAX_ITEMS = 20_000
 
 
 class Shell:
-    """An object of a pickle: its class by name alone, its state as attributes."""
+    """An object of a pickle: only the name of its class, and its state as attributes."""
 
     def __new__(cls, *_args: object, **_named: object) -> Shell:
         return super().__new__(cls)
@@ -48,7 +49,7 @@ class Shell:
 
 
 class _Table(dict[Any, Any]):
-    """An ordered dict that is filled item by item: copying one is how a small file gets large."""
+    """An ordered dict that is filled item by item: copies would make a small file large."""
 
     def __init__(self, *_args: object) -> None:
         super().__init__()
@@ -59,26 +60,26 @@ class _Table(dict[Any, Any]):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pickled:
-    """What a pickle makes, and the full names of all classes and functions that it asks for."""
+    """The content of a pickle, and the full names of all classes and functions that it names."""
 
     content: Any
     names: frozenset[str]
 
 
 def read_pickled(archive: zipfile.ZipFile, name: str) -> Pickled:
-    """Read ``name``, the data.pkl of a checkpoint; raises whatever a damaged one leads to."""
+    """Read ``name``, the data.pkl of a checkpoint; a damaged one may raise any exception."""
     reader = _Reader(archive, name)
     content = reader.load()
     return Pickled(content=content, names=frozenset(reader.names))
 
 
 def class_name(thing: object) -> str:
-    """The full name of an object's class, be it a shell or real."""
+    """The full name of an object's class, for a shell that of the class it stands for."""
     return f"{type(thing).__module__}.{type(thing).__qualname__}"
 
 
 def modules_of(network: object) -> dict[str, object]:
-    """The network and all within, by their names in it; raises ValueError for one without end."""
+    """The network and all modules in it by name; raises ValueError for too many of them."""
     found: dict[str, object] = {}
     waiting = collections.deque([("", network)])
     while waiting:
@@ -93,7 +94,7 @@ def modules_of(network: object) -> dict[str, object]:
 
 
 def tensors_of(modules: Mapping[str, object]) -> dict[str, torch.Tensor]:
-    """Parameters and buffers, by their names in the network; real or a shell's."""
+    """Parameters and buffers by their names in the network, of real modules or shells."""
     return {
         f"{name}.{part}" if name else part: tensor.detach()
         for name, module in modules.items()
@@ -104,7 +105,8 @@ def tensors_of(modules: Mapping[str, object]) -> dict[str, torch.Tensor]:
 
 
 def plain(value: object) -> Any:
-    """A copy of plain data. What refers to one part many times would have no end: ValueError."""
+    """A copy of plain data; raises ValueError for other objects and for too many items, as a part
+    may be referred to many times."""
     left = _MAX_ITEMS
 
     def copy(value: object) -> Any:
@@ -128,9 +130,9 @@ def _items(module: object, kind: str) -> Iterator[tuple[str, object]]:
     return iter(table.items()) if isinstance(table, dict) else iter(())
 
 
-# The C reader makes room for as many objects as a pickle says that it will remember.
+# In Python: the C reader allocates as many memo entries as a pickle claims to need.
 class _Reader(pickle._Unpickler):
-    """Reads one pickle of an archive; ``names`` are those that it asked for."""
+    """Reads one pickle of an archive; ``names`` are the classes and functions that it named."""
 
     def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
         super().__init__(io.BytesIO(archive.read(name)))
@@ -167,7 +169,7 @@ def _parameter(tensor: torch.Tensor, *_rest: object) -> torch.Tensor:
     return tensor
 
 
-#: All that is made for what it is.
+#: The only names that are resolved to something real.
 _REAL: Mapping[str, Any] = {
     "collections.OrderedDict": _Table,
     "torch._utils._rebuild_tensor": _tensor,

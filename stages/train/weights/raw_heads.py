@@ -1,7 +1,7 @@
-"""A YOLOv8 network that gives what its head's branches compute, undecoded, and nothing more.
+"""A YOLOv8 network whose outputs are those of its head's branches, not decoded.
 
-The firmware decodes on the board. Each branch is turned to NHWC while it is still on its own, for
-NHWC is how the board computes: no transpose is left, and no two value ranges share a tensor.
+The firmware decodes on the board. Each branch is permuted to NHWC, the board's own order, before
+anything is concatenated: no transpose is left, and no two value ranges share a tensor.
 """
 
 from __future__ import annotations
@@ -51,18 +51,18 @@ class RawHeads(nn.Module):
         return tuple(outputs)
 
     def _features(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """What the head reads: the outputs of the layers that it names."""
-        made: list[torch.Tensor] = []
+        """The head's inputs: the outputs of the layers that it names."""
+        outputs: list[torch.Tensor] = []
         for layer in self.layers:
-            made.append(layer(_taken(layer, made, images)))
-        return [made[number] for number in self.head.f]
+            outputs.append(layer(_inputs(layer, outputs, images)))
+        return [outputs[number] for number in self.head.f]
 
 
 class SplitC2f(nn.Module):
-    """A fused C2f whose first convolution is two, one for each half of its channels.
+    """A fused C2f whose first convolution is split in two, one for each half of its channels.
 
-    The halves then have an activation scale each in int8, and nothing has to be sliced. The
-    function is that of the original.
+    In int8 each half then has an activation scale of its own, and nothing has to be sliced. It
+    computes the same function as the original.
     """
 
     def __init__(self, block: C2f) -> None:
@@ -81,7 +81,7 @@ class SplitC2f(nn.Module):
 
 
 def largest_difference(model: DetectionModel, raw: RawHeads, images: torch.Tensor) -> float:
-    """How far ``raw`` is from the original's own head, at most, relative to the head's range.
+    """The largest difference between ``raw`` and the original's head, relative to its range.
 
     ``images``: float32 [n, 3, S, S], 0 to 1.
     """
@@ -93,11 +93,11 @@ def largest_difference(model: DetectionModel, raw: RawHeads, images: torch.Tenso
             for one, other in zip(expected, _joined(raw(image), raw.pose), strict=True):
                 distance = (one.transpose(1, 2) - other).abs().max()
                 distances.append(distance / one.abs().max().clamp(min=1.0))
-    return float(torch.stack(distances).max())  # Python's max() would lose what is no number
+    return float(torch.stack(distances).max())  # Python's max() would ignore NaN
 
 
 def _joined(outputs: tuple[torch.Tensor, ...], pose: bool) -> list[torch.Tensor]:
-    """Boxes, scores (and keypoints) of all strides in one tensor each, as ultralytics has them."""
+    """Boxes, scores (and keypoints) of all strides in one tensor each, as in ultralytics."""
     branches = outputs[:-1] if pose else outputs
     kinds = [torch.cat(branches[0::2], 1), torch.cat(branches[1::2], 1)]
     return [*kinds, outputs[-1]] if pose else kinds
@@ -117,12 +117,12 @@ def _half(conv: nn.Conv2d, channels: slice) -> nn.Conv2d:
     return half
 
 
-def _taken(layer: Any, made: list[torch.Tensor], images: torch.Tensor) -> Any:
+def _inputs(layer: Any, outputs: list[torch.Tensor], images: torch.Tensor) -> Any:
     """The input of a layer, by the numbers that ultralytics gave it: -1 is the layer before."""
-    previous = made[-1] if made else images
+    previous = outputs[-1] if outputs else images
     if isinstance(layer.f, int):
-        return previous if layer.f == -1 else made[layer.f]
-    return [previous if number == -1 else made[number] for number in layer.f]
+        return previous if layer.f == -1 else outputs[layer.f]
+    return [previous if number == -1 else outputs[number] for number in layer.f]
 
 
 def _rows(branch: torch.Tensor) -> torch.Tensor:

@@ -1,1 +1,1 @@
-"""Reads TFLite files: graphs, memory plans, heads, what Vela placed where."""
+"""Reads TFLite files: graphs, memory plans, heads, and where Vela placed each operator."""

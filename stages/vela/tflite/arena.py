@@ -1,20 +1,20 @@
-"""What a model takes of the tensor arena of a 32-bit board, worked out from its file.
+"""The size of the tensor arena that a model takes on a 32-bit board, computed from its file.
 
-TensorFlow Lite Micro keeps two ends of one arena. At the head lie the tensors and the kernels'
-scratch buffers, where its planner puts them; at the tail its own structures. Vela's SRAM figure
-knows the planned tensors alone. Both ends follow from the file and the interpreter's source
+TensorFlow Lite Micro fills one arena from two ends. At the head are the tensors and the kernels'
+scratch buffers, placed by its planner; at the tail its own structures. Vela's SRAM figure contains
+only the planned tensors. Both ends follow from the file and the interpreter's source
 (github.com/tensorflow/tflite-micro, tensorflow/lite/micro; the same in the releases of September
-2022 and December 2024 that the firmware is built with):
+2022 and December 2024 with which the firmware is built):
 
 * ``micro_allocation_info.cc``, ``memory_planner/greedy_memory_planner.cc``: the head.
-* ``micro_allocator.cc``, ``micro_interpreter.cc``: what is taken from the tail, in this order.
+* ``micro_allocator.cc``, ``micro_interpreter.cc``: what is allocated at the tail, in this order.
 * ``micro_allocator.h``, ``core/c/common.h``, ``arena_allocator/``, ``memory_planner/``: the sizes
-  of the structures, here with enumerations of four bytes, the most a compiler gives them.
+  of the structures, here with enumerations of four bytes, the largest that a compiler chooses.
 * ``kernels/ethos_u/ethosu.cc``: two scratch buffers, 8 bytes and a ``size_t`` for each tensor.
 
-The interpreter, built for a 32-bit machine, takes these very figures for files of Vela 3.9 to 4.5
-whose only operators on the CPU are TRANSPOSE and RESHAPE, and up to 100 bytes less where
-enumerations are short. What other kernels on the CPU keep differs by kernel; they are given an
+The interpreter, built for a 32-bit machine, takes exactly these sizes for files of Vela 3.9 to 4.5
+whose only operators on the CPU are TRANSPOSE and RESHAPE, and up to 100 bytes less with short
+enumerations. Other kernels on the CPU keep data whose size differs by kernel; it is estimated by an
 allowance.
 """
 
@@ -29,14 +29,14 @@ from stages.vela.tflite.file import NPU_OPERATOR, UNPLANNED, Graph, Operator, Te
 #: Bytes of a pointer and of a ``size_t`` on the boards.
 POINTER = 4
 
-#: What tensors, scratch buffers and whatever a kernel asks for begin at a multiple of.
+#: Alignment in bytes of tensors, scratch buffers and kernels' own data.
 ALIGNMENT = 16
 
-#: Bytes of an operator's options, where the interpreter keeps a parsed copy of them.
+#: Bytes of an operator's parsed options.
 _OPTIONS = {NPU_OPERATOR: 0, "TRANSPOSE": 0, "RESHAPE": 36}
 #: Bytes that its kernel keeps.
 _KEPT = {NPU_OPERATOR: 12, "TRANSPOSE": 0, "RESHAPE": 0}
-#: Both for all others, no int8 kernel has more; but some have tables with numbers a channel.
+#: The sum of both for all others: no int8 kernel has more, except for tables of each channel.
 _KEPT_AT_MOST = 192
 _KEPT_A_CHANNEL = {
     **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"), 8),
@@ -46,7 +46,7 @@ _KEPT_A_CHANNEL = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arena:
-    """Bytes of the arena: ``planned`` by tensors, ``interpreter`` by everything else."""
+    """Bytes of the arena: ``planned`` for tensors, ``interpreter`` for everything else."""
 
     planned: int
     interpreter: int
@@ -58,8 +58,8 @@ class Arena:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Span:
-    """A buffer that is to have a place: its size, the operators between which it lives, and its
-    place if that is settled."""
+    """A buffer to be placed: its size, the first and the last operator that need it, and its offset
+    if Vela has planned it."""
 
     size: int
     first: int
@@ -71,22 +71,21 @@ class Span:
 
 
 def estimate(file: TFLiteFile) -> Arena:
-    """What the interpreter takes on a board, to the byte but for the kernels' allowance."""
+    """The arena that the interpreter takes on a board; exact except for the kernels' allowance."""
     planned = head_bytes(file, scratch=False)
     whole = head_bytes(file, scratch=True) + tail_bytes(file)
     return Arena(planned=planned, interpreter=whole - planned)
 
 
 def is_exact(file: TFLiteFile) -> bool:
-    """Whether the estimate has no allowance in it."""
+    """Whether the estimate contains no allowance."""
     return all(operator.name in _KEPT for operator in file.operators)
 
 
 def head_bytes(file: TFLiteFile, *, scratch: bool) -> int:
     """Bytes at the head, with or without the kernels' scratch buffers.
 
-    Graphs that operators of the first one call are each given room of their own, which is more
-    than they take.
+    Graphs that operators of the first one call are counted separately, which is an upper bound.
     """
     plan = iter(file.plan or ())
     total = 0
@@ -100,7 +99,7 @@ def head_bytes(file: TFLiteFile, *, scratch: bool) -> int:
 
 
 def tail_bytes(file: TFLiteFile, pointer: int = POINTER) -> int:
-    """Bytes at the tail, with pointers of that many bytes, taken downwards piece by piece."""
+    """Bytes at the tail, allocated downwards; ``pointer`` is the size of a pointer in bytes."""
     tail = 0
     for size, alignment in _structures(file, pointer):
         if size:
@@ -109,16 +108,16 @@ def tail_bytes(file: TFLiteFile, pointer: int = POINTER) -> int:
 
 
 def place(spans: Sequence[Span]) -> list[int]:
-    """Where TensorFlow Lite Micro's greedy planner puts each buffer.
+    """The offsets that TensorFlow Lite Micro's greedy planner chooses.
 
-    Settled ones come first; the others, the largest first and of equal ones the last first, go
-    into the first gap between those that live at the same time.
+    Buffers that Vela has planned come first; the others, the largest first and of equal ones the
+    last first, go into the first gap between those that are needed at the same time.
     """
     places = [span.place for span in spans]
-    settled = [index for index, span in enumerate(spans) if span.place != UNPLANNED]
-    open_ones = [index for index, span in enumerate(spans) if span.place == UNPLANNED]
-    placed = sorted(settled, key=lambda index: places[index])
-    for index in sorted(open_ones, key=lambda index: (-spans[index].size, -index)):
+    planned = [index for index, span in enumerate(spans) if span.place != UNPLANNED]
+    unplanned = [index for index, span in enumerate(spans) if span.place == UNPLANNED]
+    placed = sorted(planned, key=lambda index: places[index])
+    for index in sorted(unplanned, key=lambda index: (-spans[index].size, -index)):
         at = 0
         for other in placed:
             if not spans[index].lives_with(spans[other]):
@@ -132,7 +131,7 @@ def place(spans: Sequence[Span]) -> list[int]:
 
 
 def _tensor_spans(graph: Graph, plan: Sequence[int]) -> list[Span]:
-    """The tensors that come into being when the model runs; operators count from 1."""
+    """The tensors that are computed when the model runs; operators count from 1."""
     first = dict.fromkeys(graph.inputs, 0)
     last = dict.fromkeys(graph.inputs, 0)
     for number, operator in enumerate(graph.operators, 1):
@@ -145,7 +144,7 @@ def _tensor_spans(graph: Graph, plan: Sequence[int]) -> list[Span]:
     return [
         Span(
             size=_up(tensor.nbytes, ALIGNMENT),
-            # What only enters operators, as Vela's scratch tensors do, is there from before them.
+            # What is never an output, such as Vela's scratch tensors, exists before all operators.
             first=first.get(index, -1),
             last=last.get(index, -1),
             place=at,
@@ -164,7 +163,7 @@ def _scratch_spans(graph: Graph) -> list[Span]:
 
 
 def _scratch(operator: Operator, graph: Graph) -> Iterator[int]:
-    """Sizes of the scratch buffers that an operator's kernel asks for."""
+    """Sizes of the scratch buffers that an operator's kernel requests."""
     if operator.name == NPU_OPERATOR:
         tensors = len(operator.inputs) + len(operator.outputs)
         yield tensors * 8
@@ -174,7 +173,7 @@ def _scratch(operator: Operator, graph: Graph) -> Iterator[int]:
 
 
 def _structures(file: TFLiteFile, pointer: int) -> Iterator[tuple[int, int]]:
-    """Size and alignment of each piece that is taken from the tail, in order."""
+    """Size and alignment of each allocation at the tail, in order."""
     yield _up(8 * pointer + 4, pointer), pointer  # SingleArenaBufferAllocator
     yield 7 * pointer + 16, pointer  # GreedyMemoryPlanner
     yield 9 * pointer, pointer  # MicroAllocator
@@ -200,7 +199,7 @@ def _structures(file: TFLiteFile, pointer: int) -> Iterator[tuple[int, int]]:
 
 
 def _end(tensor: Tensor, pointer: int) -> Iterator[tuple[int, int]]:
-    """What an input or output takes besides its contents."""
+    """The structures of an input or output, besides its content."""
     yield _up(5 * pointer + 20, pointer), pointer  # TfLiteTensor
     if tensor.channels:
         yield _up(2 * pointer + 4, pointer), pointer  # TfLiteAffineQuantization
@@ -208,10 +207,10 @@ def _end(tensor: Tensor, pointer: int) -> Iterator[tuple[int, int]]:
 
 
 def _kept(operator: Operator, graph: Graph) -> int:
-    """Bytes that an operator's kernel keeps: known, or an allowance."""
+    """Bytes that an operator's kernel keeps: exact if known, else an allowance."""
     if operator.name in _KEPT:
         return _KEPT[operator.name]
-    if operator.name == "BATCH_MATMUL":  # turns what it multiplies
+    if operator.name == "BATCH_MATMUL":  # keeps transposed copies of its inputs
         inputs = sum(graph.tensors[index].nbytes for index in operator.inputs)
         return 2 * _KEPT_AT_MOST + inputs
     shapes = [graph.tensors[index].shape for index in operator.outputs]
@@ -220,7 +219,7 @@ def _kept(operator: Operator, graph: Graph) -> int:
 
 
 def _is_kept(tensor: Tensor, at: int) -> bool:
-    """Whether a tensor keeps its contents between runs and so lies at the tail."""
+    """Whether a tensor keeps its content between runs and is therefore at the tail."""
     return tensor.variable and at == UNPLANNED
 
 

@@ -1,9 +1,9 @@
-"""For which NPU a command stream is made.
+"""The NPU for which a command stream is compiled.
 
-The driver's payload begins with a mark and goes on with actions, one word each, little-endian
+The driver's payload begins with a mark, followed by actions, one little-endian word each
 (github.com/ARM-software, ethos-u-core-driver, src/ethosu_driver.c; Vela's driver_actions.py). The
-lowest byte says what an action is. One holds the words that the NPU's registers CONFIG and ID must
-have, and the driver refuses the stream where they differ.
+lowest byte is the kind of the action. One contains the required values of the NPU's registers
+CONFIG and ID, and the driver refuses the stream if they differ.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PRODUCTS = {0: "ethos-u55", 1: "ethos-u65", 2: "ethos-u85"}
 
 
 def accelerator_of(payload: bytes) -> str:
-    """As ``ethos-u55-64``, product and multiplications a cycle; ``UNKNOWN`` if it cannot be told.
+    """Product and multiplications a cycle, as ``ethos-u55-64``, or ``UNKNOWN``.
 
     Bits 28 to 31 of CONFIG are the product, 0 to 3 the binary logarithm of the multiplications.
     """

@@ -1,7 +1,7 @@
-"""Reads a TFLite file: its graphs, what Vela planned in it, and what its exporter noted.
+"""Reads a TFLite file: its graphs, Vela's memory plan, and the metadata of its exporter.
 
-Files come from anywhere, so everything is read once and at the start: one that is cut short or
-damaged is refused here, and nothing behind this module meets a broken offset.
+Files are untrusted, so everything is read once at the start: a file that is cut short or damaged is
+refused here, and no other module has to handle a broken offset.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from ethosu.vela.tflite.TensorType import TensorType
 
 from stages.contract import StepFailed
 
-#: The custom operator into which Vela puts all that runs on the NPU.
+#: The custom operator that stands for everything that Vela compiled for the NPU.
 NPU_OPERATOR = "ethos-u"
 
-#: What a tensor has in Vela's plan that the interpreter is to place itself.
+#: In Vela's plan, a tensor that the interpreter places itself.
 UNPLANNED = -1
 
 _IDENTIFIER = b"TFL3"
@@ -49,18 +49,18 @@ _BYTES = {
     **dict.fromkeys(("int64", "uint64", "float64", "complex64"), 8),
     "complex128": 16,
 }
-#: What reading a damaged file ends in, by where the damage lies.
+#: What reading a damaged file may raise.
 _DAMAGE = (struct.error, LookupError, ValueError, TypeError, AttributeError, OverflowError)
 _NO_NOTES = (
-    *(zipfile.BadZipFile, zlib.error, EOFError),  # no archive, or not a whole one
-    *(StopIteration, ValueError, SyntaxError, RuntimeError, MemoryError),  # nothing to read in it
+    *(zipfile.BadZipFile, zlib.error, EOFError),  # no archive, or an incomplete one
+    *(StopIteration, ValueError, SyntaxError, RuntimeError, MemoryError),  # nothing readable in it
 )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tensor:
-    """One tensor. ``scale`` and ``zero_point`` are its first channel's, None if it has none;
-    ``data`` is what the file holds of it, None if that comes into being when the model runs."""
+    """One tensor. ``scale`` and ``zero_point`` are those of its first channel, None if it has none;
+    ``data`` is its content in the file, None if it is computed when the model runs."""
 
     name: str
     shape: tuple[int, ...]
@@ -73,7 +73,7 @@ class Tensor:
 
     @property
     def nbytes(self) -> int:
-        """Its size in memory; 0 for a type that has no fixed one."""
+        """Its size in memory; 0 for a type of variable size."""
         return math.prod(self.shape) * _BYTES.get(self.dtype, 0)
 
 
@@ -88,7 +88,7 @@ class Operator:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Graph:
-    """Tensors, operators in the order in which they run, and the indices at the two ends."""
+    """Tensors, operators in the order in which they run, and the indices of inputs and outputs."""
 
     tensors: tuple[Tensor, ...]
     operators: tuple[Operator, ...]
@@ -98,11 +98,11 @@ class Graph:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TFLiteFile:
-    """One file. ``graphs[0]`` is what runs; the others are called by operators of it.
+    """One file. ``graphs[0]`` is the one that is run; its operators call the others.
 
-    ``plan`` is the place in the arena, in bytes, of each tensor of all graphs in turn, or
-    ``UNPLANNED``; None in a file that Vela did not write. ``notes`` is what ultralytics appends
-    to its exports: task, names, kpt_shape and more; {} in others.
+    ``plan`` is the offset in the arena, in bytes, of each tensor of all graphs in turn, or
+    ``UNPLANNED``; None in a file that Vela did not write. ``notes`` are the metadata that
+    ultralytics appends to its exports: task, names, kpt_shape and more; {} in others.
     """
 
     graphs: tuple[Graph, ...]
@@ -127,7 +127,7 @@ class TFLiteFile:
         return (operator for graph in self.graphs for operator in graph.operators)
 
     def command_streams(self) -> list[bytes]:
-        """What each NPU operator hands to the NPU's driver."""
+        """The payload that each NPU operator gives to the NPU's driver."""
         return [
             graph.tensors[operator.inputs[0]].data or b""
             for graph in self.graphs
@@ -154,8 +154,9 @@ def open_file(content: bytes) -> TFLiteFile:
 
 
 class _Budget:
-    """What a file may still hold. All its vectors lie in it, so together they are no longer than
-    it is; a small file that says the same thing of itself a million times would fill the memory.
+    """How many items a file may still contain. All its vectors lie in it, so together they are no
+    longer than the file; otherwise a small file that refers to one vector a million times would
+    fill the memory.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -168,7 +169,8 @@ class _Budget:
         return count
 
     def bytes(self, array: Any) -> bytes | None:
-        """A flatbuffer's vector of bytes; a missing one is given as 0."""
+        """The content of a flatbuffer's vector of bytes; None if it is missing (flatbuffers gives
+        0 then)."""
         if not isinstance(array, np.ndarray):
             return None
         self.take(array.size)
@@ -216,7 +218,7 @@ def _graph(graph: SubGraph, codes: list[str], data: list[bytes | None], budget: 
     inputs = budget.indices(graph.InputsAsNumpy())
     outputs = budget.indices(graph.OutputsAsNumpy())
     used = [index for operator in operators for index in (*operator.inputs, *operator.outputs)]
-    # An input that an operator can do without is -1.
+    # An optional input that is missing is -1.
     if any(not -1 <= index < len(tensors) for index in (*used, *inputs, *outputs)):
         raise ValueError("an operator's tensor is not in the file")
     return Graph(tensors=tensors, operators=operators, inputs=inputs, outputs=outputs)
@@ -253,16 +255,16 @@ def _operator(operator: RawOperator, codes: list[str], budget: _Budget) -> Opera
 
 
 def _operator_name(code: OperatorCode) -> str:
-    """The schema's name of a builtin operator, a custom one's own."""
+    """The schema's name of a builtin operator, or a custom operator's own name."""
     if code.CustomCode() is not None:
         return _printable(code.CustomCode())
-    # Files for old interpreters keep small codes in the first field, newer ones fill the second.
+    # Files for old interpreters have small codes in the first field, newer ones in the second.
     number = max(code.DeprecatedBuiltinCode(), code.BuiltinCode())
     return _BUILTIN.get(number, f"BUILTIN_{number}")
 
 
 def _plan(data: bytes | None, tensors: int) -> tuple[int, ...]:
-    """Vela's plan, int32: version, subgraph, how many follow, and a place for each tensor.
+    """Vela's plan, int32: version, subgraph, number of tensors, and the offset of each.
 
     Source: github.com/tensorflow/tflite-micro, docs/offline_memory_plan.md.
     """
@@ -273,7 +275,7 @@ def _plan(data: bytes | None, tensors: int) -> tuple[int, ...]:
 
 
 def _notes(content: bytes) -> Mapping[str, Any]:
-    """What ultralytics appends: an archive with metadata.json, in its older versions a literal."""
+    """Ultralytics' metadata: an archive with metadata.json, in older versions a Python literal."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             name = next(each for each in archive.namelist() if each in _NOTES)
@@ -290,6 +292,6 @@ def _notes(content: bytes) -> Mapping[str, Any]:
 
 
 def _printable(name: bytes) -> str:
-    """A name as a terminal can show it: what is no letter could be a command to it."""
+    """A name that can be shown safely: control characters could be commands to a terminal."""
     text = name[:_NAME_BYTES].decode(errors="replace")
     return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)

@@ -1,6 +1,6 @@
-"""What a firmware asks of a model, one check for each thing that can be wrong.
+"""A firmware's requirements of a model, one check for each thing that can be wrong.
 
-A check says what it found, what is allowed, and what helps where the two do not agree.
+A check has what was found, what is allowed, and what helps if they do not agree.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from stages.results.check_firmware import Check
 from stages.results.dataset import Task
 from stages.vela.tflite.arena import Arena
 from stages.vela.tflite.file import Tensor
-from stages.vela.tflite.heads import BOX_SIDES
 from stages.vela.tflite.model import Model, plural, shape_text
 from stages.vela.tflm.runner import Trial
+from stages.yolo import BOX_SIDES
 
-#: A scale may be off by this part of itself.
+#: Largest accepted deviation of a scale, in parts of the scale.
 SCALE_TOLERANCE = 1e-3
 
 _KIB = 1024
@@ -25,13 +25,13 @@ _KIB = 1024
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Contract:
-    """What a firmware takes, for one task; the step's parameters.
+    """What a firmware accepts, for one task; the step's parameters.
 
-    ``sizes`` names the only picture sizes if there are but some; ``order`` is ``fixed`` where
-    output i must be the i-th of ``outputs``; ``keypoints`` is the number that a firmware is built
-    for; ``accelerator`` is None on a board without an NPU. ``decoded_max_classes`` is the most
-    classes that the firmware takes in one output decoded in the graph, None if it takes no such
-    output.
+    ``sizes`` lists the accepted image sizes, () for all that ``input`` allows; ``order`` is
+    ``fixed`` if output i must be the i-th of ``outputs``; ``keypoints`` is the number for which the
+    firmware is built; ``accelerator`` is None on a board without an NPU. ``decoded_max_classes`` is
+    the most classes that the firmware accepts in one output decoded in the graph, None if it
+    accepts no such output.
     """
 
     task: Task
@@ -53,7 +53,7 @@ class Contract:
 
 
 def check_input(model: Model, contract: Contract) -> Check:
-    """One square picture, int8, quantised as the firmware writes its pixels."""
+    """One square image, int8, quantised as the firmware writes its pixels."""
     sources = model.file.inputs
     return _check(
         name="input",
@@ -62,12 +62,12 @@ def check_input(model: Model, contract: Contract) -> Check:
         limit=_input_limit(contract),
         help=_input_help(model, sources[0], contract)
         if len(sources) == 1
-        else "give a model that takes one picture and nothing else",
+        else "give a model that takes one image and nothing else",
     )
 
 
 def check_outputs(model: Model, contract: Contract) -> Check:
-    """Number, shapes and type of the outputs, and their order where the firmware counts on it."""
+    """Number, shapes and type of the outputs, and their order if the firmware relies on it."""
     heads = model.heads
     types = sorted({tensor.dtype for tensor in model.file.outputs} - {"int8"})
     named = heads.roles if heads.form == "raw-heads" else ()
@@ -87,9 +87,9 @@ def check_outputs(model: Model, contract: Contract) -> Check:
 
 
 def check_classes(model: Model, contract: Contract) -> Check | None:
-    """The number of classes; None where the outputs do not tell it, or are of another task."""
+    """The number of classes; None if the outputs do not show it, or are of another task."""
     classes, decoded = model.heads.classes, model.heads.form == "decoded"
-    if decoded and contract.task == "detect":  # whose firmware takes all but the box for scores
+    if decoded and contract.task == "detect":  # the firmware takes all but the box as scores
         classes = model.file.outputs[0].shape[1] - BOX_SIDES
     if classes is None or model.heads.task not in (contract.task, None):
         return None
@@ -108,7 +108,7 @@ def check_classes(model: Model, contract: Contract) -> Check | None:
 
 
 def check_operators(model: Model, contract: Contract) -> Check:
-    """That the interpreter on the board knows every operator that is left to the CPU."""
+    """The interpreter on the board has every operator that is left to the CPU."""
     found = model.cpu_operators
     unknown = [f"{name} {count}" for name, count in found.items() if name not in contract.operators]
     if unknown and contract.accelerator and model.kind != "vela":
@@ -130,7 +130,7 @@ def check_operators(model: Model, contract: Contract) -> Check:
 
 
 def check_accelerator(model: Model, contract: Contract) -> Check:
-    """That the command stream is made for the board's NPU, or that there is none of either."""
+    """The command stream is compiled for the board's NPU, or there is neither of them."""
     wanted, found = contract.accelerator, model.accelerator
     if wanted == found:
         remedy = ""
@@ -148,12 +148,12 @@ def check_accelerator(model: Model, contract: Contract) -> Check:
 
 
 def check_arena(model: Model, contract: Contract, arena: Arena) -> Check:
-    """That tensors and interpreter fit into the memory that the firmware sets aside."""
+    """Tensors and interpreter fit into the memory that the firmware reserves."""
     fits = arena.used <= contract.arena_kib * _KIB
     return _check(
         name="arena",
         title="tensor arena",
-        # A firmware's arena may have a hundred bytes to spare.
+        # Two decimals, because a hundred bytes may decide.
         figure=" + ".join(f"{size / _KIB:.2f} KiB" for size in (arena.planned, arena.interpreter)),
         limit=f"{contract.arena_kib:g} KiB",
         help="" if fits else _arena_help(model, contract, arena),
@@ -161,8 +161,8 @@ def check_arena(model: Model, contract: Contract, arena: Arena) -> Check:
 
 
 def check_flash(model: Model, contract: Contract) -> Check:
-    """That the file fits into the part of the flash where the firmware looks for models."""
-    remedy = "a narrower MODEL; IMGSZ hardly counts here"
+    """The file fits into the part of the flash in which the firmware looks for models."""
+    remedy = "a narrower MODEL; IMGSZ hardly matters here"
     if model.kind == "float32":
         remedy = "quantise to int8, which takes a quarter"
     elif contract.per_channel:
@@ -178,7 +178,7 @@ def check_flash(model: Model, contract: Contract) -> Check:
 
 
 def check_interpreter(trial: Trial) -> Check:
-    """That TensorFlow Lite Micro loads the model, and runs it if there are images."""
+    """TensorFlow Lite Micro loads the model, and runs it if there are images."""
     ran = f"runs {plural(trial.images, 'image')}" if trial.images else "loads"
     return _check(
         name="interpreter",
@@ -190,13 +190,13 @@ def check_interpreter(trial: Trial) -> Check:
 
 
 def check_kernels(trial: Trial) -> Check:
-    """That its kernels give the very numbers of TensorFlow Lite's reference kernels."""
+    """Its kernels give exactly the values of TensorFlow Lite's reference kernels."""
     equal = f"equal on {plural(trial.images, 'image')}"
     if trial.ties:
-        equal += f", but for {plural(trial.ties, 'number')} rounded the other way"
+        equal += f", but for {plural(trial.ties, 'value')} rounded the other way"
     return _check(
         name="kernels",
-        title="same numbers as TFLite",
+        title="same values as TFLite",
         figure=trial.difference or equal,
         limit="equal to the reference kernels, byte for byte but for ties in rounding",
         help="report the model: its accuracy here says nothing about the board"
@@ -206,7 +206,7 @@ def check_kernels(trial: Trial) -> Check:
 
 
 def _check(*, name: str, title: str, figure: str, limit: str, help: str) -> Check:
-    """A check that is passed if nothing has to help."""
+    """A check that is passed if it needs no ``help``."""
     return Check(name=name, title=title, figure=figure, limit=limit, help=help, ok=not help)
 
 
@@ -224,10 +224,10 @@ def _input_limit(contract: Contract) -> str:
 
 
 def _input_help(model: Model, source: Tensor, contract: Contract) -> str:
-    """What helps with the first thing that is wrong about the input; "" if nothing is."""
+    """What helps with the first thing that is wrong about the input; "" if nothing is wrong."""
     rules = contract.input
     if model.size is None:
-        return "export for a square picture of fixed size, [1,S,S,3]"
+        return "export for a square image of fixed size, [1,S,S,3]"
     if contract.sizes and model.size not in contract.sizes:
         return f"IMGSZ={' or '.join(map(str, contract.sizes))}"
     if model.size < rules["min"] or model.size % rules["multiple_of"]:
@@ -236,14 +236,14 @@ def _input_help(model: Model, source: Tensor, contract: Contract) -> str:
         return f"quantise in full, the input to {rules['dtype']} too"
     scale = rules["scale"]
     if source.scale is None or abs(source.scale - scale) > SCALE_TOLERANCE * scale:
-        return "calibrate on pictures that reach from 0 to 255, given to the model as 0..1"
+        return "calibrate on images that reach from 0 to 255, given to the model as 0..1"
     if source.zero_point != rules["zero_point"]:
-        return "calibrate on pictures given to the model as 0..1, not around 0"
+        return "calibrate on images given to the model as 0..1, not around 0"
     return ""
 
 
 def _outputs_help(model: Model, contract: Contract, types: Sequence[str]) -> str:
-    """What helps with the first thing that is wrong about the outputs; "" if nothing is."""
+    """What helps with the first thing that is wrong about the outputs; "" if nothing is wrong."""
     heads = model.heads
     if heads.form == "unknown":
         return "export raw heads with Kiln from the trained weights"
@@ -258,12 +258,12 @@ def _outputs_help(model: Model, contract: Contract, types: Sequence[str]) -> str
     if contract.keypoints and heads.keypoints != contract.keypoints:
         return f"train with {contract.keypoints} keypoints: the firmware is built for these"
     if contract.order == "fixed" and list(heads.roles) != list(contract.outputs):
-        return "export for this board again: its firmware goes by the place of an output"
+        return "export for this board again: its firmware reads outputs by their position"
     return ""
 
 
 def _decoded_help(model: Model, contract: Contract) -> str:
-    """Why a firmware does not take an output decoded in the graph; "" if it does."""
+    """Why a firmware does not accept an output decoded in the graph; "" if it does."""
     remedy = "export raw heads with Kiln from the trained weights"
     if contract.decoded_max_classes is None:
         return f"{remedy}: the firmware decodes boxes itself"
@@ -274,9 +274,9 @@ def _decoded_help(model: Model, contract: Contract) -> str:
 
 
 def _arena_help(model: Model, contract: Contract, arena: Arena) -> str:
-    """What would fit: tensors grow with the area of the picture, the rest does not.
+    """What would fit: tensors grow with the area of the image, the rest does not.
 
-    Firmware for one picture size alone has an arena for that size.
+    A firmware that accepts only some image sizes has an arena for these.
     """
     rules, now = contract.input, model.size or 0
     needs = {

@@ -1,9 +1,9 @@
-"""Which output of a YOLOv8 model is which, told by shapes as the firmware tells them.
+"""The roles of a YOLOv8 model's outputs, told by their shapes as in the firmware.
 
-Read in Seeed-Studio/SSCMA-Micro, branch 1.0.x, core/algorithm: el_algorithm_yolo_pose.cpp (seven
+Source: Seeed-Studio/SSCMA-Micro, branch 1.0.x, core/algorithm: el_algorithm_yolo_pose.cpp (seven
 raw heads), el_algorithm_yolo_world.cpp (six), el_algorithm_yolov8.cpp (one output, decoded in the
-graph), which are tried in this order. There a box head is 64 wide and a score head of a pose model
-1 wide; here a score head may have any width, so that a wrong number of classes is called by name.
+graph), which are tried in this order. There a score head of a pose model must be 1 wide; here a
+score head may have any width, so that a wrong number of classes can be reported as such.
 """
 
 from __future__ import annotations
@@ -14,26 +14,19 @@ from typing import Any
 
 from stages.results.check_firmware import Form
 from stages.results.dataset import Task
+from stages.yolo import BOX_CHANNELS, BOX_SIDES, KEYPOINT_VALUES, STRIDES
 
 Shape = tuple[int, ...]
-
-STRIDES = (8, 16, 32)
 
 DETECT_ROLES = frozenset(f"{part}{stride}" for part in ("box", "score") for stride in STRIDES)
 POSE_ROLES = DETECT_ROLES | {"keypoints"}
 
-#: A box is told by its sides, in a raw head each by a distribution over 16 distances.
-BOX_SIDES = 4
-BOX_WIDTH = BOX_SIDES * 16
-#: x, y and visibility.
-POINT_WIDTH = 3
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Heads:
-    """What the outputs of a model are; ``roles`` holds a name for each, None where it has none.
+    """The outputs of a model; ``roles`` has a name for each, None for an unknown one.
 
-    ``task``, ``classes`` and ``keypoints`` are None where the shapes leave them open.
+    ``task``, ``classes`` and ``keypoints`` are None if the shapes do not determine them.
     """
 
     form: Form
@@ -44,14 +37,14 @@ class Heads:
 
 
 def image_size(shape: Shape) -> int | None:
-    """The side of the square picture [1,S,S,C] that a model takes; None if it takes another."""
+    """The side of the square image [1,S,S,C] that a model takes; None for another input."""
     if len(shape) != 4 or shape[0] != 1 or shape[1] != shape[2] or shape[3] not in (1, 3):
         return None
     return shape[1]
 
 
 def read_heads(size: int | None, shapes: Sequence[Shape], notes: Mapping[str, Any]) -> Heads:
-    """Tell the outputs of a model for pictures of ``size``; ``notes`` are its exporter's."""
+    """The outputs of a model for images of ``size``; ``notes`` are its exporter's metadata."""
     cells = {(size // stride) ** 2: stride for stride in STRIDES} if size is not None else {}
     roles = _raw_roles(cells, shapes)
     widths = {role: shape[-1] for role, shape in zip(roles, shapes, strict=True) if role}
@@ -62,7 +55,7 @@ def read_heads(size: int | None, shapes: Sequence[Shape], notes: Mapping[str, An
             task="pose" if "keypoints" in widths else "detect",
             roles=roles,
             classes=scores.pop(),
-            keypoints=widths["keypoints"] // POINT_WIDTH if "keypoints" in widths else None,
+            keypoints=widths["keypoints"] // KEYPOINT_VALUES if "keypoints" in widths else None,
         )
     if len(shapes) == 1 and _is_decoded(shapes[0], sum(cells)):
         return _decoded(shapes[0][1], notes)
@@ -85,8 +78,8 @@ def _role_candidates(cells: Mapping[int, int], shape: Shape) -> list[str]:
     _, rows, width = shape
     if rows in cells:
         score = f"score{cells[rows]}"
-        return [f"box{cells[rows]}", score] if width == BOX_WIDTH else [score]
-    return ["keypoints"] if rows == sum(cells) and width % POINT_WIDTH == 0 else []
+        return [f"box{cells[rows]}", score] if width == BOX_CHANNELS else [score]
+    return ["keypoints"] if rows == sum(cells) and width % KEYPOINT_VALUES == 0 else []
 
 
 def _is_decoded(shape: Shape, rows: int) -> bool:
@@ -106,7 +99,7 @@ def _decoded(width: int, notes: Mapping[str, Any]) -> Heads:
             keypoints=next(iter(points), None),
         )
     rest = width - BOX_SIDES - 1
-    is_detect = task == "detect" or rest == 0 or rest % POINT_WIDTH != 0
+    is_detect = task == "detect" or rest == 0 or rest % KEYPOINT_VALUES != 0
     return Heads(
         form="decoded",
         task="detect" if is_detect else None,

@@ -1,4 +1,4 @@
-"""A TFLite file as a model: its kind, its form, its NPU, and a sentence that says so."""
+"""A TFLite file as a model: its kind, its form, its NPU, and a sentence that describes it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from stages.results.check_firmware import Kind, ModelDescription, Operators, Out
 from stages.results.tensors import Tensor as TensorDescription
 from stages.vela.tflite.command_stream import accelerator_of
 from stages.vela.tflite.file import NPU_OPERATOR, Tensor, TFLiteFile, open_file
-from stages.vela.tflite.heads import BOX_SIDES, POINT_WIDTH, Heads, Shape, image_size, read_heads
+from stages.vela.tflite.heads import Heads, Shape, image_size, read_heads
+from stages.yolo import BOX_SIDES, KEYPOINT_VALUES
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Model:
-    """A file and what it turned out to be.
+    """A file and what kind of model it is.
 
-    ``size`` is the side of the square picture that it takes, None if it takes none;
-    ``accelerator`` the NPU that it is compiled for, None if for none.
+    ``size`` is the side of the square image that it takes, None if it takes no such image;
+    ``accelerator`` the NPU for which it is compiled, None if for none.
     """
 
     file: TFLiteFile
@@ -34,7 +35,7 @@ class Model:
 
 
 def read_model(content: bytes) -> Model:
-    """Read a TFLite file from anywhere; raises StepFailed if it is none or damaged."""
+    """Read an untrusted TFLite file; raises StepFailed if it is none or damaged."""
     file = open_file(content)
     size = image_size(file.inputs[0].shape) if len(file.inputs) == 1 else None
     names = sorted({accelerator_of(stream) for stream in file.command_streams()})
@@ -73,7 +74,7 @@ def describe(model: Model) -> ModelDescription:
 
 
 def sentence(model: Model) -> str:
-    """Say in one line what a model is."""
+    """Describe a model in one line."""
     size = f", {model.size}x{model.size}" if model.size else ""
     state = f"compiled for {model.accelerator}" if model.accelerator else model.kind
     return f"{_form(model)}{size}, {state}"
@@ -104,7 +105,7 @@ def _form(model: Model) -> str:
         return f"YOLOv8 {heads.task} with raw heads, {', '.join(counts)}"
     if heads.task is None:
         rest = model.file.outputs[0].shape[1] - BOX_SIDES
-        points = plural((rest - 1) // POINT_WIDTH, "keypoint")
+        points = plural((rest - 1) // KEYPOINT_VALUES, "keypoint")
         counts = [f"{plural(rest, 'class')}, or 1 class and {points}"]
     return (
         f"YOLO {heads.task or 'detect or pose'} decoded in the graph into one output {shapes}, "

@@ -1,4 +1,4 @@
-"""Reads what Vela left behind: which operator runs where, and its estimates."""
+"""Reads Vela's reports: which operator runs where, and its estimates."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _LEFT_ON_CPU = re.compile(
 def read_layers(compiled: TFLiteFile, per_layer: Path) -> list[Layer]:
     """All operators in the order in which they run.
 
-    Vela puts what goes to the NPU at one stretch into one operator of the compiled file, and lists
-    the stretches in the same order.
+    Vela merges consecutive NPU operators into one operator of the compiled file, and lists these
+    sequences in the same order.
     """
-    stretches = iter(_read_stretches(per_layer))
+    sequences = iter(_read_sequences(per_layer))
     layers: list[Layer] = []
     for graph in compiled.graphs:
         for operator in graph.operators:
             if operator.name == NPU_OPERATOR:
-                layers += next(stretches)
+                layers += next(sequences)
                 continue
             name = graph.tensors[operator.outputs[0]].name
             layers.append(
@@ -56,25 +56,25 @@ def read_estimate(summary: Path) -> Estimate:
 
 
 def read_reasons(log: str) -> dict[str, str]:
-    """Why Vela left a layer on the CPU, by the layer's name, in its own words."""
+    """Vela's reasons for leaving a layer to the CPU, by the layer's name."""
     return {
         found["name"]: " ".join(found["reason"].split()).removeprefix("- ")
         for found in _LEFT_ON_CPU.finditer(log)
     }
 
 
-def _read_stretches(per_layer: Path) -> list[list[Layer]]:
-    """What runs on the NPU: TFLite operators, one for each piece that Vela made of them.
+def _read_sequences(per_layer: Path) -> list[list[Layer]]:
+    """The layers on the NPU; a TFLite operator that Vela split into several is listed as several.
 
-    Vela writes the heading again wherever the NPU starts anew after a layer of the CPU.
+    Vela repeats the heading where the NPU starts again after a layer on the CPU.
     """
-    stretches: list[list[Layer]] = [[]]
+    sequences: list[list[Layer]] = [[]]
     with per_layer.open(newline="", encoding="utf-8") as stream:
         for row in csv.DictReader(stream):
             if row["Name"] == "Name":
-                stretches.append([])
+                sequences.append([])
                 continue
-            stretches[-1].append(
+            sequences[-1].append(
                 Layer(
                     operator=row["TFLite_operator"],
                     name=row["Name"],
@@ -83,4 +83,4 @@ def _read_stretches(per_layer: Path) -> list[list[Layer]]:
                     sram_kib=float(row["SRAM Usage"]) / 1024,
                 )
             )
-    return stretches
+    return sequences

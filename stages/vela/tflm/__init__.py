@@ -1,1 +1,1 @@
-"""Runs models in the TensorFlow Lite Micro interpreter on the host."""
+"""Runs models in TensorFlow Lite Micro on this host."""

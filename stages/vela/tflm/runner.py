@@ -1,9 +1,9 @@
 """Runs a model in TensorFlow Lite Micro on this host, in a process of its own.
 
-A file from anywhere may end that process; and the interpreter tells what it took of its arena, and
-why it refuses a model, on stderr alone.
+An untrusted file may crash that process, and the interpreter writes the size of its arena, and why
+it refuses a model, only to stderr.
 
-Run as a script, with a model and perhaps a reference.npz, this file is that process: it prints one
+This file, run as a script with a model and perhaps a reference.npz, is that process: it prints one
 JSON object, and imports nothing of Kiln.
 """
 
@@ -23,23 +23,22 @@ import numpy as np
 from numpy.typing import NDArray
 from tflite_micro.python.tflite_micro import runtime
 
-#: Room enough for any model that a board could hold; only what a model takes becomes memory.
+#: Enough for any model that fits a board; memory that a model does not touch is not allocated.
 ARENA_BYTES = 256 << 20
 
 _USED = re.compile(r"Arena allocation (head|tail) (\d+) bytes")
 
-
-#: Of an output's numbers, at most so many may be one step off.
+#: At most this part of an output's values may differ by one.
 MOST_TIES = 0.01
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trial:
-    """How a model fared: ``refusal`` is the interpreter's own words, "" if it ran.
+    """A model in the interpreter: ``refusal`` is the interpreter's own message, "" if it ran.
 
     ``head`` and ``tail`` are bytes of the arena: tensors and scratch buffers, and the interpreter's
     own structures. ``difference`` says where an output differs from the reference, "" if nowhere;
-    ``ties`` is how many numbers are one step off because LOGISTIC was rounded the other way.
+    ``ties`` is the number of values that differ by one because LOGISTIC was rounded the other way.
     """
 
     refusal: str
@@ -55,7 +54,7 @@ def try_model(model: Path, reference: Path | None) -> Trial:
     """Load a model and run it on the images of a reference.npz, or on none."""
     files = [str(path) for path in (model, reference) if path is not None]
     done = subprocess.run(
-        # -P keeps this folder, whose modules have names of their own, off the path.
+        # -P keeps this folder off the path, where its modules could hide others.
         [sys.executable, "-P", __file__, *files],
         capture_output=True,
         text=True,
@@ -70,7 +69,7 @@ def try_model(model: Path, reference: Path | None) -> Trial:
 
 
 def run(model: Path, reference: Path | None) -> dict[str, Any]:
-    """The work of the process; raises RuntimeError if the interpreter refuses the model."""
+    """Run the model in this process; raises RuntimeError if the interpreter refuses it."""
     arrays = dict(np.load(reference)) if reference is not None else {}
     images = arrays.pop("images", ())
     interpreter = runtime.Interpreter.from_file(str(model), arena_size=ARENA_BYTES)
@@ -81,15 +80,14 @@ def run(model: Path, reference: Path | None) -> dict[str, Any]:
         interpreter.set_input(image[None], 0)
         interpreter.invoke()
         for index in range(len(arrays)):
-            steps = np.abs(
-                interpreter.get_output(index).astype(np.float64) - arrays[f"output_{index}"][number]
-            )
-            if _are_ties(steps):
-                ties += int(np.count_nonzero(steps))
+            output = interpreter.get_output(index).astype(np.float64)
+            errors = np.abs(output - arrays[f"output_{index}"][number])
+            if _are_ties(errors):
+                ties += int(np.count_nonzero(errors))
             else:
                 differences.append(
-                    f"image {number}, output {index}: {np.count_nonzero(steps)} of {steps.size} "
-                    f"numbers differ, by {steps.max():g} at most"
+                    f"image {number}, output {index}: {np.count_nonzero(errors)} of {errors.size} "
+                    f"values differ, by {errors.max():g} at most"
                 )
     seconds = time.monotonic() - started
     interpreter.print_allocations()
@@ -101,21 +99,21 @@ def run(model: Path, reference: Path | None) -> dict[str, Any]:
     }
 
 
-def _are_ties(steps: NDArray[np.float64]) -> bool:
-    """True if an output agrees but for rounding: a step of one in a number here and there.
+def _are_ties(errors: NDArray[np.float64]) -> bool:
+    """Whether an output agrees except for rounding: few values differ, and by one.
 
-    Where the true value of LOGISTIC lies in the middle between two int8 steps, TensorFlow Lite's
-    table, made with floats, and TensorFlow Lite Micro's fixed-point kernel may take one each.
+    If the true value of LOGISTIC is in the middle between two int8 values, TensorFlow Lite's table,
+    computed with floats, and TensorFlow Lite Micro's fixed-point kernel may choose different ones.
     """
-    return bool(steps.max() <= 1 and np.count_nonzero(steps) <= MOST_TIES * steps.size)
+    return bool(errors.max() <= 1 and np.count_nonzero(errors) <= MOST_TIES * errors.size)
 
 
 def _refusal(done: subprocess.CompletedProcess[str]) -> str:
-    """The interpreter's reason: the last it said before Python's own report began."""
+    """The interpreter's reason: its last message before Python's traceback."""
     if done.returncode < 0:
         return f"it ended with {signal.Signals(-done.returncode).name}"
-    said = done.stderr.partition("Traceback (most recent call last)")[0]
-    reasons = [line.strip() for line in said.splitlines() if line.strip()]
+    messages = done.stderr.partition("Traceback (most recent call last)")[0]
+    reasons = [line.strip() for line in messages.splitlines() if line.strip()]
     return reasons[-1] if reasons else "it gave no reason; see the log"
 
 
