@@ -222,8 +222,8 @@ def test_an_unplugged_board_loses_its_port_and_gets_it_back(
     with pytest.raises(BrokenPipeError):
         host.until(b"never")
     board.plug_in()
-    again = line(board)
-    assert again.frame()["name"] == "INIT@STAT?"
+    board.wait_until(lambda board: board.mode == "firmware")
+    assert line(board).ask("AT+STAT?")["data"]["boot_count"] == 2
 
 
 def test_a_board_may_restart_by_itself(emulated_board: MakeBoard, line: OpenLine) -> None:
