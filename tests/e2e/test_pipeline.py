@@ -1,113 +1,60 @@
-"""The whole command line, start to finish, with a tiny model."""
+"""Whole builds: of one's own data and weights, interrupted, on a full disk."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.support.docker_bench import engine_or_skip
 from tests.support.user import LOCAL, TINY, User
 
-
-def test_demo_build_then_nothing_then_another_board(user: User) -> None:
-    # What others have in the host's engine is not this test's to clean.
-    user.variables["DOCKER_HOST"] = "unix:///nowhere"
-    built = user.builds(*TINY)
-    folder = user.folder / "build/grove-v2/yolov8n-pose-demo-64"
-    sums = (folder / "SHA256SUMS").read_text().splitlines()
-    assert len(sums) == len(built["files"]) == 5
-    for line in sums:
-        digest, name = line.split("  ")
-        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
-    assert built["numbers"]["operators"]["cpu"] == {}
-    assert built["numbers"]["sram"]["used_kib"] < built["numbers"]["sram"]["limit_kib"]
-    assert built["verdict"]["accepted"]
-    artifacts = built["numbers"]["accuracy"]["artifacts"]
-    assert artifacts.keys() == {"trained", "onnx", "float32", "int8"}
-    assert all(0 <= artifact["pose/map50_95"] <= 1 for artifact in artifacts.values())
-    page = (folder / "report.html").read_text(encoding="utf-8")
-    assert "yolov8n-pose-demo-64" in page
-    assert "<svg" in page
-
-    _out, err = user.types("build", *TINY)
-    assert "nothing to do" in err
-    (folder / "report.html").unlink()
-    out, _err = user.types("report", "--no-open", *TINY)
-    assert out.strip() == "build/grove-v2/yolov8n-pose-demo-64/report.html"
-    assert (folder / "report.html").read_text(encoding="utf-8") == page
-    _out, err = user.types("build", *TINY, "--target", "xiao-esp32s3", "--layers")
-    assert "= quantise to int8 (already made)" in err
-    other = json.loads(
-        (user.folder / "build/xiao-esp32s3" / folder.name / "build.json").read_text()
-    )
-    assert {check["name"] for check in other["verdict"]["checks"]} >= {"interpreter", "kernels"}
-    assert len(other["evidence"]["layers"]) > 60
-    out, _err = user.types("compare", str(folder), f"build/xiao-esp32s3/{folder.name}")
-    assert "accepted by SSCMA-Micro 1.0.x" in out
-    explained = json.loads(user.types("explain", "--json", *TINY, "--quant", "per-channel")[0])
-    would_run = [look["step"] for look in explained["grove-v2"] if look["runs"]]
-    assert would_run == ["quantize", "compile", "check-firmware", "evaluate"]
-
-    user.types("clean")
-    assert "nothing to do" in user.types("build", *TINY)[1]
-    user.types("clean", "--store")
-    assert (folder / "build.json").is_file()
-    explained = json.loads(user.types("explain", "--json", *TINY)[0])
-    assert all(look["runs"] for look in explained["grove-v2"])
+pytestmark = pytest.mark.slow
 
 
 def test_own_detection_weights_and_data_for_every_board(
-    user: User, detect_weights: Path, detect_data: Path
+    builder: User, detect_weights: Path, detect_data: Path
 ) -> None:
-    own = user.folder / "best.safetensors"
+    own = builder.folder / "best.safetensors"
     own.write_bytes((detect_weights / "weights.safetensors").read_bytes())
     before = _listing(detect_data)
-    config = user.folder / "kiln.toml"
+    config = builder.folder / "kiln.toml"
     data = detect_data / "data" / "data.yaml"
-    config.write_text(f'task = "detect"\nimgsz = 64\ndata = "{data}"\nexecutor = "local"\n')
-    builds = user.builds("--target", "all", "--weights", "best.safetensors")
-    assert [build["target"] for build in builds] == ["grove-v2", "xiao-esp32s3"]
-    steps = [step["name"] for step in builds[0]["steps"]]
+    config.write_text(
+        f'task = "detect"\nimgsz = 64\ndata = "{data}"\nexecutor = "local"\n'
+        'weights = "best.safetensors"\n[evaluation]\nlayers = true\n'
+    )
+    out, err = builder.types("build", "--json", "--target", "all")
+    grove, xiao = json.loads(out)
+    assert [build["target"] for build in (grove, xiao)] == ["grove-v2", "xiao-esp32s3"]
+    steps = [step["name"] for step in grove["steps"]]
     made = ["check", "import", "images", "onnx", "quantize", "compile"]
-    assert steps == [*made, "check-firmware", "evaluate"]
-    assert builds[0]["steps"][1]["result"]["nc"] == 5
+    assert steps == [*made, "check-firmware", "evaluate", "layers"]
+    assert grove["steps"][1]["result"]["nc"] == 5
+    assert "= quantise to int8 (already made)" in err
     int8 = "best-64_full_integer_quant.tflite"
-    assert builds[0]["files"][int8] == builds[1]["files"][int8]
+    assert grove["files"][int8] == xiao["files"][int8]
+    assert {check["name"] for check in xiao["verdict"]["checks"]} >= {"interpreter", "kernels"}
+    assert len(xiao["evidence"]["layers"]) > 60
     assert _listing(detect_data) == before
 
-
-def test_both_executors_give_the_same_bytes(
-    tmp_path: Path, environments: Path, pose_weights: Path, pose_data: Path
-) -> None:
-    """Every file: trained here and there, and made from the same weights here and there."""
-    engine_or_skip().close()
-    weights = pose_weights / "weights.safetensors"
-    data = ("--data", str(pose_data / "data"), "--imgsz", "64", "--gpu", "none")
-    requests = (("--weights", str(weights)), ("--epochs", "1", "--batch", "4", "--name", "trained"))
-    files: dict[str, list[Any]] = {}
-    for executor in ("docker", "local"):
-        user = User(tmp_path / executor, environments)
-        builds = [user.builds(*data, *request, "--executor", executor) for request in requests]
-        steps = [step for built in builds for step in built["steps"]]
-        assert {step["facts"]["executor"] for step in steps} == {executor}
-        files[executor] = [built["files"] for built in builds]
-    assert files["docker"] == files["local"]
+    out, _err = builder.types("compare", "build/grove-v2/best-64", "build/xiao-esp32s3/best-64")
+    assert "accepted by SSCMA-Micro 1.0.x" in out
+    explained = json.loads(builder.types("explain", "--json", "--quant", "per-channel")[0])
+    would_run = [step["step"] for step in explained["grove-v2"] if step["runs"]]
+    assert would_run == ["quantize", "compile", "check-firmware", "evaluate", "layers"]
 
 
 def test_interrupted_training_leaves_nothing_running_and_goes_on(
-    user: User, pose_data: Path
+    builder: User, pose_data: Path
 ) -> None:
     arguments = ("build", *LOCAL, "--epochs", "3", "--data", str(pose_data / "data"))
-    with user.starts("--verbose", *arguments) as process, _no_longer_than(600, process):
+    with builder.starts("--verbose", *arguments) as process, _no_longer_than(600, process):
         assert process.stderr is not None
         for line in process.stderr:
             if line.strip() == "train: 2 of 3 epochs":
@@ -117,8 +64,8 @@ def test_interrupted_training_leaves_nothing_running_and_goes_on(
         err = process.stderr.read()
         assert process.wait() == 130
     assert "interrupted; nothing is left running" in err
-    assert not _running(user.home)
-    built = user.builds(*arguments[1:])
+    assert not _running(builder.home)
+    built = builder.builds(*arguments[1:])
     train = next(step for step in built["steps"] if step["name"] == "train")
     assert train["result"]["resumed_from"] in (1, 2)
     assert train["result"]["epochs_run"] == 3

@@ -16,8 +16,11 @@ from kiln.executors.environments import EnvironmentName
 from kiln.executors.protocol import STEP_VARIABLES
 from kiln.store.tree import hash_file
 from tests.support.checkout import ROOT
-from tests.support.fixtures import IMGSZ, TINY, tree
+from tests.support.fixtures import TINY, tree
+from tests.support.shared_results import IMGSZ
 from tests.support.user import User
+
+pytestmark = pytest.mark.slow
 
 MODELS = (".safetensors", ".onnx", ".tflite")
 TARGETS = ("grove-v2", "xiao-esp32s3")

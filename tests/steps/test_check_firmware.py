@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from kiln.executors.environments import EnvironmentName
 from kiln.plan.targets import load_target
 from kiln.store.tree import hash_file
 from stages.results.check_firmware import Check, CheckFirmwareResult, Operators
 from stages.results.compile import CompileResult
 from tests.support.checkout import ROOT
-from tests.support.fixtures import RunStep
+from tests.support.fixtures import RunScript, RunStep
 from tests.support.nets import make_nets
 
 DETECT = ["box8", "score8", "box16", "score16", "box32", "score32"]
@@ -49,7 +47,6 @@ NETS: Mapping[str, Mapping[str, Any]] = {
     "seven-reshapes": {"extra": "RESHAPE"},
 }
 
-EnvPython = Callable[[EnvironmentName], Path]
 
 #: Run in the vela environment on TFLite files: what Kiln works out for 64-bit pointers, and what
 #: the interpreter takes.
@@ -69,8 +66,8 @@ print(json.dumps(found))
 
 
 @pytest.fixture(scope="module")
-def nets(env_python: EnvPython, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return make_nets(env_python("export"), NETS, tmp_path_factory.mktemp("nets"))
+def nets(run_script: RunScript, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return make_nets(run_script, NETS, tmp_path_factory.mktemp("nets"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -357,19 +354,12 @@ def test_a_reference_is_of_the_model_at_hand(
 
 
 def test_the_arena_is_worked_out_as_the_interpreter_takes_it(
-    env_python: EnvPython, nets: dict[str, Path], pose_int8: Path
+    run_script: RunScript, nets: dict[str, Path], pose_int8: Path
 ) -> None:
     """The head to the byte; of the tail all but what the recording interpreter keeps for itself,
     which is the same for two networks whose kernels keep nothing."""
     files = [nets["one-reshape"], nets["seven-reshapes"], pose_int8 / "int8.tflite"]
-    done = subprocess.run(
-        [env_python("vela"), "-c", COMPARE, *files],
-        cwd=ROOT,
-        check=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    (one, seven, pose) = json.loads(done.stdout)
+    one, seven, pose = json.loads(run_script("vela", COMPARE, *files))
     for worked_out, taken, _, _ in (one, seven, pose):
         assert worked_out == taken
     assert one[3] - one[2] == seven[3] - seven[2] > 0

@@ -6,18 +6,17 @@ import configparser
 import csv
 import json
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kiln.executors.environments import EnvironmentName
 from kiln.plan.targets import load_target
 from kiln.store.tree import hash_file
 from stages.results.compile import CompileResult
 from tests.support.checkout import ROOT
-from tests.support.fixtures import IMGSZ, RunStep
+from tests.support.fixtures import RunScript, RunStep
+from tests.support.shared_results import IMGSZ
 from tests.support.tiny import make_tiny
 
 
@@ -72,11 +71,11 @@ def test_same_bytes_whatever_the_order_of_the_settings(
 
 def test_a_layer_on_the_cpu_is_named(
     run_step: RunStep,
-    env_python: Callable[[EnvironmentName], Path],
+    run_script: RunScript,
     params: dict[str, Any],
     tmp_path: Path,
 ) -> None:
-    inputs = make_tiny(env_python("export"), "raw", tmp_path)
+    inputs = make_tiny(run_script, "raw", tmp_path)
     made = run_step(
         "quantize", {"granularity": "per-tensor", "order": None}, inputs
     ).expect_success()

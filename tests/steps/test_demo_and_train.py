@@ -6,22 +6,20 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kiln.executors.environments import EnvironmentName
 from kiln.executors.protocol import STEP_VARIABLES
 from kiln.store.tree import hash_file
 from stages.contract import from_json
 from stages.results.train import TrainResult
 from tests.support import fixtures
 from tests.support.checkout import ROOT
-from tests.support.fixtures import RunStep, tree
+from tests.support.fixtures import EnvPython, RunStep, tree
 
-Python = Callable[[EnvironmentName], Path]
 TINY = {"task": "pose", **fixtures.TINY}
 #: The images and labels of {"train": 3, "val": 1, "seed": 7}. They must come out the same on
 #: every host: the weights trained on them are compared between hosts.
@@ -130,7 +128,7 @@ def test_equal_trainings_give_equal_bytes(
 
 
 def test_a_training_reports_each_epoch(
-    env_python: Python, tmp_path: Path, detect_data: Path
+    env_python: EnvPython, tmp_path: Path, detect_data: Path
 ) -> None:
     params = {
         **TINY,
@@ -155,7 +153,7 @@ def test_a_training_reports_each_epoch(
 
 
 def test_an_interrupted_training_ends_in_the_same_weights(
-    env_python: Python, tmp_path: Path, pose_data: Path
+    env_python: EnvPython, tmp_path: Path, pose_data: Path
 ) -> None:
     # Mosaics until the last epoch: they are made of images that the loader remembers.
     params = {**TINY, "epochs": 3, "overrides": {"close_mosaic": 1}}
@@ -184,7 +182,7 @@ def test_a_training_that_diverges_says_so(run_step: RunStep, pose_data: Path) ->
 
 
 def test_a_damaged_checkpoint_is_a_warning(
-    env_python: Python, tmp_path: Path, pose_data: Path, pose_weights: Path
+    env_python: EnvPython, tmp_path: Path, pose_data: Path, pose_weights: Path
 ) -> None:
     job = TrainJob(env_python("train"), tmp_path / "job", pose_data, TINY)
     (job.folder / "state").mkdir()

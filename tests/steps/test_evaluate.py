@@ -5,25 +5,20 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
-import os
 import shutil
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from kiln.executors.environments import EnvironmentName
 from kiln.plan.targets import load_target
 from stages.results.evaluate import ClassAccuracy, EvaluateResult
 from tests.support.checkout import ROOT
-from tests.support.fixtures import IMGSZ, RunStep, Trial
+from tests.support.fixtures import RunScript, RunStep, Trial
+from tests.support.shared_results import IMGSZ
 from tests.support.spotter import NAMES, SPOTS, make_spotter, write_evaluation
 from tests.support.tiny import make_tiny
-
-EnvPython = Callable[[EnvironmentName], Path]
 
 QUANTIZE = {"granularity": "per-tensor", "order": None}
 PERFECT = {"box/map50": 1.0, "box/map50_95": 1.0}
@@ -138,10 +133,10 @@ print(json.dumps([len(set(nearest.tolist())), float(difference.max()), bool(same
 
 @pytest.fixture(scope="session")
 def spotter(
-    env_python: EnvPython, run_step: RunStep, tmp_path_factory: pytest.TempPathFactory
+    run_script: RunScript, run_step: RunStep, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A folder with a detector in all three forms and with ``evaluation``."""
-    folder = make_spotter(env_python("export"), "raw", tmp_path_factory.mktemp("spotter"))
+    folder = make_spotter(run_script, "raw", tmp_path_factory.mktemp("spotter"))
     _quantize(run_step, folder, folder / "calibration.npy")
     return folder
 
@@ -243,18 +238,18 @@ def test_no_images_no_models(spotter: Path, run_step: RunStep, tmp_path: Path) -
 
 
 def test_outputs_in_another_order(
-    judged: Trial, spotter: Path, run_step: RunStep, env_python: EnvPython, tmp_path: Path
+    judged: Trial, spotter: Path, run_step: RunStep, run_script: RunScript, tmp_path: Path
 ) -> None:
-    _ran(env_python("export"), PERMUTE, spotter, tmp_path)
+    run_script("export", PERMUTE, spotter, tmp_path)
     shutil.copy(spotter / "model.onnx", tmp_path)
     inputs = _inputs(tmp_path, evaluation=spotter / "evaluation")
     permuted = run_step("evaluate", {}, inputs).expect_success()
     assert _timeless(permuted) == _timeless(judged)
 
 
-def test_decoded_in_the_graph(env_python: EnvPython, run_step: RunStep, tmp_path: Path) -> None:
+def test_decoded_in_the_graph(run_script: RunScript, run_step: RunStep, tmp_path: Path) -> None:
     """What ultralytics exports: one output, places as parts of the image, one scale in int8."""
-    make_spotter(env_python("export"), "decoded", tmp_path)
+    make_spotter(run_script, "decoded", tmp_path)
     _quantize(run_step, tmp_path, tmp_path / "calibration.npy")
     trial = run_step("evaluate", {}, _inputs(tmp_path)).expect_success()
     assert trial.result.artifacts["onnx"] == PERFECT
@@ -291,18 +286,18 @@ def test_pose_is_the_same_on_any_number_of_cores(
 
 @pytest.mark.parametrize("task", ["pose", "detect"])
 def test_decodes_as_ultralytics_does(
-    task: str, env_python: EnvPython, request: pytest.FixtureRequest
+    task: str, run_script: RunScript, request: pytest.FixtureRequest
 ) -> None:
     weights = request.getfixturevalue(f"{task}_weights") / "weights.safetensors"
-    cells, difference, same = json.loads(_ran(env_python("train"), COMPARE, weights))
+    cells, difference, same = json.loads(run_script("train", COMPARE, weights))
     assert cells == 144 + 36 + 9
     assert difference < 0.01
     assert same
 
 
-def test_a_model_for_grey_images(env_python: EnvPython, tmp_path: Path) -> None:
-    tiny = make_tiny(env_python("export"), "raw", tmp_path)
-    assert _ran(env_python("export"), GREY, tiny["model.onnx"]).strip() == "True"
+def test_a_model_for_grey_images(run_script: RunScript, tmp_path: Path) -> None:
+    tiny = make_tiny(run_script, "raw", tmp_path)
+    assert run_script("export", GREY, tiny["model.onnx"]).strip() == "True"
 
 
 def test_files_that_cannot_be_judged(
@@ -311,7 +306,7 @@ def test_files_that_cannot_be_judged(
     detect_int8: Path,
     pose_images: Path,
     run_step: RunStep,
-    env_python: EnvPython,
+    run_script: RunScript,
     tmp_path: Path,
 ) -> None:
     params = load_target(ROOT / "targets", "grove-v2").compilation(IMGSZ)
@@ -330,7 +325,7 @@ def test_files_that_cannot_be_judged(
         pose_int8 / "int8.tflite": "accepted",
     }
     evaluation = pose_images / "evaluation"
-    said = json.loads(_ran(env_python("export"), REFUSE, evaluation, *files))
+    said = json.loads(run_script("export", REFUSE, evaluation, *files))
     for (file, words), message in zip(files.items(), said, strict=True):
         assert words in message
         assert message == "accepted" or file.name in message
@@ -351,7 +346,7 @@ def test_a_model_of_another_size(
     assert "[1, 96, 96, 1 or 3]" in trial.failure["message"]
 
 
-def test_what_detections_are_worth(env_python: EnvPython) -> None:
+def test_what_detections_are_worth(run_script: RunScript) -> None:
     """Two images; the objects of the first are 100x100, the second is empty."""
     one, two = _object([0, 0, 100, 100]), _object([200, 0, 300, 100])
     hidden = _object([200, 0, 300, 100], visibility=0)
@@ -373,7 +368,7 @@ def test_what_detections_are_worth(env_python: EnvPython) -> None:
         "the other class": ([one | {"class": 1}], [right[:1], []], [0, 0], [0, 0]),
     }
     given = json.dumps([(2, [truth, []], found) for truth, found, _, _ in cases.values()])
-    worth = json.loads(_ran(env_python("export"), MEASURE, given=given))
+    worth = json.loads(run_script("export", MEASURE, given=given))
     for (name, (_, _, box, pose)), found in zip(cases.items(), worth, strict=True):
         assert found["box"] == pytest.approx(box), name
         assert found["pose"] == pytest.approx(pose), name
@@ -428,16 +423,3 @@ def _evidence(trial: Trial) -> dict[str, Any]:
 def _timeless(trial: Trial) -> tuple[EvaluateResult, dict[str, Any]]:
     """The step's result without its timings, and its evidence."""
     return dataclasses.replace(trial.result, seconds={}), _evidence(trial)
-
-
-def _ran(python: Path, script: str, *arguments: str | Path, given: str = "") -> str:
-    done = subprocess.run(
-        [python, "-c", script, *arguments],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        input=given,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.support.checkout import ROOT
-from tests.support.fixtures import IMGSZ, RunStep
+from tests.support.fixtures import RunScript, RunStep
+from tests.support.shared_results import IMGSZ
 
 PARAMS = {"imgsz": IMGSZ, "calibration": 4, "evaluation": 4, "letterbox": False}
 
@@ -37,8 +35,6 @@ upright.putalpha(7)
 upright.save(folder / "d-alpha.png")
 """
 
-Python = Callable[[str], Path]
-
 
 def _gradient(height: int, width: int) -> NDArray[np.uint8]:
     """An image whose every pixel holds its own position."""
@@ -46,12 +42,11 @@ def _gradient(height: int, width: int) -> NDArray[np.uint8]:
     return np.stack([rows, columns, (rows + columns) % 256], -1).astype(np.uint8)
 
 
-def _own_images(source: Path, target: Path, python: Path, label: str) -> Path:
+def _own_images(source: Path, target: Path, run_script: RunScript, label: str) -> Path:
     """A copy of a data set whose val is one image in four forms, the first of them labelled."""
     data = Path(shutil.copytree(source / "data", target / "data"))
     np.save(target / "pixels.npy", _gradient(120, 200))
-    script: list[str | Path] = [python, "-c", _IMAGES, data / "images/val", target / "pixels.npy"]
-    subprocess.run(script, check=True, env={"PYTHONPATH": str(ROOT)})
+    run_script("train", _IMAGES, data / "images/val", target / "pixels.npy")
     for path in (data / "labels/val").iterdir():
         path.unlink()
     (data / "labels/val/a-upright.txt").write_text(label)
@@ -59,10 +54,10 @@ def _own_images(source: Path, target: Path, python: Path, label: str) -> Path:
 
 
 def test_images_are_sampled_as_the_firmware_samples_frames(
-    run_step: RunStep, pose_data: Path, env_python: Python, tmp_path: Path
+    run_step: RunStep, pose_data: Path, run_script: RunScript, tmp_path: Path
 ) -> None:
     line = "0 0.5 0.25 0.5 0.5" + " 0.25 0.75 2" * 17 + "\n"
-    data = _own_images(pose_data, tmp_path, env_python("train"), line * 2)
+    data = _own_images(pose_data, tmp_path, run_script, line * 2)
     inputs = {"dataset.json": pose_data / "dataset.json", "data": data}
     trial = run_step("images", PARAMS, inputs).expect_success()
     assert (trial.result.evaluation, trial.result.objects) == (4, 1)
@@ -93,9 +88,9 @@ def test_images_are_sampled_as_the_firmware_samples_frames(
 
 
 def test_a_letterbox_moves_the_labels_too(
-    run_step: RunStep, detect_data: Path, env_python: Python, tmp_path: Path
+    run_step: RunStep, detect_data: Path, run_script: RunScript, tmp_path: Path
 ) -> None:
-    data = _own_images(detect_data, tmp_path, env_python("train"), "3 0.5 0.25 0.5 0.5\n")
+    data = _own_images(detect_data, tmp_path, run_script, "3 0.5 0.25 0.5 0.5\n")
     inputs = {"dataset.json": detect_data / "dataset.json", "data": data}
     out = run_step("images", PARAMS | {"letterbox": True}, inputs).expect_success().out
     resized = np.load(out / "calibration.npy")[0]

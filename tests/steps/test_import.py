@@ -12,7 +12,8 @@ import pytest
 
 from stages.results.import_weights import ImportResult
 from tests.support.checkout import ROOT
-from tests.support.fixtures import IMGSZ, RunStep, Trial
+from tests.support.fixtures import EnvPython, RunScript, RunStep, Trial
+from tests.support.shared_results import IMGSZ
 
 #: Run in the train environment: train for an epoch as a user would, and spoil what comes out.
 _CHECKPOINTS = """
@@ -127,23 +128,13 @@ FILES = [
 ]
 
 
-def _script(python: Path, code: str, *arguments: str | Path) -> str:
-    return subprocess.run(
-        [python, "-W", "ignore", "-c", code, *map(str, arguments)],
-        check=True,
-        capture_output=True,
-        text=True,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "CUDA_VISIBLE_DEVICES": ""},
-    ).stdout
-
-
 @pytest.fixture(scope="module")
 def checkpoints(
-    env_python: Callable[[str], Path], pose_data: Path, tmp_path_factory: pytest.TempPathFactory
+    run_script: RunScript, pose_data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     folder = tmp_path_factory.mktemp("checkpoints")
     data = shutil.copytree(pose_data / "data", folder / "data")
-    _script(env_python("train"), _CHECKPOINTS, folder, data, str(IMGSZ))
+    run_script("train", _CHECKPOINTS, folder, data, str(IMGSZ))
     return folder
 
 
@@ -183,22 +174,22 @@ def test_a_checkpoint_of_an_unfinished_training_is_taken(take: Import, checkpoin
 
 
 def test_the_imported_network_is_the_original(
-    imported: Trial, checkpoints: Path, env_python: Callable[[str], Path]
+    imported: Trial, checkpoints: Path, run_script: RunScript
 ) -> None:
     ours = imported.out / "weights.safetensors"
-    said = _script(env_python("train"), _COMPARE, ours, checkpoints / "best.pt")
+    said = run_script("train", _COMPARE, ours, checkpoints / "best.pt")
     difference, rest = said.split(maxsplit=1)
     assert float(difference) < 1e-4
     assert rest.strip() == f"('person',) {IMGSZ}"
 
 
 def test_a_class_branch_wider_than_its_yaml_says_is_kept(
-    take: Import, checkpoints: Path, env_python: Callable[[str], Path]
+    take: Import, checkpoints: Path, run_script: RunScript
 ) -> None:
     """As it is in most weights that were trained on from COCO's 80 classes."""
     widened = checkpoints / "widened.pt"
     ours = take(widened, task="detect").expect_success().out / "weights.safetensors"
-    said = _script(env_python("train"), _COMPARE, ours, widened)
+    said = run_script("train", _COMPARE, ours, widened)
     assert float(said.split()[0]) < 1e-4
 
 
@@ -209,7 +200,7 @@ def test_our_own_weights_pass_unchanged(take: Import, imported: Trial) -> None:
 
 
 @pytest.fixture(scope="module")
-def refusals(checkpoints: Path, env_python: Callable[[str], Path]) -> Refusals:
+def refusals(checkpoints: Path, run_script: RunScript) -> Refusals:
     """What the step said to each file: kind, message, hint."""
     best = (checkpoints / "best.pt").read_bytes()
     flipped = bytearray(best)
@@ -221,7 +212,7 @@ def refusals(checkpoints: Path, env_python: Callable[[str], Path]) -> Refusals:
     asked = [(name, task) for name, task, _kind, _message in NETWORKS]
     asked += [(name, "pose") for name in ("cut.pt", "flipped.pt", *(each[0] for each in FILES))]
     paths = json.dumps([[str(checkpoints / name), task] for name, task in asked])
-    said: Refusals = json.loads(_script(env_python("train"), _REFUSALS, paths))
+    said: Refusals = json.loads(run_script("train", _REFUSALS, paths))
     assert not (checkpoints / "ran").exists()
     return said
 
@@ -259,7 +250,7 @@ def test_code_in_weights_runs_only_when_trusted(take: Import, checkpoints: Path)
 
 
 def test_a_container_is_trust_enough(
-    checkpoints: Path, env_python: Callable[[str], Path], tmp_path: Path
+    checkpoints: Path, env_python: EnvPython, tmp_path: Path
 ) -> None:
     """The docker executor says so by a variable, for parameters are the same in both."""
     (tmp_path / "in").mkdir()

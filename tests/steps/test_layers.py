@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kiln.executors.environments import EnvironmentName
-from kiln.executors.protocol import STEP_VARIABLES
-from tests.support.checkout import ROOT
-from tests.support.fixtures import RunStep
+from tests.support.fixtures import RunScript, RunStep
 from tests.support.tiny import make_tiny
 
 SPOILT = "layers.8.cv2.conv"
@@ -67,16 +62,11 @@ def test_every_layer_in_the_order_of_the_network(
 def test_a_spoilt_layer_is_found(
     inputs: dict[str, Path],
     run_step: RunStep,
-    env_python: Callable[[EnvironmentName], Path],
+    run_script: RunScript,
     tmp_path: Path,
 ) -> None:
     spoilt = tmp_path / "int8.tflite"
-    subprocess.run(
-        [env_python("export"), "-c", SPOIL, inputs["int8.tflite"], spoilt, SPOILT],
-        env={**STEP_VARIABLES, "PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
-        check=True,
-        capture_output=True,
-    )
+    run_script("export", SPOIL, inputs["int8.tflite"], spoilt, SPOILT)
     sound = _layers(run_step("layers", {}, inputs).expect_success().out)
     found = _layers(run_step("layers", {}, {**inputs, "int8.tflite": spoilt}).expect_success().out)
     at = [layer["name"] for layer in sound].index(SPOILT)
@@ -87,10 +77,10 @@ def test_a_spoilt_layer_is_found(
 def test_models_of_different_networks_are_refused(
     inputs: dict[str, Path],
     run_step: RunStep,
-    env_python: Callable[[EnvironmentName], Path],
+    run_script: RunScript,
     tmp_path: Path,
 ) -> None:
-    tiny = make_tiny(env_python("export"), "raw", tmp_path)
+    tiny = make_tiny(run_script, "raw", tmp_path)
     params = {"granularity": "mixed", "order": None}
     other = run_step("quantize", params, tiny).expect_success().out
     trial = run_step("layers", {}, {**inputs, "int8.tflite": other / "int8.tflite"})

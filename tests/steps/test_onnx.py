@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,8 @@ from numpy.typing import NDArray
 
 from stages.results.onnx import Output
 from tests.support.checkout import ROOT
-from tests.support.fixtures import IMGSZ, RunStep
+from tests.support.fixtures import RunScript, RunStep
+from tests.support.shared_results import IMGSZ
 
 ROWS = [(IMGSZ // stride) ** 2 for stride in (8, 16, 32)]
 
@@ -62,7 +62,6 @@ model = onnx.load(sys.argv[1])
 print(json.dumps([[n.op_type, list(n.input), list(n.output)] for n in model.graph.node]))
 """
 
-Python = Callable[[str], Path]
 Arrays = Mapping[str, NDArray[np.float32]]
 
 
@@ -77,7 +76,7 @@ class Originals:
 
 @pytest.fixture(scope="module")
 def originals(
-    env_python: Python,
+    run_script: RunScript,
     pose_weights: Path,
     detect_weights: Path,
     tmp_path_factory: pytest.TempPathFactory,
@@ -86,24 +85,13 @@ def originals(
     images = np.random.default_rng(0).random((3, 3, IMGSZ, IMGSZ), dtype=np.float32)
     np.save(folder / "images.npy", images)
     weights = [each / "weights.safetensors" for each in (pose_weights, detect_weights)]
-    said = _script(env_python("train"), _ORIGINALS, folder, *weights)
+    said = run_script("train", _ORIGINALS, folder, *weights)
     heads = {task: np.load(folder / f"{task}.npz") for task in ("pose", "detect")}
     return Originals(images=folder / "images.npy", heads=heads, spoilt=said.strip())
 
 
-def _script(python: Path, code: str, *arguments: Path) -> str:
-    done = subprocess.run(
-        [python, "-c", code, *arguments],
-        check=True,
-        capture_output=True,
-        text=True,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "CUDA_VISIBLE_DEVICES": ""},
-    )
-    return done.stdout
-
-
-def _exported(python: Path, model: Path, images: Path, folder: Path) -> Arrays:
-    _script(python, _EXPORTED, model, images, folder / "exported.npz")
+def _exported(run_script: RunScript, model: Path, images: Path, folder: Path) -> Arrays:
+    run_script("export", _EXPORTED, model, images, folder / "exported.npz")
     return np.load(folder / "exported.npz")  # type: ignore[no-any-return]
 
 
@@ -122,13 +110,13 @@ def _check_heads(original: Arrays, found: Arrays) -> None:
 @pytest.mark.parametrize("task", ["pose", "detect"])
 def test_the_exported_network_is_the_original(
     request: pytest.FixtureRequest,
-    env_python: Python,
+    run_script: RunScript,
     originals: Originals,
     tmp_path: Path,
     task: str,
 ) -> None:
     model = request.getfixturevalue(f"{task}_onnx") / "model.onnx"
-    found = _exported(env_python("export"), model, originals.images, tmp_path)
+    found = _exported(run_script, model, originals.images, tmp_path)
     _check_heads(originals.heads[task], found)
 
 
@@ -137,12 +125,12 @@ def test_weights_that_are_not_finite_are_not_exported(originals: Originals) -> N
 
 
 def test_raw_outputs_decode_to_what_ultralytics_decodes(
-    originals: Originals, pose_onnx: Path, env_python: Python, tmp_path: Path
+    originals: Originals, pose_onnx: Path, run_script: RunScript, tmp_path: Path
 ) -> None:
     """As the firmware reads them: distances in cells, keypoints from the cell's corner."""
     expected = originals.heads["pose"]["decoded"][0].T
     model = pose_onnx / "model.onnx"
-    found = _exported(env_python("export"), model, originals.images, tmp_path)
+    found = _exported(run_script, model, originals.images, tmp_path)
     start = 0
     for stride, rows in zip((8, 16, 32), ROWS, strict=True):
         side = IMGSZ // stride
@@ -180,9 +168,9 @@ def test_outputs_have_the_shapes_that_the_firmware_tells_them_by(
     assert str(ROOT).encode() not in (pose_onnx / "model.onnx").read_bytes()
 
 
-def test_only_single_branches_are_turned(env_python: Python, detect_onnx: Path) -> None:
+def test_only_single_branches_are_turned(run_script: RunScript, detect_onnx: Path) -> None:
     """A transpose directly behind a convolution vanishes in NHWC; any other stays on the board."""
-    nodes = json.loads(_script(env_python("export"), _NODES, detect_onnx / "model.onnx"))
+    nodes = json.loads(run_script("export", _NODES, detect_onnx / "model.onnx"))
     makers = {output: kind for kind, _inputs, outputs in nodes for output in outputs}
     turned = [makers[inputs[0]] for kind, inputs, _outputs in nodes if kind == "Transpose"]
     assert turned == ["Conv"] * 6
@@ -194,10 +182,10 @@ def test_an_unsplit_network_is_the_original_too(
     run_step: RunStep,
     detect_weights: Path,
     originals: Originals,
-    env_python: Python,
+    run_script: RunScript,
     tmp_path: Path,
 ) -> None:
     inputs = {"weights.safetensors": detect_weights / "weights.safetensors"}
     out = run_step("onnx", {"imgsz": IMGSZ, "split_c2f": False}, inputs).expect_success().out
-    found = _exported(env_python("export"), out / "model.onnx", originals.images, tmp_path)
+    found = _exported(run_script, out / "model.onnx", originals.images, tmp_path)
     _check_heads(originals.heads["detect"], found)

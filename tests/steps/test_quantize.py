@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from kiln.executors.environments import EnvironmentName
 from kiln.executors.protocol import STEP_VARIABLES
 from kiln.plan.targets import load_target
 from kiln.store.tree import hash_file
 from stages.contract import from_json
 from stages.results.quantize import QuantizeResult
 from tests.support.checkout import ROOT
-from tests.support.fixtures import IMGSZ, RunStep, Trial
+from tests.support.fixtures import EnvPython, RunScript, RunStep, Trial
+from tests.support.shared_results import IMGSZ
 from tests.support.tiny import make_tiny
-
-EnvPython = Callable[[EnvironmentName], Path]
 
 PARAMS = {"granularity": "mixed", "order": None}
 
@@ -131,12 +129,12 @@ def test_granularities(
     pose_int8: Path,
     mixed: Trial,
     run_step: RunStep,
-    env_python: EnvPython,
+    run_script: RunScript,
 ) -> None:
     params = {"granularity": "per-channel", "order": None}
     trial = run_step("quantize", params, _inputs(pose_onnx, pose_images)).expect_success()
     outs = [pose_int8, trial.out, mixed.out]
-    described = _describe(env_python("export"), [out / "int8.tflite" for out in outs])
+    described = _describe(run_script, [out / "int8.tflite" for out in outs])
     per_tensor, per_channel, mix = described
     assert all(each["dtypes"] == ["int32", "int8"] for each in described)
     assert set(per_tensor["scales"].values()) == {1}
@@ -157,7 +155,7 @@ def test_mixed_costs_the_npu_less_than_per_tensor(
     pose_images: Path,
     mixed: Trial,
     run_step: RunStep,
-    env_python: EnvPython,
+    run_script: RunScript,
 ) -> None:
     vela = load_target(ROOT / "targets", "grove-v2").compilation(IMGSZ)
     files = [out / "int8.tflite" for out in (pose_int8, mixed.out)]
@@ -167,14 +165,14 @@ def test_mixed_costs_the_npu_less_than_per_tensor(
     assert after.flash_kib < 0.85 * before.flash_kib
     assert after.cycles < 0.95 * before.cycles
     images = pose_images / "calibration.npy"
-    command = [env_python("export"), "-c", SNR, pose_int8 / "float32.tflite", images, *files]
-    fine, coarse = json.loads(_output(command))
+    said = run_script("export", SNR, pose_int8 / "float32.tflite", images, *files)
+    fine, coarse = json.loads(said)
     assert fine > 25
     assert coarse > fine - 3, "for little more noise"
 
 
 def test_outputs_in_the_order_that_a_firmware_wants(
-    pose_onnx: Path, pose_images: Path, mixed: Trial, run_step: RunStep, env_python: EnvPython
+    pose_onnx: Path, pose_images: Path, mixed: Trial, run_step: RunStep, run_script: RunScript
 ) -> None:
     order = ["box16", "box8", "score32", "keypoints", "score8", "box32", "score16"]
     params = {"granularity": "mixed", "order": order}
@@ -182,7 +180,7 @@ def test_outputs_in_the_order_that_a_firmware_wants(
     usual = {output.name: output for output in mixed.result.outputs}
     assert trial.result.outputs == tuple(usual[name] for name in order)
     files = [trial.out / name for name in ("float32.tflite", "int8.tflite")]
-    assert [each["outputs"] for each in _describe(env_python("export"), files)] == [order, order]
+    assert [each["outputs"] for each in _describe(run_script, files)] == [order, order]
 
 
 def test_an_order_of_other_outputs_is_refused(
@@ -197,14 +195,14 @@ def test_an_order_of_other_outputs_is_refused(
 
 
 def test_scores_can_rise_above_what_narrow_calibration_images_show(
-    pose_onnx: Path, pose_images: Path, run_step: RunStep, env_python: EnvPython, tmp_path: Path
+    pose_onnx: Path, pose_images: Path, run_step: RunStep, run_script: RunScript, tmp_path: Path
 ) -> None:
     images = np.load(pose_images / "calibration.npy")
     np.save(tmp_path / "calibration.npy", np.clip(images, 100, 140))
     inputs = {**_inputs(pose_onnx, pose_images), "calibration.npy": tmp_path / "calibration.npy"}
     trial = run_step("quantize", PARAMS, inputs).expect_success()
     _check_input(trial.result, channels=3)
-    (description,) = _describe(env_python("export"), [trial.out / "int8.tflite"])
+    (description,) = _describe(run_script, [trial.out / "int8.tflite"])
     highest = {
         name: 1 / (1 + np.exp(-description["ceilings"][name])) for name in description["outputs"]
     }
@@ -212,9 +210,9 @@ def test_scores_can_rise_above_what_narrow_calibration_images_show(
 
 
 def test_grey_model_and_dead_output(
-    run_step: RunStep, env_python: EnvPython, tmp_path: Path
+    run_step: RunStep, run_script: RunScript, tmp_path: Path
 ) -> None:
-    inputs = make_tiny(env_python("export"), "raw", tmp_path)
+    inputs = make_tiny(run_script, "raw", tmp_path)
     trial = run_step("quantize", PARAMS, inputs).expect_success()
     _check_input(trial.result, channels=1, size=32)
     assert [warning["message"].split()[:2] for warning in trial.warnings] == [["output", "dead"]]
@@ -225,9 +223,9 @@ def test_grey_model_and_dead_output(
     [("float", ["stayed float", "SIN"]), ("unknown", ["onnx2tf", "DeformConv"])],
 )
 def test_layers_that_cannot_be_quantised(
-    kind: Any, words: list[str], run_step: RunStep, env_python: EnvPython, tmp_path: Path
+    kind: Any, words: list[str], run_step: RunStep, run_script: RunScript, tmp_path: Path
 ) -> None:
-    inputs = make_tiny(env_python("export"), kind, tmp_path)
+    inputs = make_tiny(run_script, kind, tmp_path)
     trial = run_step("quantize", PARAMS, inputs)
     assert trial.failure is not None
     assert trial.failure["kind"] == "model"
@@ -284,17 +282,6 @@ def _job(folder: Path, inputs: Mapping[str, Path]) -> Path:
     return folder
 
 
-def _describe(python: Path, models: list[Path]) -> list[dict[str, Any]]:
-    described: list[dict[str, Any]] = json.loads(_output([python, "-c", DESCRIBE, *models]))
+def _describe(run_script: RunScript, models: list[Path]) -> list[dict[str, Any]]:
+    described: list[dict[str, Any]] = json.loads(run_script("export", DESCRIBE, *models))
     return described
-
-
-def _output(command: Sequence[object]) -> str:
-    return subprocess.run(
-        [str(word) for word in command],
-        env={**STEP_VARIABLES, "PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
-        check=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ).stdout

@@ -182,10 +182,9 @@ def user(tmp_path: Path) -> User:
 
 
 @pytest.fixture
-def builder(user: User, environments: Path) -> User:
+def builder(tmp_path: Path, environments: Path) -> User:
     """Somebody whose commands run steps."""
-    assert environments.is_dir()
-    return user
+    return User(tmp_path, environments)
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,8 @@ class ForkServer:
     """One interpreter that has imported an environment's libraries, started when first needed."""
 
     def __init__(self, python: Path, libraries: Sequence[str], folder: Path) -> None:
-        self._command = [python, Path(__file__).with_name("fork_server.py"), *libraries]
+        self._python = python
+        self._libraries = libraries
         self._folder = folder
         self._process: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
@@ -90,7 +91,7 @@ class ForkServer:
 
     def _start(self) -> subprocess.Popen[str]:
         self._folder.mkdir(exist_ok=True)
-        environment = Path(self._command[0]).parents[1]
+        environment = self._python.parents[1]
         variables = {
             **STEP_VARIABLES,
             "PATH": os.pathsep.join([str(environment / "bin"), os.defpath]),
@@ -103,7 +104,7 @@ class ForkServer:
         }
         with (self._folder / "log").open("ab") as log:
             return subprocess.Popen(
-                self._command,
+                [self._python, Path(__file__).with_name("fork_server.py"), *self._libraries],
                 env=variables,
                 cwd=self._folder,
                 stdin=subprocess.PIPE,

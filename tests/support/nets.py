@@ -6,10 +6,11 @@ Three convolutions lead to the strides 8, 16 and 32, and one for each head on fr
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from tests.support.fixtures import RunScript
 
 #: Argv: a folder, and a JSON object {name: what to change of DEFAULTS}. Writes <name>.tflite each.
 SCRIPT = """
@@ -98,14 +99,8 @@ for name, changes in json.loads(sys.argv[2]).items():
 
 
 def make_nets(
-    python: Path, specs: Mapping[str, Mapping[str, Any]], folder: Path
+    run_script: RunScript, specs: Mapping[str, Mapping[str, Any]], folder: Path
 ) -> dict[str, Path]:
     """Build files in the export environment; ``specs`` says what differs from SCRIPT's DEFAULTS."""
-    done = subprocess.run(
-        [python, "-c", SCRIPT, folder, json.dumps(specs)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_script("export", SCRIPT, folder, json.dumps(specs))
     return {name: folder / f"{name}.tflite" for name in specs}

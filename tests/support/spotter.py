@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from stages.contract import write_json
 from stages.results.images import GroundTruth, LabelledImage
+from tests.support.fixtures import RunScript
 
 SIZE = 64
 #: Its classes: a cell of 8x8 pixels in one colour. There is none of the last class.
@@ -90,10 +90,9 @@ onnx.save(onnx.shape_inference.infer_shapes(model), file)
 """
 
 
-def make_spotter(python: Path, form: Literal["raw", "decoded"], folder: Path) -> Path:
+def make_spotter(run_script: RunScript, form: Literal["raw", "decoded"], folder: Path) -> Path:
     """Write model.onnx, calibration.npy and evaluation/; the folder."""
-    file = folder / "model.onnx"
-    subprocess.run([python, "-c", SCRIPT, form, file], check=True, capture_output=True)
+    run_script("export", SCRIPT, form, folder / "model.onnx")
     images = np.stack([_draw(number) for number in SPOTS])
     np.save(folder / "calibration.npy", images)
     write_evaluation(folder / "evaluation", images, [_objects(spots) for spots in SPOTS.values()])

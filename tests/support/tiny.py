@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import Literal
+
+from tests.support.fixtures import RunScript
 
 SCRIPT = """
 import sys
@@ -44,7 +45,7 @@ np.save(folder / "calibration.npy", random.integers(1, 255, (4, 32, 32, 1), dtyp
 
 
 def make_tiny(
-    python: Path, kind: Literal["raw", "float", "unknown"], folder: Path
+    run_script: RunScript, kind: Literal["raw", "float", "unknown"], folder: Path
 ) -> dict[str, Path]:
     """Inputs for `quantize`: a network that takes grey images and gives [1,8,1024] twice.
 
@@ -52,5 +53,5 @@ def make_tiny(
     ``float`` has a layer without an int8 form, ``unknown`` one that onnx2tf does not know. The
     second output is all zeros. The images never reach 0 or 255.
     """
-    subprocess.run([python, "-c", SCRIPT, kind, folder], check=True, capture_output=True)
+    run_script("export", SCRIPT, kind, folder)
     return {name: folder / name for name in ("model.onnx", "calibration.npy")}
