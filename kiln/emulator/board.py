@@ -11,8 +11,6 @@ import contextlib
 import os
 import queue
 import select
-import shutil
-import tempfile
 import threading
 import time
 import tty
@@ -84,9 +82,10 @@ class _Unresponsive:
 class EmulatedBoard:
     """A board that is plugged in inside a ``with`` block, with its firmware running.
 
-    ``port`` is a path that stays the same when the board is unplugged and plugged in again.
-    ``baud`` None sends without delay; a rate applies in both directions. ``boot_s`` is how long the
-    bootloader listens after a reset. Methods may be called from any thread.
+    ``port`` is the path of the host's side. It changes when the board is plugged in again, unless
+    ``link`` is a path for a symbolic link to it. ``baud`` None sends without delay; a rate applies
+    in both directions. ``boot_s`` is how long the bootloader listens after a reset. Methods may be
+    called from any thread.
     """
 
     def __init__(
@@ -97,11 +96,13 @@ class EmulatedBoard:
         faults: Faults | None = None,
         camera: Camera | None = None,
         boot_s: float = 0.3,
+        link: Path | None = None,
     ) -> None:
         self._model = model
         self._baud = baud
         self._camera = camera or Camera()
         self._boot_s = boot_s
+        self._link = link
         self._injector = FaultInjector(faults or Faults())
         self._flash = Flash()
         self._storage = Storage()
@@ -173,8 +174,6 @@ class EmulatedBoard:
 
     def __enter__(self) -> EmulatedBoard:
         self._wake_out, self._wake_in = os.pipe()
-        self._folder = Path(tempfile.mkdtemp(prefix="kiln-board-"))
-        self.port = str(self._folder / "ttyACM0")
         self._open_port()
         self._start_firmware()
         self._to_host.clear()
@@ -187,7 +186,6 @@ class EmulatedBoard:
         self._thread.join()
         os.close(self._wake_in)
         os.close(self._wake_out)
-        shutil.rmtree(self._folder)
 
     def _call(self, call: Callable[[], None]) -> None:
         """Run ``call`` in the board's thread, and wait until it is done."""
@@ -346,13 +344,17 @@ class EmulatedBoard:
         master, slave = os.openpty()
         tty.setraw(slave)
         os.set_blocking(master, False)
-        Path(self.port).symlink_to(os.ttyname(slave))
+        self.port = os.ttyname(slave)
+        if self._link is not None:
+            self._link.symlink_to(self.port)
+            self.port = str(self._link)
         self._handles = master, slave
 
     def _unplug(self) -> None:
         if self._handles is None:
             return
-        Path(self.port).unlink()
+        if self._link is not None:
+            self._link.unlink()
         for handle in self._handles:
             os.close(handle)
         self._handles = None

@@ -1,1 +1,1 @@
-"""Steps of the export environment (tensorflow, onnx2tf): ONNX to TFLite, and what it is worth."""
+"""Steps of the export environment (tensorflow, onnx2tf): ONNX to TFLite, and its accuracy."""

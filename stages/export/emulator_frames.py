@@ -1,9 +1,9 @@
-"""Make the frames that the emulated board gives: images, and what its model finds in each before
+"""Make the frames of the emulated board: images, and the candidates of its model in each before
 suppression.
 
 ``params``: frame (side of a frame in pixels), score (least score of a candidate, 0 to 1),
 candidates (at most so many of a frame are kept, best first).
-``in/``: model.tflite (int8), outputs.npz of the step `tflm_outputs`, evaluation/ (images.npy, uint8
+``in/``: model.tflite (int8), outputs.npz of the step `tflm-outputs`, evaluation/ (images.npy, uint8
 [m,S,S,3] RGB).
 ``out/frames.json``: the fields of ``stages.results.emulator_frames.Frames``.
 

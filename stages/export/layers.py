@@ -1,4 +1,4 @@
-"""Measure along the network where the error of int8 grows.
+"""Measure the error of int8 at each layer of the network.
 
 ``params``: none. ``in/``: float32.tflite and int8.tflite of one run of the step `quantize`,
 ``evaluation/`` (images.npy, uint8 [m,S,S,3] RGB).

@@ -79,12 +79,12 @@ def convert(exported: Network, network: Network, images: Pixels) -> bytes:
     model = rebuild(exported, images)
     positions = [exported.output_names.index(name) for name in network.output_names]
 
-    def answer(pixels: tf.Tensor) -> list[tf.Tensor]:
+    def in_order(pixels: tf.Tensor) -> list[tf.Tensor]:
         outputs = tf.nest.flatten(model(pixels))
         return [outputs[position] for position in positions]
 
     signature = tf.TensorSpec((1, *network.image_shape), tf.float32, name=network.input_name)
-    function = tf.function(answer, autograph=False).get_concrete_function(signature)
+    function = tf.function(in_order, autograph=False).get_concrete_function(signature)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
     return name_tensors(_converted("float32", converter.convert), network)
 

@@ -1,4 +1,4 @@
-"""What the step `check` gives."""
+"""The result of the step `check`."""
 
 from __future__ import annotations
 

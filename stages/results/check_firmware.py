@@ -1,4 +1,4 @@
-"""What the step `check_firmware` gives."""
+"""The result of the step `check-firmware`."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class Operators:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelDescription:
-    """A TFLite file. ``what`` says it in a sentence; ``imgsz`` is the side of the square image
-    that it takes; None stands for what the file leaves open."""
+    """A TFLite file. ``what`` describes it in a sentence; ``imgsz`` is the side of the square image
+    that it takes; None stands for what the file does not determine."""
 
     kind: Kind
     what: str
@@ -85,7 +85,7 @@ class FlashUsage:
 class InterpreterTrial:
     """The model in TensorFlow Lite Micro on this host.
 
-    ``ran`` is False if it was refused; ``equal`` says that all outputs had the very bytes of the
+    ``ran`` is False if it was refused; ``equal`` if all outputs had exactly the bytes of the
     reference kernels, None without images to run.
     """
 

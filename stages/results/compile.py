@@ -1,4 +1,4 @@
-"""What the step `compile` gives, and the operators that layers.json lists."""
+"""The result of the step `compile`, and the operators that layers.json lists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the step `demo` gives."""
+"""The result of the step `demo`."""
 
 from __future__ import annotations
 

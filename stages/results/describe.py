@@ -1,4 +1,4 @@
-"""What the step `describe` gives."""
+"""The result of the step `describe`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the step `difference` gives."""
+"""The result of the step `difference`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import dataclasses
 class Difference:
     """How many of a model's tensors differ.
 
-    ``where``: what differs first, in words; None if no tensor does, or the form is not known.
+    ``where``: what differs first, in words; None if no tensor does, or for an unknown format.
     """
 
     where: str | None = None

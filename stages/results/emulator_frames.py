@@ -1,4 +1,4 @@
-"""What the step `emulator_frames` gives, and the frames of frames.json."""
+"""The result of the step `emulator-frames`, and the frames of frames.json."""
 
 from __future__ import annotations
 

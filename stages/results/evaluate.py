@@ -1,4 +1,4 @@
-"""What the step `evaluate` gives, and what a report draws of it: evidence.json."""
+"""The result of the step `evaluate`, and what a report draws: evidence.json."""
 
 from __future__ import annotations
 

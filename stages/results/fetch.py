@@ -1,4 +1,4 @@
-"""What the step `fetch` gives."""
+"""The result of the step `fetch`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Marks what a result says of the host that ran the step, and not of what the step made."""
+"""Marks the fields of a result that describe the host on which the step ran, not its outputs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ AnyRecord = TypeVar("AnyRecord")
 
 
 def without_host(record: AnyRecord) -> AnyRecord:
-    """The record with None for all that it says of a host, at any depth of nested records."""
+    """The record with None in all fields that describe a host, at any depth of nested records."""
     changes: dict[str, Any] = {}
     for field in dataclasses.fields(record):  # type: ignore[arg-type]  # any dataclass
         value = getattr(record, field.name)

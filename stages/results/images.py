@@ -1,4 +1,4 @@
-"""What the step `images` gives, and the labels of the evaluation images: truth.json."""
+"""The result of the step `images`, and the labels of the evaluation images: truth.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the step `import` gives."""
+"""The result of the step `import`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the step `layers` gives, and the layers that layers.json lists."""
+"""The result of the step `layers`, and the layers that layers.json lists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the step `onnx` gives."""
+"""The result of the step `onnx`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the step `quantize` gives."""
+"""The result of the step `quantize`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the step `reference` gives."""
+"""The result of the step `reference`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the step `tflm_outputs` gives."""
+"""The result of the step `tflm-outputs`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the step `train` gives."""
+"""The result of the step `train`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Say what a TFLite file is: its kind, task, image size, tensors and operators.
+"""Describe a TFLite file: its kind, task, image size, tensors and operators.
 
-``in/``: model.tflite, which anyone may have made. Nothing of it is run.
+``in/``: model.tflite, an untrusted file. It is not run.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Record the outputs that TensorFlow Lite Micro, the interpreter on the board, gives for evaluation
-images.
+"""Record the outputs of TensorFlow Lite Micro, the interpreter on the board, for evaluation images.
 
 ``params``: images (how many images at most, at even distances). ``in/``: model.tflite, an int8
 model before Vela, and evaluation/ with images.npy (uint8 [m,S,S,3] RGB).

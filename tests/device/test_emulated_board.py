@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from kiln.emulator.board import EmulatedBoard
-from kiln.emulator.faults import Faults, Noise, random_faults
+from kiln.emulator.faults import Faults, Noise
 from kiln.emulator.firmware import Camera, Firmware
 from kiln.emulator.flash import MODELS_ADDRESS
 from tests.device.conftest import MakeBoard, OpenLine
 from tests.device.host import packet, preamble
 from tests.support.emulated_models import GREY_JPEG, MODEL, FixedModel
+from tests.support.random_faults import random_faults
 
 
 def flashed_board(make: MakeBoard, **settings: Any) -> EmulatedBoard:
@@ -222,8 +223,8 @@ def test_an_unplugged_board_loses_its_port_and_gets_it_back(
     with pytest.raises(BrokenPipeError):
         host.until(b"never")
     board.plug_in()
-    again = line(board)
-    assert again.frame()["name"] == "INIT@STAT?"
+    board.wait_until(lambda board: board.mode == "firmware")
+    assert line(board).ask("AT+STAT?")["data"]["boot_count"] == 2
 
 
 def test_a_board_may_restart_by_itself(emulated_board: MakeBoard, line: OpenLine) -> None:

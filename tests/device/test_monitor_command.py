@@ -26,11 +26,14 @@ _PATIENCE_S = 20.0
 
 
 @pytest.fixture
-def board() -> Iterator[EmulatedBoard]:
+def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedBoard]:
     """Finds one thing in images that pass for whole JPEGs."""
     thing = Candidate(corners=(20, 20, 60, 60), score=0.9)
     emulated = EmulatedBoard(
-        FixedModel(thing, pose=False, file=MODEL, jpeg=jpeg), camera=Camera(fps=50), boot_s=0.05
+        FixedModel(thing, pose=False, file=MODEL, jpeg=jpeg),
+        camera=Camera(fps=50),
+        boot_s=0.05,
+        link=tmp_path_factory.mktemp("dev") / "ttyACM0",
     )
     emulated.load(MODEL)
     with emulated:

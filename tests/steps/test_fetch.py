@@ -97,7 +97,7 @@ def _files(folder: Path) -> dict[str, bytes]:
 
 
 def _fetch(run_step: RunStep, kind: str, name: str) -> Trial:
-    return run_step("fetch", {"kind": kind, "name": name}, {})
+    return run_step(f"fetch-{kind}", {"kind": kind, "name": name}, {})
 
 
 def test_a_data_set_comes_in_the_normal_layout(

@@ -27,7 +27,8 @@ from tests.support.user import User
 #: Step: its environment and module.
 STEPS: Mapping[str, tuple[EnvironmentName, str]] = {
     "demo": ("train", "demo"),
-    "fetch": ("train", "fetch"),
+    "fetch-data": ("train", "fetch"),
+    "fetch-weights": ("train", "fetch"),
     "check": ("train", "check"),
     "import": ("train", "import_weights"),
     "train": ("train", "train"),
@@ -216,7 +217,7 @@ def run_step(
             params=params,
             inputs={name: tree(path) for name, path in inputs.items()},
             out=out,
-            network=step == "fetch",
+            network=step.startswith("fetch-"),
         )
         with executor.run(job, recorder) as ended:
             events = [_document(event) for event in recorder.events]

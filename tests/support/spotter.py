@@ -54,10 +54,10 @@ def branch(name, source, cells, kernel, bias):
                 kernel_shape=[1, 1])
     if form == "decoded":
         output = node("Sigmoid", [output], f"{name}_p")
-        return node("Reshape", [made, constant(f"{name}_s", [1, len(bias), cells])], name)
+        return node("Reshape", [output, constant(f"{name}_s", [1, len(bias), cells])], name)
     output = node("Transpose", [output], f"{name}_t", perm=[0, 2, 3, 1])
     outputs.append(value(name, 1, cells, len(bias)))
-    return node("Reshape", [made, constant(f"{name}_s", [1, cells, len(bias)])], name)
+    return node("Reshape", [output, constant(f"{name}_s", [1, cells, len(bias)])], name)
 
 one_cell = np.zeros((4, 16), np.float32)
 one_cell[:, 1] = 20

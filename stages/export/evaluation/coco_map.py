@@ -53,11 +53,11 @@ def measure(
     """
     wanted = _coco(classes, [_labelled(objects, keypoints) for objects in truth])
     given = _coco(classes, [_detected(each) for each in found])
-    kinds: dict[Kind, Precision] = {"box": _judge(COCOeval(wanted, given, "bbox"))}
+    kinds: dict[Kind, Precision] = {"box": _precision(COCOeval(wanted, given, "bbox"))}
     if keypoints:
-        judge = COCOeval(wanted, given, "keypoints")
-        judge.params.kpt_oks_sigmas = sigmas(keypoints)
-        kinds["pose"] = _judge(judge)
+        evaluation = COCOeval(wanted, given, "keypoints")
+        evaluation.params.kpt_oks_sigmas = sigmas(keypoints)
+        kinds["pose"] = _precision(evaluation)
     return kinds
 
 
@@ -68,16 +68,16 @@ def sigmas(keypoints: int) -> NDArray[np.float64]:
     return np.full(keypoints, 1 / keypoints)
 
 
-def _judge(judge: COCOeval) -> Precision:
-    judge.params.areaRng, judge.params.areaRngLbl = [_ALL_AREAS], ["all"]
-    judge.params.maxDets = [MOST_DETECTIONS]
-    judge.evaluate()
-    judge.accumulate()
-    precision: NDArray[np.float64] = judge.eval["precision"][:, :, :, 0, 0]
+def _precision(evaluation: COCOeval) -> Precision:
+    evaluation.params.areaRng, evaluation.params.areaRngLbl = [_ALL_AREAS], ["all"]
+    evaluation.params.maxDets = [MOST_DETECTIONS]
+    evaluation.evaluate()
+    evaluation.accumulate()
+    precision: NDArray[np.float64] = evaluation.eval["precision"][:, :, :, 0, 0]
     present = precision[:, :, precision[0, 0] >= 0]  # [thresholds, recalls, classes]; -1: absent
     if not present.size:
         return Precision(map50=None, map50_95=None, classes=(None,) * precision.shape[2], curve=())
-    curve = zip(judge.params.recThrs.tolist(), present[0].mean(axis=1).tolist(), strict=True)
+    curve = zip(evaluation.params.recThrs.tolist(), present[0].mean(axis=1).tolist(), strict=True)
     means = precision.mean(axis=(0, 1)).tolist()
     return Precision(
         map50=float(present[0].mean()),

@@ -1,4 +1,4 @@
-"""Runs a model file on images as the board shows them to it, and gives its dequantised outputs.
+"""Runs a model file on images as a board gives them to it, with dequantised outputs.
 
 An int8 model runs with TensorFlow Lite's reference kernels, as on a board. A float32 model has no
 such reference and runs on XNNPACK. Everything computes on one thread a runner, so figures do not

@@ -72,7 +72,7 @@ class TFLiteModel:
         self._tensors = {each.index: each for each in (*self.outputs, *map(_details, kept))}
 
     def run(self, image: NDArray[Any]) -> list[NDArray[Any]]:
-        """The outputs, as the model gives them, for its first input."""
+        """Run on the model's first input; the outputs, not dequantised."""
         self._interpreter.set_tensor(self.inputs[0].index, image)
         self._interpreter.invoke()
         return [self.tensor(each.index) for each in self.outputs]

@@ -23,7 +23,7 @@ Values = NDArray[np.float64]
 #: How often each float16 occurs in a tensor, by its bit pattern [65536].
 Counts = NDArray[np.int64]
 
-#: The firmware's input has this range, whatever the calibration images hold.
+#: The firmware's input has this range, on any calibration images.
 PIXELS: Range = (0.0, 1.0)
 #: TFLite fixes the ranges of the outputs of these.
 FIXED = frozenset({"LOGISTIC", "TANH", "SOFTMAX", "L2_NORMALIZATION"})
@@ -148,7 +148,7 @@ def _sample(tensor: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _origin(tensor: int, operators: Sequence[Operator]) -> int:
     """The tensor from which the values of another one are passed on."""
-    makers = {made: each for each in operators for made in each.outputs}
+    makers = {output: each for each in operators for output in each.outputs}
     while tensor in makers and makers[tensor].type in PASS_THROUGH:
         tensor = makers[tensor].inputs[0]
     return tensor

@@ -184,7 +184,7 @@ def _ending_at_once() -> Iterator[None]:
 
 
 def _shape_of(value: onnx.ValueInfoProto) -> Shape:
-    """The shape of an ONNX input or output; 0 where a size is not fixed."""
+    """The shape of an ONNX input or output; 0 for a size that is not fixed."""
     return tuple(size.dim_value for size in value.type.tensor_type.shape.dim)
 
 

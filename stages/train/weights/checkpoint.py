@@ -154,8 +154,8 @@ def build(meta: Meta, state: Mapping[str, torch.Tensor]) -> DetectionModel:
     return model.eval()
 
 
-def _check_size(table: Mapping[str, Any], held: int) -> None:
-    """Raise RuntimeError for a network that is too large for weights of ``held`` numbers.
+def _check_size(table: Mapping[str, Any], saved: int) -> None:
+    """Raise RuntimeError for a network that is too large for weights of ``saved`` numbers.
 
     A description of a few lines can ask for more memory than there is. On torch's meta device,
     which knows only shapes, a network of any size takes no memory.
@@ -170,8 +170,8 @@ def _check_size(table: Mapping[str, Any], held: int) -> None:
     except Exception as error:  # layers that do not fit each other may raise anything
         reason = (str(error).splitlines() or [repr(error)])[0]
         raise RuntimeError(f"its description makes no network: {reason:.200}") from error
-    if numbers > _MAX_GROWTH * held or largest > _MAX_FEATURE:
-        raise RuntimeError(f"its description is of a network larger than {held} numbers")
+    if numbers > _MAX_GROWTH * saved or largest > _MAX_FEATURE:
+        raise RuntimeError(f"its description is of a network larger than {saved} numbers")
 
 
 def _feature_sizes(layers: nn.Sequential) -> Iterator[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""The roles of a YOLOv8 model's outputs, told by their shapes as in the firmware.
+"""The roles of a YOLOv8 model's outputs, recognised by their shapes as in the firmware.
 
 Source: Seeed-Studio/SSCMA-Micro, branch 1.0.x, core/algorithm: el_algorithm_yolo_pose.cpp (seven
 raw heads), el_algorithm_yolo_world.cpp (six), el_algorithm_yolov8.cpp (one output, decoded in the
@@ -63,8 +63,8 @@ def read_heads(size: int | None, shapes: Sequence[Shape], notes: Mapping[str, An
 
 
 def _raw_roles(cells: Mapping[int, int], shapes: Sequence[Shape]) -> tuple[str | None, ...]:
-    """A role for each output, each given once: of two alike the second has none, but that a
-    second one of 64 for the same cells can only be the score of 64 classes."""
+    """A role for each output, none twice: the second output of one shape has no role, except that a
+    second one of 64 channels for the same cells is the score of 64 classes."""
     roles: list[str | None] = []
     for shape in shapes:
         wanted = _role_candidates(cells, shape)
@@ -83,12 +83,12 @@ def _role_candidates(cells: Mapping[int, int], shape: Shape) -> list[str]:
 
 
 def _is_decoded(shape: Shape, rows: int) -> bool:
-    """Whether an output holds for each cell the four numbers of a box, and scores."""
+    """Whether an output has the four numbers of a box, and scores, for each cell."""
     return len(shape) == 3 and shape[0] == 1 and shape[1] > BOX_SIDES and shape[2] == rows > 0
 
 
 def _decoded(width: int, notes: Mapping[str, Any]) -> Heads:
-    """A form in which classes and keypoints share one width: what it is its notes must say."""
+    """One decoded output, whose width does not separate classes from keypoints; the notes may."""
     task, names, points = (notes.get(key) for key in ("task", "names", "kpt_shape"))
     if task == "pose" and isinstance(names, dict | list) and isinstance(points, tuple | list):
         return Heads(

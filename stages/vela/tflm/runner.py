@@ -37,8 +37,9 @@ class Trial:
     """A model in the interpreter: ``refusal`` is the interpreter's own message, "" if it ran.
 
     ``head`` and ``tail`` are bytes of the arena: tensors and scratch buffers, and the interpreter's
-    own structures. ``difference`` says where an output differs from the reference, "" if nowhere;
-    ``ties`` is the number of values that differ by one because LOGISTIC was rounded the other way.
+    own structures. ``difference`` describes the first output that differs from the reference, "" if
+    none does; ``ties`` is the number of values that differ by one because LOGISTIC was rounded the
+    other way.
     """
 
     refusal: str
