@@ -84,11 +84,9 @@ class Victim:
     """A user in a folder of his own. ``whole`` is an undisturbed build of the same request."""
 
     def __init__(self, checkout: Path, folder: Path, whole: Whole | None = None) -> None:
-        self.user = User(folder)
+        self.user = User(folder, checkout / "envs")
         self.user.variables["PYTHONPATH"] = str(checkout)
         self.home = self.user.home
-        (self.home / "envs").unlink()
-        (self.home / "envs").symlink_to(checkout / "envs")
         self.control = checkout / "control"
         self.whole = whole
         self.command: tuple[str, ...] = ("build", "--executor", "local")

@@ -46,6 +46,8 @@ if __name__ == "__main__":
     main(run)
 '''
 
+_CACHES = shutil.ignore_patterns("__pycache__")
+
 
 def one_pin(package: str) -> str:
     """One small package of the driver's own lock, with its hashes."""
@@ -63,7 +65,7 @@ class Bench(abc.ABC):
         self.home = home
         for folder in ("docker", "stages/vela"):
             (root / folder).mkdir(parents=True)
-        shutil.copytree(ROOT / "stages" / "results", root / "stages" / "results")
+        shutil.copytree(ROOT / "stages" / "results", root / "stages" / "results", ignore=_CACHES)
         for name in ("vela.Dockerfile", "vela.lock"):
             shutil.copy(ROOT / "docker" / name, root / "docker" / name)
         for name in ("__init__.py", "contract.py", "vela/__init__.py"):
