@@ -205,15 +205,12 @@ def test_an_input_is_uploaded_once(docker_bench: DockerBench, tmp_path: Path) ->
 def test_steps_that_begin_at_once_clear_away_what_one_killed_driver_left(
     docker_bench: DockerBench,
 ) -> None:
-    image = next(
-        tag for each in docker_bench.client.images.list() for tag in each.tags if PREFIX in tag
-    )
     place, _, process = this_driver().rpartition(" at ")
     labels = {"org.kiln.driver": f"{place} at {process}9", "org.kiln.job": "orphan"}
     for _ in range(4):
         docker_bench.client.volumes.create(f"kiln-job-{uuid.uuid4().hex}", labels=labels)
         docker_bench.client.containers.run(
-            image,
+            f"{PREFIX}vela",
             ["-c", "input()"],
             entrypoint="python3",
             detach=True,

@@ -31,12 +31,16 @@ def engine_or_skip() -> docker.DockerClient:
     return docker.from_env()
 
 
+def tags(client: docker.DockerClient) -> list[str]:
+    """The names of all images; asked for at once, as others may be removing theirs."""
+    return [tag for image in client.api.images() for tag in image["RepoTags"] or ()]
+
+
 def remove_all(client: docker.DockerClient) -> None:
     """Take everything of all benches out of the engine, except the base image."""
-    for image in client.images.list():
-        for tag in image.tags:
-            if PREFIX in tag:
-                client.images.remove(tag, force=True)
+    for tag in tags(client):
+        if PREFIX in tag:
+            client.images.remove(tag, force=True)
     for volume in client.volumes.list():
         if volume.name.startswith(PREFIX):
             volume.remove()

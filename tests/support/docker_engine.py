@@ -16,6 +16,8 @@ import docker
 import docker.errors
 import pytest
 
+from tests.support.docker_bench import tags
+
 _START_S = 60.0
 
 
@@ -60,8 +62,7 @@ class Engine:
 
     def take(self, client: docker.DockerClient, prefixes: tuple[str, ...]) -> None:
         """Copy the images of another engine whose names begin like this."""
-        found = [tag for image in client.images.list() for tag in image.tags]
-        names = [tag for tag in found if tag.startswith(prefixes)]
+        names = [tag for tag in tags(client) if tag.startswith(prefixes)]
         saved = self._folder / "images.tar"
         subprocess.run(["docker", "save", "--output", saved, *names], check=True)
         subprocess.run(["docker", "-H", self.address, "load", "-qi", saved], check=True)
