@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 Item = TypeVar("Item")
 
 
-#: How often a lock that another process holds is tried for; a signal ends the wait too.
+#: How often a lock that another process holds is tried for, and a signal is looked for.
 _TICK_S = 0.2
 
 
@@ -124,9 +124,9 @@ class Workers(Generic[Result]):
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        if error is not None:
-            self._stop.asked.set()
         try:
+            if error is not None:
+                self._stop.asked.set()
             self._wait()
         except KeyboardInterrupt:
             self._stop.asked.set()
@@ -137,8 +137,10 @@ class Workers(Generic[Result]):
     def _wait(self) -> None:
         # Ctrl-C may come between any two lines: what is waited for must be there still when it is
         # waited for again. An interrupted join, in Python 3.11, takes a running thread for ended.
+        # And it may be delivered to another thread, which does not wake this one.
         for gone in self._gone:
-            gone.wait()
+            while not gone.wait(_TICK_S):
+                continue
 
 
 def do_all(call: Callable[[Item], object], items: Iterable[Item]) -> None:
