@@ -51,15 +51,15 @@ def board(model: TwoPeople) -> Iterator[EmulatedBoard]:
 
 
 class Opened:
-    """The page in a window, and all that it asked for or complained of."""
+    """The page in a window, its requests and its console messages."""
 
     def __init__(self, context: BrowserContext, url: str) -> None:
         self.page: Page = context.new_page()
         self.requests: list[str] = []
-        self.complaints: list[str] = []
+        self.messages: list[str] = []
         self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("console", lambda message: self.messages.append(message.text))
+        self.page.on("pageerror", lambda error: self.messages.append(str(error)))
         self.page.goto(url)
 
     def wait_for_a_frame(self) -> None:
@@ -142,7 +142,7 @@ def test_readings_are_those_of_the_board(opened: Opened) -> None:
     opened.says("connection", "Live")
     for name, text in (("pre", "7"), ("inference", "38"), ("post", "4")):
         opened.says(name, text)
-    opened.says("fps", re.compile(r"^(19|20|21)\.\d$"))
+    opened.says("fps", re.compile(r"^[1-9]\d*\.\d$"))
     opened.says("found", "class 090 %")
     opened.says("lost", "0")
 
@@ -233,11 +233,10 @@ def test_a_recording_is_a_data_set_that_kiln_takes(
     recording = monitor.recorder.recording
     checked = run_step("check", {"task": "pose"}, {"data": Path(recording.folder)})
     result = checked.expect_success().result
-    assert result is not None
-    assert result["kpt_shape"] == [17, 3]
-    assert sum(result["images"].values()) == recording.images
-    assert min(result["images"].values()) >= 1
-    assert sum(result["objects"].values()) == recording.objects == recording.images
+    assert result.kpt_shape == (17, 3)
+    assert sum(result.images.values()) == recording.images
+    assert min(result.images.values()) >= 1
+    assert sum(result.objects.values()) == recording.objects == recording.images
 
 
 def test_a_snapshot_is_an_image_with_what_is_drawn(opened: Opened, tmp_path: Path) -> None:
@@ -292,10 +291,10 @@ def test_it_fits_and_asks_for_nothing_from_elsewhere(
         colour = window.page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (max(int(part) for part in re.findall(r"\d+", colour)) < 60) == dark
         assert [url for url in window.requests if not url.startswith(monitor.url)] == []
-        assert window.complaints == []
+        assert window.messages == []
 
 
-def test_a_boards_own_words_are_shown_and_never_run(browser: Browser, tmp_path: Path) -> None:
+def test_text_of_a_board_is_shown_and_never_run(browser: Browser, tmp_path: Path) -> None:
     hostile = "<img src=x onerror=alert(1)>" * 8
     session = ScriptedSession(labels=Description(name=hostile, classes=(hostile,)))
     context = browser.new_context(viewport={"width": 360, "height": 740})
@@ -310,7 +309,7 @@ def test_a_boards_own_words_are_shown_and_never_run(browser: Browser, tmp_path: 
         window.says("found", f"{hostile}80 %")
         assert window.page.evaluate("document.documentElement.scrollWidth") == 360
         assert window.page.locator("img:not([role])").count() == 0
-        assert window.complaints == []
+        assert window.messages == []
     context.close()
 
 

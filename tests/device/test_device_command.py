@@ -125,7 +125,7 @@ def test_a_line_for_each_frame(
     assert not board.invoking
 
 
-def test_pictures_arrive_whole(client: AtClient) -> None:
+def test_images_arrive_intact(client: AtClient) -> None:
     frames = list(client.invoke(3, with_images=True))
     assert [frame.image for frame in frames] == [JPEG] * 3
     assert frames[0].resolution == (240, 240)

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from kiln.emulator.board import EmulatedBoard
-from kiln.emulator.faults import Faults, Noise, random_faults
+from kiln.emulator.faults import Faults, Noise
 from kiln.emulator.firmware import Camera, Firmware
 from kiln.emulator.flash import MODELS_ADDRESS
 from tests.device.conftest import MakeBoard, OpenLine
 from tests.device.host import packet, preamble
 from tests.support.emulated_models import GREY_JPEG, MODEL, FixedModel
+from tests.support.random_faults import random_faults
 
 
 def flashed_board(make: MakeBoard, **settings: Any) -> EmulatedBoard:

@@ -1,4 +1,4 @@
-"""The boot loader of the emulated board, byte by byte: what flashes it must meet a real one's."""
+"""The bootloader of the emulated board, byte by byte, as a real one behaves."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def on_flash(board: EmulatedBoard, size: int) -> bytes:
     return bytes(board.flash[MODELS_ADDRESS : MODELS_ADDRESS + size])
 
 
-def test_a_file_goes_through_the_boot_loader_into_the_flash(
+def test_a_file_goes_through_the_bootloader_into_the_flash(
     emulated_board: MakeBoard, line: OpenLine
 ) -> None:
     board, host = receiving(emulated_board, line)

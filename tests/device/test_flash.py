@@ -12,10 +12,11 @@ from kiln.device.link import open_link
 from kiln.device.we2 import BootloaderClient
 from kiln.device.xmodem_sender import Timing
 from kiln.emulator.board import EmulatedBoard
-from kiln.emulator.faults import Faults, Noise, random_faults
+from kiln.emulator.faults import Faults, Noise
 from kiln.errors import BoardError, FlashFailed
 from kiln.plan.targets import load_target
 from tests.support.checkout import ROOT
+from tests.support.random_faults import random_faults
 
 TARGET = load_target(ROOT / "targets", "grove-v2")
 ADDRESS = TARGET.flash.model_address

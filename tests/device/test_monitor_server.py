@@ -1,4 +1,4 @@
-"""Who gets the monitor's page, and what a browser is told, over real sockets."""
+"""Access to the monitor's page, and what a browser is sent, over real sockets."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Monitor:
             return Answer(response.status, response.headers, response.read().decode())
 
     def live(self, *, host: str = "", **headers: str) -> ClientConnection:
-        """The line, opened as a page of that host would, by default the monitor's own."""
+        """The WebSocket, opened as a page of that host would, by default the monitor's own."""
         given = {"Origin": f"http://{host or self.host}", **headers}
         raw = socket.create_connection(("127.0.0.1", self.port))
         try:
@@ -92,7 +92,7 @@ def open_monitor(tmp_path: Path) -> Iterator[Monitor]:
 
 
 def _state(live: ClientConnection, wanted: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
-    """The first state that is as wanted; all else that comes before is passed over."""
+    """The first state that is as wanted; earlier messages are skipped."""
     deadline = time.monotonic() + _PATIENCE_S
     while time.monotonic() < deadline:
         message = live.recv(timeout=_PATIENCE_S)
@@ -155,7 +155,7 @@ def test_this_host_may_be_called_by_its_usual_names(monitor: Monitor) -> None:
         "http://localhost:{port}",
     ],
 )
-def test_a_page_from_elsewhere_gets_no_line(monitor: Monitor, origin: str) -> None:
+def test_a_foreign_page_gets_no_connection(monitor: Monitor, origin: str) -> None:
     with pytest.raises(InvalidStatus, match="403"):
         monitor.live(Origin=origin.format(port=monitor.port))
 
@@ -177,7 +177,9 @@ def test_on_another_address_the_token_is_asked_for_once(open_monitor: Monitor) -
 
 
 @pytest.mark.parametrize("cookie", [None, "kiln-monitor-{port}=wrong", "kiln-monitor-{port}="])
-def test_without_the_token_there_is_no_line(open_monitor: Monitor, cookie: str | None) -> None:
+def test_without_the_token_there_is_no_connection(
+    open_monitor: Monitor, cookie: str | None
+) -> None:
     given = {"Cookie": cookie.format(port=open_monitor.port)} if cookie else {}
     with pytest.raises(InvalidStatus, match="403"):
         open_monitor.live(**given)
@@ -211,7 +213,7 @@ def test_an_address_or_port_that_cannot_be_had_is_said(monitor: Monitor, tmp_pat
             MonitorServer(hub, Recorder(lambda: tmp_path), address=address, port=port)
 
 
-def test_an_event_comes_as_json_and_its_picture_as_bytes_under_its_number(
+def test_an_event_comes_as_json_and_its_image_as_bytes_under_its_number(
     monitor: Monitor,
 ) -> None:
     with monitor.live() as live:
@@ -232,7 +234,7 @@ def test_an_event_comes_as_json_and_its_picture_as_bytes_under_its_number(
         assert live.recv(timeout=_PATIENCE_S) == (1).to_bytes(4, "big") + jpeg(7)
 
 
-def test_wishes_reach_the_board_and_every_browser_sees_them(monitor: Monitor) -> None:
+def test_requests_reach_the_board_and_every_browser_sees_them(monitor: Monitor) -> None:
     with monitor.live() as one, monitor.live() as other:
         one.send(json.dumps({"action": "score", "value": 70}))
         _state(other, lambda state: state["thresholds"]["score"] == 70)
@@ -275,7 +277,7 @@ def test_a_recording_goes_on_while_no_browser_looks(monitor: Monitor) -> None:
         "x" * 5000,
     ],
 )
-def test_what_no_page_would_say_ends_the_line_alone(
+def test_a_malformed_request_closes_that_connection_only(
     monitor: Monitor, nonsense: str | bytes
 ) -> None:
     with monitor.live() as live:

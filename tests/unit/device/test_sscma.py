@@ -1,4 +1,4 @@
-"""The AT client: every answer to its own question, events kept, faults told in sentences."""
+"""The AT client: replies go to their own requests, events are kept, errors are sentences."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from kiln.device.sscma import MAX_EVENTS, AtClient, Identity, ModelSlot
 from kiln.errors import BoardError, BoardGone
 from tests.support.scripted_link import Answer, ScriptedLink, frame
 
-JPEG = b"\xff\xd8 a picture \xff\xd9"
+JPEG = b"\xff\xd8 an image \xff\xd9"
 SLOT = {"id": 1, "type": 0, "address": 0x400000, "size": 0}
 SET_UP = {"model": SLOT, "algorithm": {"type": 5, "config": {"tscore": 60, "tiou": 50}}}
 
@@ -237,7 +237,7 @@ def test_however_the_loop_ends_the_board_is_stopped(give_up: type[BaseException]
     assert link.requests[-1] == ("BREAK", "")
 
 
-def test_a_board_unplugged_in_the_middle_is_the_news_and_not_that_it_cannot_be_stopped(
+def test_an_unplugged_board_is_reported_and_not_that_it_cannot_be_stopped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sscma, "_QUIET_S", 0.01)

@@ -1,4 +1,4 @@
-"""The sending side of XMODEM, by the byte: which answers count, and which would feign success."""
+"""The sending side of XMODEM, by the byte: which replies count, and what is no success."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_answers_that_are_late_do_not_stand_for_the_last_packets() -> None:
     assert not board.rebooted
 
 
-def test_a_doubled_answer_costs_no_later_packet_its_second_attempt() -> None:
+def test_a_duplicated_reply_costs_no_later_packet_its_second_attempt() -> None:
     refused = iter((NAK,))
     board = Board(lambda number, _data: next(refused, None) if number == 1 else None)
     receive = board._receive
@@ -230,7 +230,7 @@ def test_late_answers_to_one_packet_are_not_taken_for_those_to_the_next() -> Non
     assert b"".join(each[3:131] for each in board.files[1]) == packets_of(MODEL)
 
 
-def test_no_model_is_sent_after_a_preamble_that_is_in_doubt() -> None:
+def test_no_model_is_sent_after_a_preamble_that_may_not_have_arrived() -> None:
     board = Board()
     receive = board._receive
     garbled: set[int] = set()

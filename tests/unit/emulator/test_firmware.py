@@ -47,7 +47,7 @@ def test_frames_come_at_the_pace_of_the_camera() -> None:
     assert _counts(sent) == list(range(1, 51))
 
 
-def test_a_frame_that_was_taken_late_is_not_made_up_for() -> None:
+def test_a_late_frame_delays_the_ones_after_it() -> None:
     firmware = _invoking([])
     due = firmware.due()
     assert due is not None

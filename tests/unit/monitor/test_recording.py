@@ -1,4 +1,4 @@
-"""What a board saw becomes a data set, whole at every moment."""
+"""Detections become a data set that is usable at every moment."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _labels(folder: Path) -> list[str]:
     return [path.read_text("utf-8") for path in sorted(folder.glob("labels/*/*.txt"))]
 
 
-def test_a_box_is_written_in_parts_of_the_picture(tmp_path: Path) -> None:
+def test_a_box_is_written_in_parts_of_the_image(tmp_path: Path) -> None:
     writer = DataSetWriter(tmp_path / "set", SHAPES)
     writer.add(detections(Box(60, 120, 24, 48, 70, 1), size=(240, 480)))
     assert _labels(tmp_path / "set") == ["1 0.250000 0.250000 0.100000 0.100000\n"]
@@ -59,7 +59,7 @@ def test_a_pose_has_its_keypoints_and_hidden_ones_are_zero(tmp_path: Path) -> No
     assert table["flip_idx"] == list(coco.FLIP_INDEX)
 
 
-def test_what_reaches_out_of_the_picture_is_cut_and_what_is_outside_left_out() -> None:
+def test_what_reaches_out_of_the_image_is_cut_and_what_is_outside_left_out() -> None:
     cut = detections(Box(0, 0, 40, 40, 90, 0), Box(400, 400, 10, 10, 90, 0))
     assert list(label_lines(cut, 0)) == ["0 0.041667 0.041667 0.083333 0.083333\n"]
     (line,) = label_lines(detections(person(4, 100)), 17)
@@ -83,7 +83,7 @@ def test_a_board_without_description_teaches_the_form_as_it_goes(tmp_path: Path)
     assert _description(tmp_path / "poses")["kpt_shape"] == [17, 3]
 
 
-def test_the_same_picture_again_is_kept_once_and_an_empty_one_is_background(
+def test_the_same_image_again_is_kept_once_and_an_empty_one_is_background(
     tmp_path: Path,
 ) -> None:
     writer = DataSetWriter(tmp_path / "set", SHAPES)
@@ -93,7 +93,7 @@ def test_the_same_picture_again_is_kept_once_and_an_empty_one_is_background(
     assert _labels(tmp_path / "set") == ["", ""]
 
 
-def test_a_set_with_two_labelled_pictures_can_be_judged_by(tmp_path: Path) -> None:
+def test_two_images_with_objects_give_both_splits_one(tmp_path: Path) -> None:
     writer = DataSetWriter(tmp_path / "set", SHAPES)
     for number in range(50):
         writer.add(detections(image=jpeg(number)))
@@ -129,7 +129,7 @@ def test_a_pose_that_lost_a_keypoint_on_the_line_is_left_out(tmp_path: Path) -> 
     assert (writer.images, writer.rejected) == (0, 1)
 
 
-def test_the_same_picture_is_always_in_the_same_split(tmp_path: Path) -> None:
+def test_the_same_image_is_always_in_the_same_split(tmp_path: Path) -> None:
     writer = DataSetWriter(tmp_path / "set", SHAPES)
     for number in [*range(200), *range(200)]:
         writer.add(detections(Box(60, 60, 10, 10, 90, 0), image=jpeg(number)))
@@ -143,7 +143,7 @@ def test_the_same_picture_is_always_in_the_same_split(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("images", [2, 3, 5, 40])
-def test_a_set_can_be_used_from_its_second_picture_on_without_an_end(
+def test_a_set_can_be_used_from_its_second_image_on_without_an_end(
     tmp_path: Path, images: int
 ) -> None:
     writer = DataSetWriter(tmp_path / "set", SHAPES)
@@ -165,7 +165,7 @@ def _finished(folder: Path, labelled: list[bool]) -> None:
 
 
 @pytest.mark.parametrize("labelled", [[True], [False, True], [True, False], [False] * 30 + [True]])
-def test_the_end_leaves_both_splits_with_pictures_and_train_with_objects(
+def test_the_end_leaves_both_splits_with_images_and_train_with_objects(
     tmp_path: Path, labelled: list[bool]
 ) -> None:
     _finished(tmp_path / "set", labelled)
@@ -173,7 +173,7 @@ def test_the_end_leaves_both_splits_with_pictures_and_train_with_objects(
     assert any(path.read_text("utf-8") for path in tmp_path.glob("set/labels/train/*.txt"))
 
 
-def test_a_recording_without_a_picture_leaves_nothing(tmp_path: Path) -> None:
+def test_a_recording_without_a_image_leaves_nothing(tmp_path: Path) -> None:
     _finished(tmp_path / "set", [])
     assert not (tmp_path / "set").exists()
 
