@@ -12,6 +12,8 @@ import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from kiln.report.result import FORMAT
+
 Make = Callable[[Path], None]
 
 
@@ -142,4 +144,4 @@ def linked(name: str) -> zipfile.ZipInfo:
 
 def build_document(**changes: object) -> str:
     """A build.json of which only the outermost form is right."""
-    return json.dumps({"format": 2, "target": "grove-v2", "name": "n", **changes})
+    return json.dumps({"format": FORMAT, "target": "grove-v2", "name": "n", **changes})

@@ -80,7 +80,7 @@ SETTINGS = (
     Row(
         name="a hexadecimal number of thousands of digits",
         make=toml("imgsz = 0x" + "f" * 5000),
-        says=r"kiln\.toml: imgsz is a number beyond all measure",
+        says=r"kiln\.toml: imgsz is too large a number",
     ),
     Row(
         name="a date for a number",
@@ -175,7 +175,7 @@ NAMES = (
     Row(
         name="an image size of thousands of digits",
         types=("explain", "--imgsz", "9" * 4000),
-        says=r"the request: imgsz is a number beyond all measure",
+        says=r"the request: imgsz is too large a number",
     ),
     Row(
         name="a data set's path longer than any",
@@ -315,19 +315,19 @@ BUILDS = (
         name="a build of the wrong types to compare",
         types=("compare", "build.json", "build.json"),
         make=text("build.json", build_document(numbers=[], verdict=5, board="x")),
-        says=r"the comparison cannot be made: a build\.json was changed since Kiln wrote it .*",
+        says=r"build\.json was changed since Kiln wrote it: .*",
     ),
     Row(
         name="a build without steps to compare",
         types=("compare", "build.json", "build.json"),
         make=text("build.json", build_document(verdict={"accepted": 1}, board={"firmware": 1})),
-        says=r"the comparison cannot be made: a build\.json was changed since Kiln wrote it .*",
+        says=r"build\.json was changed since Kiln wrote it: .*",
     ),
     Row(
         name="a build of the wrong types to report on",
         types=("report", "--no-open", "."),
         make=text("build.json", build_document(numbers="x", steps=5, verdict=[1])),
-        says=r"the report cannot be made: a build\.json was changed since Kiln wrote it .*",
+        says=r"build\.json was changed since Kiln wrote it: .*",
     ),
     Row(
         name="a build that is a number",

@@ -62,13 +62,13 @@ def _data_bytes() -> int:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
-def test_a_bad_input_is_one_sentence(user: User, row: Row) -> None:
-    row.make(user.folder)
+def test_a_bad_input_is_one_sentence(builder: User, row: Row) -> None:
+    row.make(builder.folder)
     with bounded():
-        _out, err = user.types(*row.types, code=row.code)
+        _out, err = builder.types(*row.types, code=row.code)
     line = next(line for line in err.splitlines() if line.startswith("✕ ") and "  " not in line)
     assert re.fullmatch(row.says, line.removeprefix("✕ ")), err
-    assert not list(user.folder.parent.rglob("canary"))
+    assert not list(builder.folder.parent.rglob("canary"))
 
 
 def test_links_that_go_round_in_circles_are_walked_once(user: User) -> None:
