@@ -23,7 +23,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from kiln.emulator.board import EmulatedBoard
 from kiln.emulator.firmware import Camera
 from scripts.watch import machine
-from tests.support.people import MODEL, MODEL_ADDRESS, TwoPeople
+from tests.support.emulated_models import MODEL
+from tests.support.two_people import TwoPeople
 
 SECONDS, EVENTS_A_SECOND = 60, 30
 #: Makes images of some 30 kB, ten times what a board can send at 921,600 baud and that rate.
@@ -60,9 +61,9 @@ def main() -> None:
 def soak(browser: Browser, seconds: int, fps: float) -> bool:
     """Run for so long; True if nothing was lost and nothing grew."""
     model = TwoPeople(browser, noise=NOISE)
-    with EmulatedBoard(model, camera=Camera(fps=fps), boot_s=0.05) as board:
-        board.flash[MODEL_ADDRESS : MODEL_ADDRESS + len(MODEL)] = MODEL
-        board.reset()
+    board = EmulatedBoard(model, camera=Camera(fps=fps))
+    board.load(MODEL)
+    with board:
         command = [sys.executable, "-m", "kiln", "monitor", "--port", board.port, "--no-open"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as kiln:
             assert kiln.stdout is not None

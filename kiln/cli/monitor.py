@@ -147,11 +147,10 @@ def _emulated_board(request: MonitorRequest, session: Session) -> Iterator[Attac
         built = load_build(folder)
         runner = Runner(session.paths, build.limits, session.executor(build))
         recorded = record_model(built, folder, target, runner, session.terminal.progress())
-    model = (folder / built.deployed).read_bytes()
-    address = target.flash.model_address
-    with EmulatedBoard(recorded) as board:
-        board.flash[address : address + len(model)] = model
-        board.reset()
+    file = (folder / built.deployed).read_bytes()
+    board = EmulatedBoard(recorded)
+    board.load(file, target.flash.model_address)
+    with board:
         attached = AttachedBoard(port=Port(path=board.port), target=target)
         _write_labels(attached, describe(built))
         yield attached

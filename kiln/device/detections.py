@@ -13,6 +13,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeGuard
 
+from kiln.report.images import VISIBLE
+
 _BOX_NUMBERS, _POINT_NUMBERS = 6, 4
 #: Keys of an event that are parsed; others are passed on unchanged.
 _READ = frozenset({"count", "perf", "boxes", "keypoints", "resolution", "image"})
@@ -41,6 +43,11 @@ class Point:
     y: float
     score: float
     target: int
+
+    @property
+    def visible(self) -> bool:
+        """Whether it counts as visible, as in the report."""
+        return self.score >= 100 * VISIBLE
 
 
 @dataclasses.dataclass(frozen=True)

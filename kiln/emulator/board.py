@@ -11,21 +11,18 @@ import contextlib
 import os
 import queue
 import select
-import shutil
-import tempfile
 import threading
 import time
 import tty
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, Protocol
 
 from kiln.emulator.bootloader import Bootloader, Transfer
 from kiln.emulator.faults import Fault, FaultInjector, Faults
 from kiln.emulator.firmware import Camera, Firmware, Storage
-from kiln.emulator.flash import Flash
+from kiln.emulator.flash import MODELS_ADDRESS, Flash
 from kiln.emulator.postprocess import EmulatedModel
 from kiln.emulator.uart import Uart
 
@@ -85,9 +82,10 @@ class _Unresponsive:
 class EmulatedBoard:
     """A board that is plugged in inside a ``with`` block, with its firmware running.
 
-    ``port`` is a path that stays the same when the board is unplugged and plugged in again.
-    ``baud`` None sends without delay; a rate applies in both directions. ``boot_s`` is how long the
-    bootloader listens after a reset. Methods may be called from any thread.
+    ``port`` is the path of the host's side. It changes when the board is plugged in again, unless
+    ``link`` is a path for a symbolic link to it. ``baud`` None sends without delay; a rate applies
+    in both directions. ``boot_s`` is how long the bootloader listens after a reset. Methods may be
+    called from any thread.
     """
 
     def __init__(
@@ -98,11 +96,13 @@ class EmulatedBoard:
         faults: Faults | None = None,
         camera: Camera | None = None,
         boot_s: float = 0.3,
+        link: Path | None = None,
     ) -> None:
         self._model = model
         self._baud = baud
         self._camera = camera or Camera()
         self._boot_s = boot_s
+        self._link = link
         self._injector = FaultInjector(faults or Faults())
         self._flash = Flash()
         self._storage = Storage()
@@ -137,6 +137,10 @@ class EmulatedBoard:
         program = self._program
         return isinstance(program, Firmware) and program.invoking
 
+    def load(self, file: bytes, address: int = MODELS_ADDRESS) -> None:
+        """Put a model on the flash; the firmware finds it when it starts."""
+        self._flash.memory[address : address + len(file)] = file
+
     def set_faults(self, faults: Faults) -> None:
         """Inject these faults from now on."""
 
@@ -170,26 +174,18 @@ class EmulatedBoard:
 
     def __enter__(self) -> EmulatedBoard:
         self._wake_out, self._wake_in = os.pipe()
-        self._folder = Path(tempfile.mkdtemp(prefix="kiln-board-"))
-        self.port = str(self._folder / "ttyACM0")
         self._open_port()
         self._start_firmware()
         self._to_host.clear()
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         if self._thread.is_alive():
             self._call(self._stop)
         self._thread.join()
         os.close(self._wake_in)
         os.close(self._wake_out)
-        shutil.rmtree(self._folder)
 
     def _call(self, call: Callable[[], None]) -> None:
         """Run ``call`` in the board's thread, and wait until it is done."""
@@ -348,13 +344,17 @@ class EmulatedBoard:
         master, slave = os.openpty()
         tty.setraw(slave)
         os.set_blocking(master, False)
-        Path(self.port).symlink_to(os.ttyname(slave))
+        self.port = os.ttyname(slave)
+        if self._link is not None:
+            self._link.symlink_to(self.port)
+            self.port = str(self._link)
         self._handles = master, slave
 
     def _unplug(self) -> None:
         if self._handles is None:
             return
-        Path(self.port).unlink()
+        if self._link is not None:
+            self._link.unlink()
         for handle in self._handles:
             os.close(handle)
         self._handles = None

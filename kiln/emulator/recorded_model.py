@@ -68,13 +68,13 @@ def record_model(
     data, needed = data_steps(request)
     needed += [steps.images(request, target, data, build.imgsz), *recording_steps()]
     made = runner.run(needed, brought, observer)
-    frames = made["emulator-frames"].entry.files["sights.json"].path
+    frames = made["emulator-frames"].entry.files["frames.json"].path
     flashed = build.deployed_file
     return read_recorded_model(frames, sha256=flashed.sha256, size=flashed.bytes)
 
 
 def recording_steps() -> list[Step]:
-    """The steps from images and a model (``model`` of this host) to sights.json."""
+    """The steps from images and a model (``model`` of this host) to frames.json."""
     return [
         steps.tflm_outputs(_MODEL, images=_IMAGES),
         steps.emulator_frames(
@@ -84,7 +84,7 @@ def recording_steps() -> list[Step]:
 
 
 def read_recorded_model(frames: Path, *, sha256: str, size: int) -> RecordedModel:
-    """Read sights.json; ``sha256`` and ``size`` are those of the file that is flashed."""
+    """Read frames.json; ``sha256`` and ``size`` are those of the file that is flashed."""
     document = read_record(Frames, json.loads(frames.read_text(encoding="utf-8")), frames.name)
     return RecordedModel(
         sha256=sha256,

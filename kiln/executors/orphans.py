@@ -13,20 +13,20 @@ _BOOT_ID = _PROC / "sys/kernel/random/boot_id"
 #: Of /proc/<pid>/stat, counted behind the name: when the process started; see proc(5).
 _START_TIME = 19
 _ROUNDS = 10
-#: How long a killed process may take to be gone.
+#: How long a killed process may take to end.
 _DEATH_S = 1.0
 
 
 def this_driver() -> str:
     """Names this process among all of all hosts; a number alone is soon another's.
 
-    Where there is no /proc it names nobody, and nobody is taken for dead.
+    Without /proc it names nobody, and nobody is taken for dead.
     """
     return f"{_place()} at {_started(str(os.getpid()))}"
 
 
 def is_dead(driver: str) -> bool:
-    """True if a driver has ended; False too where it could not be seen from here."""
+    """True if a driver has ended; False too if it could not be seen from here."""
     place, _, process = driver.rpartition(" at ")
     return place == _place() != "" and process != _started(process.partition(" ")[0])
 

@@ -72,7 +72,7 @@ class Executor(Protocol):
         exited with 0.
 
         Leaving the block without an exception throws the unfinished work of a resumable step
-        away that exited with 0; so what it gave is to be stored inside. ``observe`` is called in
+        away that exited with 0; so what it gave must be stored inside. ``observe`` is called in
         the caller's thread. Raises EngineError if the engine goes away, StepTimeout, DiskFull, and
         lets KeyboardInterrupt through after the step has been stopped; leaves nothing running.
         """

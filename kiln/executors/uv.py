@@ -1,4 +1,4 @@
-"""Runs uv under the user's index, proxies and certificates, and no other setting of his."""
+"""Runs uv under the user's index, proxies and certificates, and no other of their settings."""
 
 from __future__ import annotations
 

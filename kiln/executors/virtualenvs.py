@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import platform
@@ -12,16 +10,17 @@ import shutil
 import sysconfig
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from kiln.errors import DiskFull, EnvironmentBroken, os_errors
-from kiln.executors.environments import Environment
+from kiln.executors.environments import PACKAGES_TAKE, Environment
 from kiln.executors.protocol import Say
 from kiln.executors.uv import UvFailed, ask_uv, installer_variables, run_uv
 from kiln.store.tree import hash_file
-from kiln.system.workers import stop_if_asked, wait_for_lock
+from kiln.system.files import locked
+from kiln.system.workers import stop_if_asked
 
 #: Both executors run this version: the locks are resolved for it.
 PYTHON_VERSION = "3.11"
@@ -30,8 +29,6 @@ _PYTHON_TAG = "cp311"
 
 #: Written last, so that an interrupted installation is never taken for a whole one.
 _MARKER = ".complete"
-#: What an environment costs in bytes, so that nobody wonders why it takes so long.
-_SIZES = {"train": "about 6 GB", "export": "about 1.5 GB", "vela": "about 100 MB"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,7 +49,7 @@ class VirtualEnvironments:
         self._python_lock = threading.Lock()
 
     def find(self, environment: Environment) -> Interpreter | None:
-        """The environment's Python if it is whole and nobody has changed its packages since."""
+        """The environment's Python if it is whole and its packages have not changed since."""
         return find_whole(self._folder(environment))
 
     def make(self, environment: Environment, say: Say) -> None:
@@ -65,7 +62,7 @@ class VirtualEnvironments:
         _refuse_other_hosts()
         log = self._logs / f"environment-{environment.name}.log"
         folder = self._folder(environment)
-        size = _SIZES[environment.name]
+        size = PACKAGES_TAKE[environment.name]
 
         def fill() -> None:
             with self._python_lock:
@@ -81,7 +78,7 @@ class VirtualEnvironments:
 
 
 def find_whole(folder: Path) -> Interpreter | None:
-    """The Python of an environment if it is whole and nobody has changed its packages since."""
+    """The Python of an environment if it is whole and its packages have not changed since."""
     python = folder / "bin" / "python"
     try:
         marker = json.loads((folder / _MARKER).read_text(encoding="utf-8"))
@@ -101,7 +98,8 @@ def make_whole(folder: Path, name: str, fill: Callable[[], None], *, log: Path, 
     with os_errors(f"the {name} environment cannot be made", EnvironmentBroken):
         folder.parent.mkdir(parents=True, exist_ok=True)
         log.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(folder.with_suffix(".lock"), name, say):
+        waits = f"another Kiln is making the {name} environment: waiting for it"
+        with locked(folder.with_suffix(".lock"), lambda: say(waits)):
             if find_whole(folder) is None:
                 _make_whole(folder, name, fill, log=log, say=say)
 
@@ -217,16 +215,5 @@ def _refuse_other_hosts() -> None:
     raise EnvironmentBroken(
         "the local executor needs Linux on x86-64 with glibc, and this is "
         f"{host}{' with musl' if musl else ''}",
-        hint="start a container engine and use EXECUTOR=docker: it emulates where it must",
+        hint="start a container engine and use EXECUTOR=docker: it emulates if it must",
     )
-
-
-@contextlib.contextmanager
-def _locked(path: Path, name: str, say: Say) -> Iterator[None]:
-    with path.open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"another Kiln is making the {name} environment: waiting for it")
-            wait_for_lock(stream)
-        yield

@@ -7,12 +7,13 @@ import json
 import struct
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from kiln.device.detections import Box, Detections
 from kiln.monitor.hub import FrameEvent, State
 from kiln.monitor.recording import Recording
+from stages import coco
 
 #: Events that wait for a slow browser; a third of a second at 30 a second.
 MAX_WAITING = 10
@@ -71,16 +72,25 @@ def event_messages(event: FrameEvent) -> Iterator[str | bytes]:
             "resolution": detections.resolution,
             "perf": detections.perf_ms,
             "objects": list(_objects(detections)),
+            "skeleton": _skeleton(event),
         }
     )
     if detections.image is not None:
         yield _NUMBER.pack(event.number % (1 << 32)) + detections.image
 
 
+def _skeleton(event: FrameEvent) -> Sequence[tuple[int, int]]:
+    """Joined pairs of keypoints, of COCO if the board stores no names and has as many."""
+    poses = event.detections.poses
+    if event.labels.keypoints or not poses:
+        return event.labels.skeleton
+    return coco.skeleton(len(poses[0].points))
+
+
 def _objects(detections: Detections) -> Iterator[Mapping[str, Any]]:
-    """Boxes as x and y of the centre, width and height; keypoints as x, y, score in percent."""
+    """Boxes as x and y of the centre, width and height; keypoints as x and y, null if hidden."""
     for pose in detections.poses:
-        points = [(point.x, point.y, point.score) for point in pose.points]
+        points = [(point.x, point.y) if point.visible else None for point in pose.points]
         yield {**_object(pose.box), "points": points}
     for box in detections.boxes:
         yield {**_object(box), "points": []}

@@ -18,9 +18,8 @@ import yaml
 from kiln.device.detections import Box, Detections, Point
 from kiln.device.labels import Description
 from kiln.plan.request import Task
+from stages import yolo
 
-#: A keypoint of a lower score counts as hidden, in percent; the report draws by the same.
-VISIBLE_PERCENT = 50
 #: One of so many images goes to val.
 VAL_SHARE = 10
 #: More classes than any data set for boards has; a larger number is damage.
@@ -48,13 +47,14 @@ class DataSetWriter:
         self._kept: set[bytes] = set()
         self._number = 0
         #: Images by split, and those of them that have objects.
-        self._images: dict[str, list[str]] = {"train": [], "val": []}
-        self._labelled: dict[str, list[str]] = {"train": [], "val": []}
+        self._images: dict[str, list[str]] = {split: [] for split in yolo.SPLITS}
+        self._labelled: dict[str, list[str]] = {split: [] for split in yolo.SPLITS}
         self.objects = 0
         self.rejected = 0
-        for split in self._images:
-            (folder / "images" / split).mkdir(parents=True)
-            (folder / "labels" / split).mkdir(parents=True)
+        for split in yolo.SPLITS:
+            image = _image_path(split, "any")
+            for path in (image, yolo.label_path(image)):
+                (folder / path).parent.mkdir(parents=True)
         self._describe()
 
     @property
@@ -84,8 +84,9 @@ class DataSetWriter:
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{self._number:06}"
         split = self._split_of(digest, labelled=bool(lines))
         # The label comes first: an image without one would be taken for background.
-        self._write(Path("labels", split, f"{name}.txt"), "".join(lines).encode())
-        self._write(Path("images", split, f"{name}.jpg"), image)
+        path = _image_path(split, name)
+        self._write(yolo.label_path(path), "".join(lines).encode())
+        self._write(path, image)
         self._images[split].append(name)
         self._labelled[split] += [name] * bool(lines)
         self.objects += len(lines)
@@ -131,30 +132,34 @@ class DataSetWriter:
 
     def _copy(self, name: str, split: str, to: str) -> None:
         """Copy an image to another split; moving it might leave its own one empty."""
-        for kind, suffix in (("labels", "txt"), ("images", "jpg")):
-            content = (self._folder / kind / split / f"{name}.{suffix}").read_bytes()
-            self._write(Path(kind, to, f"{name}.{suffix}"), content)
+        source, copy = _image_path(split, name), _image_path(to, name)
+        for path, new in ((yolo.label_path(source), yolo.label_path(copy)), (source, copy)):
+            self._write(new, (self._folder / path).read_bytes())
 
     def _describe(self) -> None:
         names = [*self._labels.classes]
         names += [f"class {number}" for number in range(len(names), self._classes)]
         table: dict[str, object] = {
             "path": ".",
-            "train": "images/train",
-            "val": "images/val",
+            **{split: f"images/{split}" for split in yolo.SPLITS},
             "names": dict(enumerate(names)),
         }
         if self._keypoints:
-            table["kpt_shape"] = [self._keypoints, 3]
+            table["kpt_shape"] = [self._keypoints, yolo.KEYPOINT_VALUES]
             flipped = flip_index(self._labels.keypoints)
             table |= {"flip_idx": flipped} if flipped else {}
         text = yaml.safe_dump(table, sort_keys=False, allow_unicode=True)
-        self._write(Path("data.yaml"), text.encode())
+        self._write("data.yaml", text.encode())
 
-    def _write(self, name: Path, content: bytes) -> None:
+    def _write(self, name: str, content: bytes) -> None:
         unfinished = self._folder / _UNFINISHED
         unfinished.write_bytes(content)
         unfinished.replace(self._folder / name)
+
+
+def _image_path(split: str, name: str) -> str:
+    """Where an image lies in the data set; its labels lie where `yolo.label_path` says."""
+    return f"images/{split}/{name}.jpg"
 
 
 def label_lines(detections: Detections, keypoints: int) -> Iterator[str]:
@@ -217,7 +222,7 @@ def _box_words(box: Box, width: int, height: int) -> list[str]:
 
 def _point_words(point: Point, width: int, height: int) -> list[str]:
     inside = 0 <= point.x <= width and 0 <= point.y <= height
-    if point.score < VISIBLE_PERCENT or not inside:
+    if not point.visible or not inside:
         return ["0", "0", "0"]
     return [f"{point.x / width:.6f}", f"{point.y / height:.6f}", "2"]
 

@@ -9,7 +9,6 @@ import json
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.resources import files
-from types import TracebackType
 from typing import Any
 
 import uvicorn
@@ -91,12 +90,7 @@ class MonitorServer:
     def __enter__(self) -> MonitorServer:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
 

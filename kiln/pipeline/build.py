@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from kiln import __version__
@@ -39,6 +36,7 @@ from kiln.store.statindex import StatIndex
 from kiln.store.tree import File, Tree, digest_of, hash_file, sums_of, tree_of
 from kiln.store.usage import Ledger
 from kiln.store.verified_read import check_all, copy_checked
+from kiln.system.files import locked, write_atomically
 from stages.results.check_firmware import CheckFirmwareResult
 from stages.results.dataset import Dataset
 from stages.results.networks import Network
@@ -117,10 +115,13 @@ class Build:
             warnings=(*warnings, *mismatched_data(plan, outcomes)),
         )
         index = self._runner.store.index_folder / f"result-{_file_name(self.folder)}.json"
-        with os_errors("cannot write the result"), _alone_in(self.folder):
-            write_result(self.folder, result, files, index=index)
-            keys = (outcome.recipe.key for outcome in outcomes.values())
-            Ledger(self.paths.store).record(self.folder, keys)
+        with os_errors("cannot write the result"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            # No two drivers lay out the same result at once.
+            with locked(self.folder):
+                write_result(self.folder, result, files, index=index)
+                keys = (outcome.recipe.key for outcome in outcomes.values())
+                Ledger(self.paths.store).record(self.folder, keys)
         return result
 
 
@@ -165,9 +166,9 @@ def write_result(
         # The report first: it is made again unless build.json, written after it, is the same.
         if not _is_shown(folder, text):
             write_report(folder, result)
-        _write(folder / BUILD_FILE, text)
+        write_atomically(folder / BUILD_FILE, text)
         sums = sums_of({name: file.sha256 for name, file in result.files.items()})
-        _write(folder / "SHA256SUMS", sums)
+        write_atomically(folder / "SHA256SUMS", sums)
 
 
 def write_report(folder: Path, result: BuildResult) -> Path:
@@ -179,20 +180,9 @@ def write_report(folder: Path, result: BuildResult) -> Path:
 
     page = folder / "report.html"
     with os_errors("cannot write the report"):
-        _write(page, render(result, read_board_record(folder, result.deployed_file.sha256)))
+        record = read_board_record(folder, result.deployed_file.sha256)
+        write_atomically(page, render(result, record))
     return page
-
-
-@contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Make a folder if need be, and wait until no other driver lays out its result there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _facts(environment: Environment) -> EnvironmentFacts:
@@ -214,9 +204,3 @@ def _is_shown(folder: Path, text: str) -> bool:
 def _file_name(path: Path) -> str:
     """A short name for an index of what lies at a path."""
     return digest_of(str(path))[:16]
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

@@ -16,6 +16,7 @@ import yaml
 from kiln.errors import DataError
 from kiln.store.statindex import tree_at
 from kiln.store.tree import File, Tree, hash_bytes
+from kiln.system.files import write_atomically
 
 #: What ultralytics reads as images.
 _IMAGE_ENDINGS = frozenset(
@@ -300,7 +301,5 @@ def _write_description(table: Mapping[str, Any], scratch: Path) -> File:
     digest = hash_bytes(text)
     path = scratch / f"data-{digest[:16]}.yaml"
     scratch.mkdir(parents=True, exist_ok=True)
-    temporary = scratch / f".data.{os.getpid()}.yaml"
-    temporary.write_bytes(text)
-    temporary.replace(path)
+    write_atomically(path, text)
     return File(path=path, sha256=digest, size=len(text))

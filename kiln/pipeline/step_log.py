@@ -6,7 +6,6 @@ import collections
 import contextlib
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 
 from kiln import errors
 from kiln.errors import KilnError, os_errors
@@ -68,12 +67,7 @@ class StepLog:
             self._stream = self.path.open("w", encoding="utf-8")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _kind: object, error: object, _traceback: object) -> None:
         # What a full disk did not take is still to be written, and that has been told already.
         with os_errors("cannot write a log") if error is None else contextlib.suppress(OSError):
             self._stream.close()

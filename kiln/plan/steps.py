@@ -346,7 +346,7 @@ def tflm_outputs(model: Input, *, images: int) -> Step:
         title="run the model in TensorFlow Lite Micro",
         environment="vela",
         module="stages.vela.tflm_outputs",
-        params={"pictures": images},
+        params={"images": images},
         inputs={"model.tflite": model, "evaluation": _EVALUATION},
     )
 
@@ -363,7 +363,7 @@ def emulator_frames(model: Input, *, frame: int, score: float, candidates: int) 
         params={"frame": frame, "score": score, "candidates": candidates},
         inputs={
             "model.tflite": model,
-            "answers.npz": FromStep(step="tflm-outputs", path="answers.npz"),
+            "outputs.npz": FromStep(step="tflm-outputs", path="outputs.npz"),
             "evaluation": _EVALUATION,
         },
     )

@@ -13,6 +13,8 @@ from pathlib import Path, PurePosixPath
 
 from kiln.errors import BundleError, os_errors
 from kiln.store.tree import hash_file
+from kiln.system.archives import place_of, unpack_file
+from kiln.system.files import replacing
 
 SUMS = "SHA256SUMS"
 SIGNATURE = "SHA256SUMS.sig"
@@ -24,13 +26,14 @@ Content = bytes | Path
 
 def write_archive(path: Path, root: str, files: Mapping[str, Content]) -> None:
     """Write ``files``, by their name below the folder ``root``; raises StoreError, DiskFull."""
-    temporary = path.with_name(f".{path.name}.part")
     with os_errors("cannot write the release"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as archive:
+        with (
+            replacing(path) as temporary,
+            tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as archive,
+        ):
             for name, content in sorted(files.items()):
                 _add(archive, f"{root}/{name}", content)
-        temporary.replace(path)
 
 
 def read_archive(path: Path, target: Path) -> None:
@@ -86,29 +89,19 @@ def _add(archive: tarfile.TarFile, name: str, content: Content) -> None:
 def _members(archive: tarfile.TarFile) -> Iterator[tuple[tarfile.TarInfo, str]]:
     seen: set[str] = set()
     for member in archive:
-        pure = PurePosixPath(member.name)
-        name = "/".join(pure.parts[1:])
-        if (
-            not member.isreg()
-            or not name
-            or pure.is_absolute()
-            or ".." in pure.parts
-            or member.name != str(pure)
-            or name in seen
-        ):
+        place = place_of(member)
+        written_otherwise = member.name != str(PurePosixPath(member.name))
+        if not place or member.isdir() or written_otherwise or place in seen:
             raise BundleError(
                 f"the release holds {member.name[:80]!r}, which no release of Kiln does"
             )
-        seen.add(name)
-        yield member, name
+        seen.add(place)
+        yield member, place
 
 
 def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, place: Path) -> None:
-    source = archive.extractfile(member)
-    assert source is not None
     place.parent.mkdir(parents=True, exist_ok=True)
-    with source, place.open("xb") as stream:
-        shutil.copyfileobj(source, stream)
+    unpack_file(archive, member, place)
     place.chmod(0o755 if member.mode & 0o100 else 0o644)
 
 

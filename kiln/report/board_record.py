@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kiln.errors import KilnError, os_errors
 from kiln.plan.schema import read_record
+from kiln.system.files import write_atomically
 
 FILE = "board.json"
 
@@ -67,10 +68,9 @@ class BoardRecord:
 def write_board_record(folder: Path, record: BoardRecord) -> Path:
     """Leave it in a result folder; raises StoreError and DiskFull."""
     text = json.dumps(dataclasses.asdict(record), indent=2, ensure_ascii=False) + "\n"
-    path, temporary = folder / FILE, folder / f".{FILE}.part"
+    path = folder / FILE
     with os_errors("cannot write the record of the on-device check"):
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        write_atomically(path, text)
     return path
 
 

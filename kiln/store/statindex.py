@@ -8,25 +8,20 @@ hashed. As git does, a file whose times are too close to the moment of hashing i
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from kiln.errors import Changed
 from kiln.store.tree import File, Tree, hash_bytes, tree_of
 from kiln.store.verified_read import hash_all
+from kiln.system.files import write_atomically
 
 #: Coarsest time stamp of the file systems in use (FAT: 2 s).
 _TICK_NS = 2_000_000_000
-
-#: How the name of an index that is being written ends.
-UNFINISHED = ".part"
 
 _Stamp = list[int | str]
 
@@ -46,12 +41,7 @@ class StatIndex:
     def __enter__(self) -> StatIndex:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         if self._fresh:
             self.save()
 
@@ -100,7 +90,7 @@ def tree_at(paths: Mapping[str, str], more: Mapping[str, File], *, index: Path) 
     """The tree of files at ``paths``, by their name in it, and of ``more``; raises OSError.
 
     If none has moved since it was last asked for, its digest is known, and the files themselves
-    are looked up only for who wants them: for 20,000 files that is the time of a whole build.
+    are looked up only if they are asked for: for 20,000 files that is the time of a whole build.
     """
     known = index.with_suffix(".tree")
     state = _state(paths, more)
@@ -117,7 +107,7 @@ def tree_at(paths: Mapping[str, str], more: Mapping[str, File], *, index: Path) 
 
 
 def _state(paths: Mapping[str, str], more: Mapping[str, File]) -> str:
-    """Changes where a name, a place, a size, a time or an inode does."""
+    """Changes if a name, a place, a size, a time or an inode does."""
     lines = [f"{name}\0{file.sha256}" for name, file in more.items()]
     for name, path in paths.items():
         stat = os.stat(path)  # noqa: PTH116 - 20,000 of them
@@ -142,17 +132,7 @@ def _write(path: Path, document: Mapping[str, Any]) -> None:
     """Whole or not at all; a disk that takes nothing only costs the next run some reading."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(UNFINISHED, dir=path.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                # Held, it is no killed driver's.
-                fcntl.flock(stream, fcntl.LOCK_EX)
-                stream.write(json.dumps(document, separators=(",", ":")))
-                stream.flush()
-                Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        write_atomically(path, json.dumps(document, separators=(",", ":")))
 
 
 def _times(stat: os.stat_result) -> _Stamp:
@@ -164,7 +144,7 @@ def _load(path: Path) -> dict[str, _Stamp]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Nothing where nothing can be read."""
+    """Nothing if nothing can be read."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -7,12 +7,12 @@ Plain folders::
     tmp/                       outputs being made; nothing here is ever taken for whole
     locks/<key>.lock           one driver makes a step, others wait and then hit
     index/                     spares re-reading files that have not moved
-    builds/                    which result folders are made of which entries; see ledger
+    builds/                    which result folders are made of which entries; see usage.py
 
 An entry appears by one rename, after its files and folders are hashed and on disk. A lookup reads
 entry.json whole and every file whose size, times or inode have moved. A bit that a disk flips
-moves none of these. It is found when the file is used: whoever hands a file to a step or copies
-it into a result hashes it on the way and raises Changed. The index is then forgotten, so the next
+moves none of these. It is found when the file is used: a file that is handed to a step or copied
+into a result is hashed on the way, which raises Changed. The index is then forgotten, so the next
 build reads every file and makes again what is damaged.
 """
 
@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import shutil
@@ -30,9 +29,9 @@ from pathlib import Path
 from typing import Any
 
 from kiln.errors import Changed, StoreError, os_errors
-from kiln.store.statindex import UNFINISHED, StatIndex
+from kiln.store.statindex import StatIndex
 from kiln.store.tree import File, Tree, canonical_json, digest_of, tree_of
-from kiln.system.workers import wait_for_lock
+from kiln.system.files import UNFINISHED, held_folder, locked, remove_unless_held
 
 FORMAT = 2
 
@@ -113,10 +112,10 @@ class Store:
             if not tag.exists():
                 tag.write_text(_CACHEDIR_TAG, encoding="utf-8")
             for left in (*self._tmp.iterdir(), *self.index_folder.glob(f"*{UNFINISHED}")):
-                _remove_unless_held(left)
+                remove_unless_held(left)
 
     def lookup(self, recipe: Recipe) -> Entry | Miss:
-        """Find a step's outputs, re-hashed where they moved; changes nothing."""
+        """Find a step's outputs, re-hashed if they moved; changes nothing."""
         folder = self._entries / recipe.key
         try:
             document = json.loads((folder / "entry.json").read_text(encoding="utf-8"))
@@ -134,27 +133,19 @@ class Store:
         """Hold a step's lock; ``waiting`` is called if another driver holds it now."""
         with contextlib.ExitStack() as held:
             with os_errors("cannot lock the store"):
-                lock = held.enter_context((self._locks / f"{key}.lock").open("w"))
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    waiting()
-                    wait_for_lock(lock)
+                held.enter_context(locked(self._locks / f"{key}.lock", waiting))
             yield
 
     @contextlib.contextmanager
     def workspace(self) -> Iterator[Path]:
         """An empty folder in the store's own file system, gone at the end unless published."""
-        with os_errors("cannot write to the store"):
-            self._tmp.mkdir(parents=True, exist_ok=True)
-            folder, held = _make_held(self._tmp)
-        try:
-            with self.trusting():
+        with contextlib.ExitStack() as held:
+            with os_errors("cannot write to the store"):
+                self._tmp.mkdir(parents=True, exist_ok=True)
+                folder = held.enter_context(held_folder(self._tmp))
                 (folder / "out").mkdir()
-                yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            os.close(held)
+            held.enter_context(self.trusting())
+            yield folder
 
     @contextlib.contextmanager
     def trusting(self) -> Iterator[None]:
@@ -318,29 +309,3 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _make_held(parent: Path) -> tuple[Path, int]:
-    """A new folder and a descriptor that holds it, until this process ends, as in use."""
-    while True:
-        folder = Path(tempfile.mkdtemp(dir=parent))
-        held = os.open(folder, os.O_RDONLY)
-        fcntl.flock(held, fcntl.LOCK_EX)
-        # Before it was held another driver may have taken it for a dead one's.
-        if folder.exists():
-            return folder, held
-        os.close(held)
-
-
-def _remove_unless_held(path: Path) -> None:
-    """Take away what a driver that was killed had begun."""
-    with contextlib.suppress(OSError):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-        finally:
-            os.close(handle)

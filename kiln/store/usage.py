@@ -1,14 +1,13 @@
 """What the store's entries are there for: which builds need them, and when each was last used.
 
-A driver holds the home while it works, as many as there are at once. Who removes what others may
-be about to use has to have it alone.
+Drivers hold the home together while they work. A command that removes what others may be about to
+use must have it alone.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from kiln.errors import StoreError, os_errors
 from kiln.store.tree import digest_of
+from kiln.system.files import locked, write_atomically
 
 _LOCK = "in-use.lock"
 
@@ -29,7 +29,7 @@ class RecordedBuild:
 
 
 class Ledger:
-    """Records beside a store's entries, of builds from whatever working directory."""
+    """Records beside a store's entries, of builds from any working directory."""
 
     def __init__(self, store: Path) -> None:
         self._entries = store / "entries"
@@ -37,7 +37,7 @@ class Ledger:
 
     def mark_used(self, key: str) -> None:
         """Let an entry count as used now; its files, which the index watches, are not touched."""
-        # A store that can't be written to is told by whoever needs to write to it.
+        # A store that can't be written to is told when something must be written.
         with contextlib.suppress(OSError):
             os.utime(self._entries / key)
 
@@ -48,7 +48,7 @@ class Ledger:
     def record(self, folder: Path, keys: Iterable[str]) -> None:
         """Remember which entries a result folder was laid out from; raises StoreError.
 
-        Only for who holds that folder against other drivers.
+        Only for a driver that holds that folder against others.
         """
         path = self.path_of(folder)
         text = json.dumps({"folder": str(folder), "keys": sorted(keys)})
@@ -56,9 +56,7 @@ class Ledger:
             if path.exists() and path.read_text(encoding="utf-8") == text:
                 return
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(".part")
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(path)
+            write_atomically(path, text)
 
     def path_of(self, folder: Path) -> Path:
         """Where the record of a result folder lies."""
@@ -78,38 +76,30 @@ class Ledger:
 
 @contextlib.contextmanager
 def shared_lock(home: Path, say: Callable[[str], object]) -> Iterator[None]:
-    """Hold the home together with other drivers; waits for who has it alone."""
-    with _locked(home) as lock:
-        with os_errors(f"cannot lock {home}"):
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say("kiln gc or kiln clean is at work here; waiting for it")
-                fcntl.flock(lock, fcntl.LOCK_SH)
+    """Hold the home together with other drivers; waits if one has it alone."""
+    text = "kiln gc or kiln clean is at work here; waiting for it"
+    with _locked(home, lambda: say(text), shared=True):
         yield
 
 
 @contextlib.contextmanager
 def exclusive_lock(home: Path, doing: str) -> Iterator[None]:
     """Hold the home against all others; raises StoreError if one is at work in it."""
-    with _locked(home) as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StoreError(
-                f"{doing} would take away what a build that runs now is about to use",
-                hint="run it again when that has ended; it alone is why nothing was removed",
-            ) from error
+
+    def refuse() -> None:
+        raise StoreError(
+            f"{doing} would take away what a build that runs now is about to use",
+            hint="run it again when that has ended; it alone is why nothing was removed",
+        )
+
+    with _locked(home, refuse, shared=False):
         yield
 
 
 @contextlib.contextmanager
-def _locked(home: Path) -> Iterator[int]:
-    with os_errors(f"cannot use {home}"):
-        home.mkdir(parents=True, exist_ok=True)
-        # Reading is enough to hold it, and is all that another user of the home may do.
-        handle = os.open(home / _LOCK, os.O_RDONLY | os.O_CREAT, 0o644)
-    try:
-        yield handle
-    finally:
-        os.close(handle)
+def _locked(home: Path, waiting: Callable[[], object], *, shared: bool) -> Iterator[None]:
+    with contextlib.ExitStack() as held:
+        with os_errors(f"cannot use {home}"):
+            home.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(home / _LOCK, waiting, shared=shared))
+        yield

@@ -1,8 +1,8 @@
 """Reads files that have been hashed, and makes sure that they still are what they were.
 
 An index of times and sizes spares reading files that are not used. It cannot know of a bit that a
-disk has flipped, nor of a file that changes during a build: whoever uses a file checks it, once
-in the life of a driver.
+disk has flipped, nor of a file that changes during a build: what uses a file checks it, once in
+the life of a driver.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from kiln.errors import Changed, DataError
 from kiln.store.tree import File, hash_file
+from kiln.system.files import replacing
 
 _CHUNK_BYTES = 1 << 20
 
@@ -63,16 +64,10 @@ def check_all(files: Iterable[File]) -> None:
 
 def copy_checked(file: File, target: Path) -> None:
     """Put a copy at ``target``, whole or not at all; raises Changed, DataError and OSError."""
-    temporary = target.with_name(f".{target.name}.part")
-    try:
-        with temporary.open("wb") as stream:
-            stream.writelines(read_checked(file))
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(target) as temporary, temporary.open("wb") as stream:
+        stream.writelines(read_checked(file))
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def _is_seen(file: File) -> bool:

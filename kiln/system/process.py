@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from kiln.errors import EnvironmentBroken, os_errors
-from kiln.system.workers import is_hurried, stop_if_asked
+from kiln.system.workers import stop_if_asked, stop_is_urgent
 
 #: How long a process may take between being asked to end and being killed.
 GRACE_S = 10.0
@@ -155,11 +155,11 @@ class _Pipes:
 
 
 def _stop(process: subprocess.Popen[bytes], pipes: _Pipes, grace_s: float) -> None:
-    """End the whole group; its output is still read, for a full pipe would keep it from ending."""
+    """End the whole group; its output is still read, as a full pipe would keep it from ending."""
     deadline = time.monotonic() + grace_s
     try:
         _signal_group(process, signal.SIGTERM)
-        while not (_has_ended(process) or is_hurried()) and time.monotonic() < deadline:
+        while not (_has_ended(process) or stop_is_urgent()) and time.monotonic() < deadline:
             pipes.pump(_discard, _discard)
     finally:
         _signal_group(process, signal.SIGKILL)

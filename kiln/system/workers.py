@@ -1,43 +1,43 @@
 """Runs several things at once, and ends them all when one fails or the user has had enough.
 
-A thread cannot be interrupted from outside. So whatever waits in one (for a process, a container,
-a lock) looks now and then whether it is to stop: ``stop_if_asked`` raises where it is.
+A thread cannot be interrupted from outside. So what waits in one (for a process, a container, a
+lock) looks now and then whether it should stop: then ``stop_if_asked`` raises.
 """
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
-import fcntl
 import functools
 import os
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterable
-from types import TracebackType
-from typing import IO, Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
 
 
-#: How often a lock that another process holds is tried for, and a signal is looked for.
+#: A signal that comes just before a wait begins does not end it: no wait is longer than this.
 _TICK_S = 0.2
+_POLL_S = 0.01
 
 
 class Stopped(BaseException):
     """Something else has failed, or Ctrl-C was pressed: what runs beside it is given up."""
 
 
-class _Stop:
+class _StopRequest:
     """Asked once, work ends as it should; asked twice, at once."""
 
     def __init__(self) -> None:
         self.asked = threading.Event()
-        self.hurried = threading.Event()
+        self.urgent = threading.Event()
 
 
-_STOP: contextvars.ContextVar[_Stop | None] = contextvars.ContextVar("stop", default=None)
+_STOP: contextvars.ContextVar[_StopRequest | None] = contextvars.ContextVar("stop", default=None)
 
 
 def stop_if_asked() -> None:
@@ -47,27 +47,15 @@ def stop_if_asked() -> None:
         raise Stopped
 
 
-def is_hurried() -> bool:
-    """True in a worker that is to end at once, leaving nothing but what must be cleared up."""
+def stop_is_urgent() -> bool:
+    """True in a worker that must end at once, and do no more than clear up."""
     stop = _STOP.get()
-    return stop is not None and stop.hurried.is_set()
+    return stop is not None and stop.urgent.is_set()
 
 
 def cores() -> int:
     """How many this process may use."""
     return len(os.sched_getaffinity(0))
-
-
-def wait_for_lock(stream: IO[Any]) -> None:
-    """Take an exclusive lock on an open file; raises Stopped if the wait is not wanted."""
-    while True:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            stop_if_asked()
-            time.sleep(_TICK_S)
-        else:
-            return
 
 
 class Workers(Generic[Result]):
@@ -78,9 +66,9 @@ class Workers(Generic[Result]):
     """
 
     def __init__(self) -> None:
-        self._stop = _Stop()
+        self._stop = _StopRequest()
         self._ended: queue.SimpleQueue[Result | BaseException] = queue.SimpleQueue()
-        self._gone: list[threading.Event] = []
+        self._done: list[threading.Event] = []
         self.busy = 0
 
     def start(self, call: Callable[[], Result]) -> None:
@@ -90,26 +78,29 @@ class Workers(Generic[Result]):
             _STOP.set(self._stop)
             try:
                 self._ended.put(call())
-            # Raised again where the result is waited for.
+            # Raised again by `next`, which waits for it.
             except BaseException as error:
                 self._ended.put(error)
             finally:
-                gone.set()
+                done.set()
 
-        gone = threading.Event()
-        self._gone.append(gone)
+        done = threading.Event()
+        self._done.append(done)
         self.busy += 1
-        # A daemon, for a third Ctrl-C must end the program whatever a thread hangs on.
+        # A daemon, because a third Ctrl-C must end the program whatever a thread hangs on.
         thread = threading.Thread(target=work, daemon=True)
         try:
             thread.start()
         except BaseException:
-            gone.set()
+            done.set()
             raise
 
     def next(self) -> Result:
         """Wait for the next call to end, in the order in which they do; raises what it raised."""
-        ended = self._ended.get()
+        while True:
+            with contextlib.suppress(queue.Empty):
+                ended = self._ended.get(timeout=_TICK_S)
+                break
         self.busy -= 1
         if isinstance(ended, BaseException):
             raise ended
@@ -118,29 +109,23 @@ class Workers(Generic[Result]):
     def __enter__(self) -> Workers[Result]:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _kind: object, error: object, _traceback: object) -> None:
         try:
             if error is not None:
                 self._stop.asked.set()
             self._wait()
         except KeyboardInterrupt:
             self._stop.asked.set()
-            self._stop.hurried.set()
+            self._stop.urgent.set()
             self._wait()
             raise
 
     def _wait(self) -> None:
         # Ctrl-C may come between any two lines: what is waited for must be there still when it is
         # waited for again. An interrupted join, in Python 3.11, takes a running thread for ended.
-        # And it may be delivered to another thread, which does not wake this one.
-        for gone in self._gone:
-            while not gone.wait(_TICK_S):
-                continue
+        for done in self._done:
+            while not done.is_set():
+                time.sleep(_POLL_S)
 
 
 def do_all(call: Callable[[Item], object], items: Iterable[Item]) -> None:

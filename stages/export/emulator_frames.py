@@ -3,9 +3,9 @@ suppression.
 
 ``params``: frame (side of a frame in pixels), score (least score of a candidate, 0 to 1),
 candidates (at most so many of a frame are kept, best first).
-``in/``: model.tflite (int8), answers.npz of the step `tflm_outputs`, evaluation/ (images.npy, uint8
+``in/``: model.tflite (int8), outputs.npz of the step `tflm_outputs`, evaluation/ (images.npy, uint8
 [m,S,S,3] RGB).
-``out/sights.json``: the fields of ``stages.results.emulator_frames.Frames``.
+``out/frames.json``: the fields of ``stages.results.emulator_frames.Frames``.
 
 A board's camera gives the frame and its firmware stretches it to the model's input; here the
 model's input is stretched to the frame.
@@ -45,7 +45,7 @@ PACKAGES = ("tensorflow-cpu", "numpy")
 def run(job: Job, events: Events) -> EmulatorFramesResult:
     """Decode the outputs of every image as the firmware does, and encode its frame."""
     images = np.load(job.inputs / "evaluation" / "images.npy", mmap_mode="r")
-    recorded = dict(np.load(job.inputs / "answers.npz"))
+    recorded = dict(np.load(job.inputs / "outputs.npz"))
     numbers = recorded.pop("numbers")
     outputs = TFLiteModel((job.inputs / "model.tflite").read_bytes(), kernels="reference").outputs
     shapes = [output.shape for output in outputs]
@@ -63,7 +63,7 @@ def run(job: Job, events: Events) -> EmulatorFramesResult:
         frames.append(Frame(image=jpeg(images[number], side), candidates=listed))
         events.progress(len(frames), len(numbers), "frames")
     document = Frames(pose=labels.keypoints > 0, size=side, frames=tuple(frames))
-    write_json(job.out / "sights.json", document)
+    write_json(job.out / "frames.json", document)
     return EmulatorFramesResult(
         frames=len(frames),
         candidates=sum(len(frame.candidates) for frame in frames),
@@ -96,7 +96,7 @@ def candidates(
 
 
 def described(found: Detections, *, scale: float) -> tuple[tuple[Any, ...], ...]:
-    """Candidates as sights.json has them; ``scale`` is frame pixels in a pixel of the model's."""
+    """Candidates as frames.json has them; ``scale`` is frame pixels in a pixel of the model's."""
     boxes = np.round(found.boxes.astype(float) * scale, 3).tolist()
     scores = np.round(found.scores.astype(float), 5).tolist()
     points = np.round(found.keypoints.astype(float) * (scale, scale, 1), 3).tolist()

@@ -48,7 +48,7 @@ def run(job: Job, events: Events) -> ReferenceResult:
     np.savez(job.out / "reference.npz", **arrays)
     return ReferenceResult(
         images=len(images),
-        pictures=origin,
+        source=origin,
         outputs=len(model.outputs),
         versions={package: version(package) for package in ("tensorflow-cpu", "numpy")},
     )

@@ -1,4 +1,4 @@
-"""What the step `emulator_frames` gives, and the frames of sights.json."""
+"""What the step `emulator_frames` gives, and the frames of frames.json."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Frame:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Frames:
-    """sights.json. ``size``: the side of a frame in pixels."""
+    """frames.json. ``size``: the side of a frame in pixels."""
 
     pose: bool
     size: int

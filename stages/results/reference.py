@@ -12,9 +12,9 @@ Origin = Literal["evaluation", "noise"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReferenceResult:
-    """Numbers of images and of the model's outputs in reference.npz; ``pictures``: their origin."""
+    """Numbers of images and of the model's outputs in reference.npz; ``source``: of the images."""
 
     images: int
-    pictures: Origin
+    source: Origin
     outputs: int
     versions: Mapping[str, str]

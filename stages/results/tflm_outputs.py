@@ -10,5 +10,5 @@ from collections.abc import Mapping
 class TflmOutputsResult:
     """How many images the model ran on."""
 
-    pictures: int
+    images: int
     versions: Mapping[str, str]

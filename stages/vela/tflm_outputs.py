@@ -1,9 +1,9 @@
 """Record the outputs that TensorFlow Lite Micro, the interpreter on the board, gives for evaluation
 images.
 
-``params``: pictures (how many images at most, at even distances). ``in/``: model.tflite, an int8
+``params``: images (how many images at most, at even distances). ``in/``: model.tflite, an int8
 model before Vela, and evaluation/ with images.npy (uint8 [m,S,S,3] RGB).
-``out/answers.npz``: ``numbers`` [n] of the images; output_0, output_1, ... in the model's order,
+``out/outputs.npz``: ``numbers`` [n] of the images; output_0, output_1, ... in the model's order,
 int8 [n, *shape of the output].
 """
 
@@ -38,7 +38,7 @@ def run(job: Job, events: Events) -> TflmOutputsResult:
             hint="it takes a model that Kiln has built, and images of its size",
         )
     outputs = len(read_model(path.read_bytes()).file.outputs)
-    numbers = evenly(len(images), int(job.params["pictures"]))
+    numbers = evenly(len(images), int(job.params["images"]))
     results: list[list[NDArray[np.int8]]] = []
     for number in numbers:
         # As the firmware writes pixels: minus 128.
@@ -50,9 +50,9 @@ def run(job: Job, events: Events) -> TflmOutputsResult:
     arrays: dict[str, Any] = {"numbers": np.array(numbers)}
     for index, output in enumerate(zip(*results, strict=True)):
         arrays[f"output_{index}"] = np.stack(output)
-    np.savez(job.out / "answers.npz", **arrays)
+    np.savez(job.out / "outputs.npz", **arrays)
     return TflmOutputsResult(
-        pictures=len(numbers),
+        images=len(numbers),
         versions={package: version(package) for package in PACKAGES},
     )
 

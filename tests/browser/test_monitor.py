@@ -21,18 +21,10 @@ from kiln.monitor.hub import Hub
 from kiln.monitor.recording import Recorder, unused
 from kiln.monitor.server import MonitorServer
 from kiln.monitor.session import SscmaSession
+from tests.support.emulated_models import MODEL
 from tests.support.fixtures import RunStep
-from tests.support.people import (
-    DOUBTFUL,
-    HIDDEN,
-    MODEL,
-    MODEL_ADDRESS,
-    SIZE,
-    SURE,
-    TwoPeople,
-    joints,
-)
 from tests.support.scripted_session import ScriptedSession, detections
+from tests.support.two_people import DOUBTFUL, HIDDEN, SIZE, SURE, TwoPeople, joints
 
 YELLOW = (255, 210, 31)
 
@@ -52,10 +44,10 @@ def model(browser: Browser) -> TwoPeople:
 
 @pytest.fixture
 def board(model: TwoPeople) -> Iterator[EmulatedBoard]:
-    with EmulatedBoard(model, camera=Camera(fps=20), boot_s=0.05) as plugged_in:
-        plugged_in.flash[MODEL_ADDRESS : MODEL_ADDRESS + len(MODEL)] = MODEL
-        plugged_in.reset()
-        yield plugged_in
+    emulated = EmulatedBoard(model, camera=Camera(fps=20), boot_s=0.05)
+    emulated.load(MODEL)
+    with emulated:
+        yield emulated
 
 
 class Opened:

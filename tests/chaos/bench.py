@@ -1,9 +1,9 @@
 """A checkout whose steps are stand-ins, a user of it, and faults to meet him with.
 
 The driver, the store and the executor are the real ones, run as ``python -m kiln build``. The
-stage environments are real too. The steps alone are stand-ins (standin.py): what they give is
-cheap and follows from what goes in, and they wait at a named point until they are told to go on,
-so that a fault hits exactly there.
+steps are stand-ins (standin.py): what they give is cheap and follows from what goes in, and they
+wait at a named point until they are told to go on, so that a fault hits exactly there. So their
+environments need next to no packages.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from kiln.executors.environments import ENVIRONMENT_NAMES
 from tests.chaos.standin import GIVES
 from tests.support.checkout import ROOT
+from tests.support.executor_bench import one_pin
 from tests.support.user import User
 
 STEPS = tuple(GIVES)
@@ -52,7 +54,7 @@ T = TypeVar("T")
 
 
 def make_checkout(root: Path) -> Path:
-    """Lay out a checkout: everything real but for the steps."""
+    """Lay out a checkout: everything real except the steps, and next to no packages."""
     for folder in ("kiln", "docker", "targets"):
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("*.pyc"))
     shutil.copy(ROOT / "compose.yaml", root)
@@ -64,6 +66,9 @@ def make_checkout(root: Path) -> Path:
     for name in ("__init__.py", "contract.py"):
         shutil.copy(ROOT / "stages" / name, root / "stages")
     shutil.copytree(ROOT / "stages" / "results", root / "stages" / "results")
+    for name in ENVIRONMENT_NAMES:
+        (root / "docker" / f"{name}.lock").write_text(one_pin("idna"), encoding="utf-8")
+    (root / "envs").mkdir()
     return root
 
 
@@ -78,12 +83,12 @@ class Ended:
 class Victim:
     """A user in a folder of his own. ``whole`` is an undisturbed build of the same request."""
 
-    def __init__(
-        self, checkout: Path, folder: Path, environments: Path, whole: Whole | None = None
-    ) -> None:
-        self.user = User(folder, environments)
+    def __init__(self, checkout: Path, folder: Path, whole: Whole | None = None) -> None:
+        self.user = User(folder)
         self.user.variables["PYTHONPATH"] = str(checkout)
         self.home = self.user.home
+        (self.home / "envs").unlink()
+        (self.home / "envs").symlink_to(checkout / "envs")
         self.control = checkout / "control"
         self.whole = whole
         self.command: tuple[str, ...] = ("build", "--executor", "local")
@@ -175,7 +180,7 @@ class Victim:
         """Steps of the undisturbed build whose entries are in the store, whole."""
         assert self.whole is not None
         found = {key: each for key, each in self.documents().items() if key in self.whole.files}
-        return {each["recipe"]["step"].rpartition(".")[2] for each in found.values()}
+        return {step_of(document) for document in found.values()}
 
     def documents(self) -> dict[str, Any]:
         """Every entry by its key, held against its own list of files."""
@@ -241,6 +246,12 @@ class Victim:
             with contextlib.suppress(OSError):
                 if str(self.home).encode() in (each / "environ").read_bytes():
                     os.kill(int(each.name), signal.SIGKILL)
+
+
+def step_of(document: Mapping[str, Any]) -> str:
+    """The step that an entry is of."""
+    module: str = document["recipe"]["step"]
+    return module.rpartition(".")[2].replace("_", "-")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

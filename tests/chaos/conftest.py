@@ -19,9 +19,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def whole(checkout: Path, environments: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+def whole(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     """What an undisturbed build gives."""
-    victim = Victim(checkout, tmp_path_factory.mktemp("whole"), environments)
+    victim = Victim(checkout, tmp_path_factory.mktemp("whole"))
     done = victim.builds()
     assert done.code == 0, done.said
     files = {key: document["files"] for key, document in victim.documents().items()}
@@ -29,20 +29,18 @@ def whole(checkout: Path, environments: Path, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture
-def victim(checkout: Path, tmp_path: Path, environments: Path, whole: Whole) -> Iterator[Victim]:
-    victim = Victim(checkout, tmp_path, environments, whole)
+def victim(checkout: Path, tmp_path: Path, whole: Whole) -> Iterator[Victim]:
+    victim = Victim(checkout, tmp_path, whole)
     yield victim
     victim.clears_up()
 
 
 @pytest.fixture(scope="session")
-def calls(
-    checkout: Path, environments: Path, whole: Whole, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, int]:
+def calls(checkout: Path, whole: Whole, tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
     """How often the busiest thread of an undisturbed build makes each system call of CALLS."""
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed: no fault can be put into a system call")
-    victim = Victim(checkout, tmp_path_factory.mktemp("traced"), environments, whole)
+    victim = Victim(checkout, tmp_path_factory.mktemp("traced"), whole)
     made = Counter(re.findall(r"^(\d+) +(\w+)\(", victim.traces(*CALLS), re.MULTILINE))
     return {
         call: max(count for (_thread, each), count in made.items() if each == call)

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.bench import Victim
+from tests.chaos.bench import Victim, step_of
 
 
 def outputs_of(victim: Victim, step: str) -> list[Path]:
     """The files that a step gave."""
     for key, document in victim.documents().items():
-        if document["recipe"]["step"].endswith(f".{step}"):
+        if step_of(document) == step:
             return [victim.entries / key / "out" / name for name in document["files"]]
     pytest.fail(f"{step} has no entry")
 

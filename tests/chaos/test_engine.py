@@ -33,7 +33,6 @@ from tests.chaos.damage import flip_unseen, forget, outputs_of
 from tests.support.checkout import ROOT
 from tests.support.docker_bench import PREFIX, engine_or_skip, remove_all
 from tests.support.docker_engine import Engine, clear
-from tests.support.executor_bench import one_pin
 from tests.support.user import User
 
 pytestmark = pytest.mark.skipif(not ALL, reason="make chaos runs this: images take a minute")
@@ -46,8 +45,6 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "scripts").mkdir()
     for name in ("kiln.lock", "scripts/build_base.sh"):
         shutil.copy(ROOT / name, root / name)
-    for name in ("train", "export", "vela"):
-        (root / "docker" / f"{name}.lock").write_text(one_pin("idna"), encoding="utf-8")
     names = (root / "compose.yaml").read_text(encoding="utf-8")
     for kind in ("image: ", "name: "):
         names = names.replace(f"{kind}kiln-", f"{kind}{PREFIX}")
@@ -56,12 +53,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def engine(
-    checkout: Path, environments: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Engine]:
+def engine(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """An engine that has the images, which the host's own engine makes."""
     client = engine_or_skip()
-    maker = User(tmp_path_factory.mktemp("maker"), environments)
+    maker = User(tmp_path_factory.mktemp("maker"))
     maker.variables["PYTHONPATH"] = str(checkout)
     with tempfile.TemporaryDirectory(dir="/var/lib", prefix="kiln-chaos-") as folder:
         engine = Engine(Path(folder))
@@ -152,10 +147,8 @@ class Guest(Victim):
 
 
 @pytest.fixture(scope="module")
-def whole(
-    checkout: Path, environments: Path, engine: Engine, tmp_path_factory: pytest.TempPathFactory
-) -> Whole:
-    guest = Guest(checkout, tmp_path_factory.mktemp("whole"), environments, engine=engine)
+def whole(checkout: Path, engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    guest = Guest(checkout, tmp_path_factory.mktemp("whole"), engine=engine)
     done = guest.builds()
     assert done.code == 0, done.said
     files = {key: document["files"] for key, document in guest.documents().items()}
@@ -164,10 +157,8 @@ def whole(
 
 
 @pytest.fixture
-def guest(
-    checkout: Path, tmp_path: Path, environments: Path, engine: Engine, whole: Whole
-) -> Iterator[Guest]:
-    guest = Guest(checkout, tmp_path, environments, whole, engine=engine)
+def guest(checkout: Path, tmp_path: Path, engine: Engine, whole: Whole) -> Iterator[Guest]:
+    guest = Guest(checkout, tmp_path, whole, engine=engine)
     yield guest
     guest.clears_up()
 

@@ -17,11 +17,16 @@ OpenLine = Callable[[EmulatedBoard], Host]
 
 @pytest.fixture
 def emulated_board() -> Iterator[MakeBoard]:
-    """A board by the arguments of EmulatedBoard."""
+    """A board by the arguments of EmulatedBoard, with ``file`` on its flash.
+
+    It boots in no time unless a test says otherwise.
+    """
     with contextlib.ExitStack() as plugged_in:
 
-        def make(*arguments: Any, **settings: Any) -> EmulatedBoard:
-            return plugged_in.enter_context(EmulatedBoard(*arguments, **settings))
+        def make(*arguments: Any, file: bytes = b"", **settings: Any) -> EmulatedBoard:
+            board = EmulatedBoard(*arguments, **{"boot_s": 0.05, **settings})
+            board.load(file)
+            return plugged_in.enter_context(board)
 
         yield make
 

@@ -20,10 +20,11 @@ from kiln.device.sscma import AtClient
 from kiln.emulator.board import EmulatedBoard
 from kiln.emulator.faults import Faults, Noise
 from kiln.emulator.firmware import Camera
-from kiln.emulator.postprocess import Candidate, RecordedFrame
+from kiln.emulator.postprocess import Candidate
 from kiln.errors import BoardError, BoardGone, RequestError
 from stages import coco
 from tests.support.checkout import ROOT
+from tests.support.emulated_models import FixedModel
 
 ADDRESS = 0x400000
 MODEL = b"\x1c\0\0\0TFL3" + bytes(range(256)) * 8
@@ -39,31 +40,18 @@ PERSON = Description(
 )
 
 
-class StillEye:
-    """Always the same person, and one whom only a low threshold lets through."""
-
-    pose = True
-    resolution = (240, 240)
-
-    def matches(self, memory: memoryview) -> bool:
-        return bytes(memory[: len(MODEL)]) == MODEL
-
-    def infer(self, frame: int) -> RecordedFrame:
-        del frame
-        points = tuple((100.0 + n, 60.0 + n, 0.9) for n in range(17))
-        return RecordedFrame(
-            JPEG,
-            (
-                Candidate(corners=(80, 40, 140, 200), score=0.87, points=points),
-                Candidate(corners=(10, 10, 50, 90), score=0.45, points=points),
-            ),
-        )
+def _person(left: float, top: float, right: float, bottom: float, *, score: float) -> Candidate:
+    points = tuple((100.0 + n, 60.0 + n, 0.9) for n in range(17))
+    return Candidate(corners=(left, top, right, bottom), score=score, points=points)
 
 
 @pytest.fixture
 def board() -> Iterator[EmulatedBoard]:
-    emulated = EmulatedBoard(StillEye(), camera=Camera(fps=200))
-    emulated.flash[ADDRESS : ADDRESS + len(MODEL)] = MODEL
+    """Always finds the same person, and one whom only a low threshold lets through."""
+    people = (_person(80, 40, 140, 200, score=0.87), _person(10, 10, 50, 90, score=0.45))
+    model = FixedModel(*people, file=MODEL, jpeg=lambda _frame: JPEG)
+    emulated = EmulatedBoard(model, camera=Camera(fps=200), boot_s=0.05)
+    emulated.load(MODEL)
     with emulated:
         yield emulated
 

@@ -16,18 +16,12 @@ from kiln.emulator.firmware import Camera, Firmware
 from kiln.emulator.flash import MODELS_ADDRESS
 from tests.device.conftest import MakeBoard, OpenLine
 from tests.device.host import packet, preamble
-from tests.support.emulated_models import GREY_JPEG, FixedModel
-
-MODEL = b"\x1c\0\0\0TFL3"
+from tests.support.emulated_models import GREY_JPEG, MODEL, FixedModel
 
 
 def flashed_board(make: MakeBoard, **settings: Any) -> EmulatedBoard:
-    """A board with a model, whose firmware has found it."""
-    board = make(FixedModel(), **settings)
-    board.flash[MODELS_ADDRESS : MODELS_ADDRESS + len(MODEL)] = MODEL
-    board.reset()
-    board.wait_until(lambda board: board.mode == "firmware")
-    return board
+    """A board with a model that it can run."""
+    return make(FixedModel(), file=MODEL, **settings)
 
 
 def test_the_firmware_answers(emulated_board: MakeBoard, line: OpenLine) -> None:
@@ -35,7 +29,7 @@ def test_the_firmware_answers(emulated_board: MakeBoard, line: OpenLine) -> None
     assert host.ask("AT+NAME?")["data"] == "Grove Vision AI V2"
     assert host.ask("at+t1@id?")["name"] == "T1@ID?"
     assert host.ask("AT+VER?")["data"].keys() == {"at_api", "software", "hardware"}
-    assert host.ask("AT+STAT?")["data"] == {"boot_count": 2, "is_ready": 1}
+    assert host.ask("AT+STAT?")["data"] == {"boot_count": 1, "is_ready": 1}
     assert [model["id"] for model in host.ask("AT+MODELS?")["data"]] == [1]
     assert 5 in [algorithm["type"] for algorithm in host.ask("AT+ALGOS?")["data"]]
     assert host.ask("AT+SENSOR=1,1,0")["data"]["sensor"] == host.ask("AT+SENSORS?")["data"][0]
@@ -50,7 +44,7 @@ def test_what_the_firmware_says_when_it_starts_answers_no_command(
     emulated_board: MakeBoard, line: OpenLine
 ) -> None:
     """A host that took any reply for the next one would be told that INVOKE succeeded."""
-    board = flashed_board(emulated_board, boot_s=0.05)
+    board = flashed_board(emulated_board)
     host = line(board)
     started = board.boot_count
     board.reset()
@@ -69,7 +63,7 @@ def test_a_board_is_never_seen_in_the_middle_of_a_step(
         time.sleep(0.1)
         start(self)
 
-    board = emulated_board(boot_s=0.05)
+    board = emulated_board()
     monkeypatch.setattr(Firmware, "start", slowly)
     board.reset()
     assert starting.wait(5)
@@ -78,12 +72,12 @@ def test_a_board_is_never_seen_in_the_middle_of_a_step(
 
 
 def test_info_outlives_a_reset_and_a_new_model(emulated_board: MakeBoard, line: OpenLine) -> None:
-    board = flashed_board(emulated_board, boot_s=0.05)
+    board = flashed_board(emulated_board)
     host = line(board)
     # The checksum that the protocol's own document gives for this text.
     assert host.ask('AT+INFO="Hello World!"')["data"] == {"crc16_maxim": 43073}
     host.ask(r'AT+INFO="a \"quoted\" word"')
-    board.flash[MODELS_ADDRESS : MODELS_ADDRESS + 8] = bytes(8)
+    board.load(bytes(8))
     host.write(b"AT+RST\r")
     assert host.frame()["name"] == "INIT@STAT?"
     assert host.ask("AT+INFO?")["data"]["info"] == 'a "quoted" word'
@@ -94,11 +88,7 @@ def test_info_outlives_a_reset_and_a_new_model(emulated_board: MakeBoard, line: 
 def test_a_model_that_cannot_be_run_is_not_invoked(
     emulated_board: MakeBoard, line: OpenLine
 ) -> None:
-    board = emulated_board()
-    board.flash[MODELS_ADDRESS : MODELS_ADDRESS + len(MODEL)] = MODEL
-    board.reset()
-    board.wait_until(lambda board: board.mode == "firmware")
-    assert line(board).ask("AT+INVOKE=1,0,1")["code"] == 9
+    assert line(emulated_board(file=MODEL)).ask("AT+INVOKE=1,0,1")["code"] == 9
 
 
 def test_an_invocation_counts_its_events_and_ends(
@@ -123,7 +113,7 @@ def test_an_invocation_counts_its_events_and_ends(
 
 
 def test_thresholds_change_what_is_reported(emulated_board: MakeBoard, line: OpenLine) -> None:
-    board = flashed_board(emulated_board, camera=Camera(fps=100), boot_s=0.05)
+    board = flashed_board(emulated_board, camera=Camera(fps=100))
     host = line(board)
 
     def scores() -> list[int]:
@@ -189,23 +179,23 @@ def test_nothing_arrives_before_the_wire_can_have_carried_it(
 def test_noise_on_the_line_spoils_some_frames(
     emulated_board: MakeBoard, line: OpenLine, kind: str
 ) -> None:
-    faults = Faults(seed=1, to_host=Noise(**{kind: 0.01}))
-    board = flashed_board(emulated_board, camera=Camera(fps=1000), faults=faults)
-    host = line(board)
-    host.write(b"AT+INVOKE=20,0,1\r")
-    board.wait_until(lambda board: board.commands != [] and not board.invoking)
-    board.set_faults(Faults())
-    host.write(b"AT+NAME?\r")
-    received = host.until(b'"Grove Vision AI V2"')
-    clean = flashed_board(emulated_board, camera=Camera(fps=1000))
-    other = line(clean)
-    other.write(b"AT+INVOKE=20,0,1\r")
-    clean.wait_until(lambda board: board.commands != [] and not board.invoking)
-    other.write(b"AT+NAME?\r")
-    expected = other.until(b'"Grove Vision AI V2"')
-    assert received != expected
+    def received(faults: Faults) -> bytes:
+        """What a host gets of an invocation."""
+        board = flashed_board(emulated_board, camera=Camera(fps=1000))
+        host = line(board)
+        host.ask("AT+ID?")
+        board.set_faults(faults)
+        host.write(b"AT+INVOKE=20,0,1\r")
+        board.wait_until(lambda board: len(board.commands) == 2 and not board.invoking)
+        board.set_faults(Faults())
+        host.write(b"AT+NAME?\r")
+        return host.until(b'"Grove Vision AI V2"')
+
+    spoilt = received(Faults(seed=1, to_host=Noise(**{kind: 0.01})))
+    intact = received(Faults())
+    assert spoilt != intact
     longer = {"drop": -1, "duplicate": 1, "corrupt": 0}[kind]
-    assert (len(received) > len(expected)) - (len(received) < len(expected)) == longer
+    assert (len(spoilt) > len(intact)) - (len(spoilt) < len(intact)) == longer
 
 
 def test_a_board_that_hangs_says_nothing_until_it_is_reset(
@@ -232,16 +222,16 @@ def test_an_unplugged_board_loses_its_port_and_gets_it_back(
     with pytest.raises(BrokenPipeError):
         host.until(b"never")
     board.plug_in()
-    again = line(board)
-    assert again.frame()["name"] == "INIT@STAT?"
+    board.wait_until(lambda board: board.mode == "firmware")
+    assert line(board).ask("AT+STAT?")["data"]["boot_count"] == 2
 
 
 def test_a_board_may_restart_by_itself(emulated_board: MakeBoard, line: OpenLine) -> None:
-    board = emulated_board(faults=Faults(reboot_after=400, boot_noise=50), boot_s=0.05)
+    board = emulated_board(faults=Faults(reboot_after=400, boot_noise=50))
     host = line(board)
     host.enter_bootloader()
     host.announce(MODELS_ADDRESS)
-    host.write(b"".join(packet(number, MODEL[:128]) for number in (1, 2, 3)))
+    host.write(b"".join(packet(number, MODEL) for number in (1, 2, 3)))
     assert host.frame()["name"] == "INIT@STAT?"
 
 

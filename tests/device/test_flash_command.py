@@ -15,6 +15,7 @@ import pytest
 
 from kiln.emulator.board import EmulatedBoard
 from kiln.emulator.faults import Faults
+from kiln.emulator.firmware import Camera
 from tests.support import build_documents
 from tests.support.checkout import ROOT
 from tests.support.emulated_models import FixedModel
@@ -27,10 +28,8 @@ def _result(folder: Path, size: int = 20_000) -> tuple[Path, bytes]:
     document = build_documents.pose()
     model = b"\x1c\0\0\0TFL3" + random.Random(0).randbytes(size - 8)
     name = document["deployed"]
-    document["files"][name] = [hashlib.sha256(model).hexdigest(), size]
-    # What the model is made of names its classes and keypoints.
-    named = {"names": ["person"], "kpt_shape": [17, 3]}
-    document["steps"].append({**document["steps"][0], "name": "onnx", "result": named})
+    document["files"][name] = {"sha256": hashlib.sha256(model).hexdigest(), "bytes": size}
+    document["steps"].append(build_documents.onnx_step(["person"], (17, 3)))
     result = folder / "build" / "grove-v2" / document["name"]
     result.mkdir(parents=True)
     (result / name).write_bytes(model)
@@ -118,7 +117,7 @@ def test_a_failure_has_an_exit_code_of_its_own(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_in_the_middle_says_what_the_board_holds(tmp_path: Path) -> None:
-    result, model = _result(tmp_path)
+    result, model = _result(tmp_path, 8000)
     with EmulatedBoard(boot_s=0.1, baud=57_600) as board:
         with _command(tmp_path, result, "--no-check", "--port", board.port) as process:
             board.wait_until(lambda board: any(each.bytes > 2000 for each in board.transfers))
@@ -134,7 +133,7 @@ def test_ctrl_c_in_the_middle_says_what_the_board_holds(tmp_path: Path) -> None:
 
 def test_the_board_is_then_checked(tmp_path: Path) -> None:
     result, model = _result(tmp_path)
-    with EmulatedBoard(FixedModel(), boot_s=0.1) as board:
+    with EmulatedBoard(FixedModel(), boot_s=0.1, camera=Camera(fps=200)) as board:
         code, out, err = _run(tmp_path, result, KILN_PORT=board.port)
         assert code == 0, out + err
         assert "AT+RST" not in "".join(board.commands)

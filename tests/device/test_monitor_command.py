@@ -17,34 +17,27 @@ import pytest
 
 from kiln.emulator.board import EmulatedBoard
 from kiln.emulator.firmware import Camera
-from kiln.emulator.postprocess import Candidate, RecordedFrame
+from kiln.emulator.postprocess import Candidate
 from tests.support.checkout import ROOT
+from tests.support.emulated_models import MODEL, FixedModel
 from tests.support.scripted_session import jpeg
 
-MODEL = b"\0\0\0\0TFL3 a model"
-MODEL_ADDRESS = 0x400000
 _PATIENCE_S = 20.0
 
 
-class OneThing:
-    """Sees one thing in images that pass for whole JPEGs."""
-
-    pose = False
-    resolution = (240, 240)
-
-    def matches(self, memory: memoryview) -> bool:
-        return bytes(memory[: len(MODEL)]) == MODEL
-
-    def infer(self, frame: int) -> RecordedFrame:
-        return RecordedFrame(jpeg(frame), (Candidate(corners=(20, 20, 60, 60), score=0.9),))
-
-
 @pytest.fixture
-def board() -> Iterator[EmulatedBoard]:
-    with EmulatedBoard(OneThing(), camera=Camera(fps=50), boot_s=0.05) as plugged_in:
-        plugged_in.flash[MODEL_ADDRESS : MODEL_ADDRESS + len(MODEL)] = MODEL
-        plugged_in.reset()
-        yield plugged_in
+def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedBoard]:
+    """Finds one thing in images that pass for whole JPEGs."""
+    thing = Candidate(corners=(20, 20, 60, 60), score=0.9)
+    emulated = EmulatedBoard(
+        FixedModel(thing, pose=False, file=MODEL, jpeg=jpeg),
+        camera=Camera(fps=50),
+        boot_s=0.05,
+        link=tmp_path_factory.mktemp("dev") / "ttyACM0",
+    )
+    emulated.load(MODEL)
+    with emulated:
+        yield emulated
 
 
 @contextlib.contextmanager

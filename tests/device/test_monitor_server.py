@@ -217,14 +217,18 @@ def test_an_event_comes_as_json_and_its_picture_as_bytes_under_its_number(
     with monitor.live() as live:
         state = _state(live, lambda state: state["connection"] == "live")
         assert state["device"]["labels"]["skeleton"] == [list(pair) for pair in PEOPLE.skeleton]
-        monitor.session.events.put(detections(person(60, 100, score=81), image=jpeg(7)))
+        monitor.session.events.put(
+            detections(person(60, 100, score=81, hidden=(1,)), image=jpeg(7))
+        )
         event = _event(live)
         assert event["number"] == 1
         assert event["perf"] == [6, 64, 3]
+        assert event["skeleton"] == [list(pair) for pair in PEOPLE.skeleton]
         (somebody,) = event["objects"]
         assert somebody["box"] == [60, 100, 20, 40]
         assert (somebody["score"], somebody["target"]) == (81, 0)
-        assert somebody["points"][0] == [52, 100, 90]
+        assert somebody["points"][0] == [52, 100]
+        assert somebody["points"][1] is None
         assert live.recv(timeout=_PATIENCE_S) == (1).to_bytes(4, "big") + jpeg(7)
 
 

@@ -162,12 +162,12 @@ def test_it_is_made_again_from_itself_alone(maker: User, bundle: Path, executor:
 def test_it_names_the_step_since_which_a_file_differs_and_the_tensor(
     maker: User, unpacked: Path
 ) -> None:
-    """The maker says that he calibrated on four pictures, and did on three."""
+    """The maker says that four images were calibrated on, and it was three."""
     path = unpacked / "provenance.json"
     statement = json.loads(path.read_text("utf-8"))
     steps = statement["predicate"]["buildDefinition"]["internalParameters"]["steps"]
-    (pictures,) = (step for step in steps if step["name"] == "images")
-    pictures["params"]["calibration"] = 3
+    (images,) = (step for step in steps if step["name"] == "images")
+    images["params"]["calibration"] = 3
     path.write_text(json.dumps(statement), encoding="utf-8")
     bundle = _packed(unpacked)
     # Without his weights: those of the release are taken.
@@ -177,7 +177,7 @@ def test_it_names_the_step_since_which_a_file_differs_and_the_tensor(
     assert "taken as it is (WEIGHTS=own.safetensors was not given)" in lines[0]
     assert lines[1] == "✓ spotter.onnx: identical"
     assert lines[2] == "✓ spotter_float32.tflite: identical"
-    assert lines[3] == "✕ spotter_full_integer_quant.tflite: differs since the step pictures"
+    assert lines[3] == "✕ spotter_full_integer_quant.tflite: differs since the step images"
     assert "from byte" in lines[4]
     assert "tensors differ" in lines[4]
     assert "2 of 5 files are not the same again" in err

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from kiln.store.tree import File, tree_of
 from tests.support.checkout import ROOT
 from tests.support.executor_bench import Bench
 from tests.support.fixtures import Recorder, tree
+from tests.support.user import User
 
 
 def test_a_step_gets_its_inputs_and_gives_its_output_to_the_caller(
@@ -280,3 +284,36 @@ def test_an_input_that_is_gone_is_named(bench: Bench, tmp_path: Path) -> None:
     lost = tree_of({"": File(path=tmp_path / "lost", sha256="0" * 64, size=1)})
     with pytest.raises(DataError, match="lost cannot be read: No such file"):
         bench.run(bench.step("", inputs={"data": lost}))
+
+
+#: As `nohup`, `&` in a script and some CI systems start a command.
+WITHOUT_SIGINT = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")
+
+
+def test_kiln_started_with_sigint_ignored_ends_on_sigterm_and_leaves_nothing_running(
+    bench: Bench, tmp_path: Path
+) -> None:
+    for name in ("kiln", "targets"):
+        shutil.copytree(ROOT / name, bench.root / name)
+    user = User(tmp_path)
+    user.variables["PYTHONPATH"] = str(bench.root)
+    (tmp_path / "model.tflite").write_bytes(b"a model")
+    command = ("inspect", "model.tflite", "--executor", bench.executor().name)
+    with user.starts(*command, under=WITHOUT_SIGINT) as driver:
+        _wait_for("the step waits", user.home / "logs", driver)
+        driver.send_signal(signal.SIGINT)
+        driver.send_signal(signal.SIGTERM)
+        _out, said = driver.communicate(timeout=60)
+    assert driver.returncode == 130, said
+    assert "interrupted; nothing is left running" in said
+    assert bench.running() == []
+
+
+def _wait_for(text: str, logs: Path, driver: subprocess.Popen[str]) -> None:
+    """Until a log has this text."""
+    deadline = time.monotonic() + 60
+    while not any(text in path.read_text(encoding="utf-8") for path in logs.glob("*.log")):
+        if driver.poll() is not None or time.monotonic() > deadline:
+            driver.kill()
+            pytest.fail(f"the step never began: {driver.communicate()}")
+        time.sleep(0.05)

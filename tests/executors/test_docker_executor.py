@@ -54,8 +54,8 @@ result = {
     "capabilities": {name: status[name].strip() for name in status if name[:3] == "Cap"},
     "no_new_privileges": status["NoNewPrivs"].strip(),
     "places": {p: refusal(pathlib.Path(p, "x").touch) for p in places},
-    "input": refusal(lambda: (job.inputs / "data" / "file").write_text("theirs")),
-    "in": refusal((job.inputs / "more").touch),
+    "into_input": refusal(lambda: (job.inputs / "data" / "file").write_text("theirs")),
+    "beside_input": refusal((job.inputs / "more").touch),
     "interfaces": [name for _number, name in socket.if_nameindex()],
     "routes": pathlib.Path("/proc/net/route").read_text().splitlines()[1:],
     "mounts": pathlib.Path("/proc/mounts").read_text(),
@@ -101,7 +101,7 @@ def test_a_step_has_no_network_no_root_and_no_writable_root(
     assert {value.strip("0") for value in sandbox["capabilities"].values()} == {""}
     assert sandbox["no_new_privileges"] == "1"
     assert set(sandbox["places"].values()) == {"EROFS"}
-    assert (sandbox["input"], sandbox["in"]) == ("EROFS", "EACCES")
+    assert (sandbox["into_input"], sandbox["beside_input"]) == ("EROFS", "EACCES")
     assert sandbox["interfaces"] == ["lo"]
     assert sandbox["routes"] == []
     assert "docker.sock" not in sandbox["mounts"]

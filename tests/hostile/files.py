@@ -133,7 +133,7 @@ WEIGHTS = {
     "nested.pt": r"the weights file holds no checkpoint",
     "long.pt": r"the weights cannot be read: .*",
     "two.pt": r"the weights file is a zip archive without a network",
-    "packed.pt": r"the weights file is damaged: its members are packed",
+    "packed.pt": r"the weights file is damaged: its members are compressed",
     "header.safetensors": r"weights\.safetensors cannot be read as safetensors: .*",
     "types.safetensors": r"the description inside weights\.safetensors is damaged: .*",
     "code.safetensors": _OTHER + r"activation .*",

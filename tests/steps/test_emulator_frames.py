@@ -23,13 +23,13 @@ def _recorded(
 ) -> tuple[RecordedModel, Path]:
     """A recorded model, and the outputs that it is made of."""
     inputs = {"model.tflite": int8 / "int8.tflite", "evaluation": images / "evaluation"}
-    answers = run_step("tflm-outputs", {"pictures": IMAGES}, inputs).expect_success().out
-    inputs["answers.npz"] = answers / "answers.npz"
+    answers = run_step("tflm-outputs", {"images": IMAGES}, inputs).expect_success().out
+    inputs["outputs.npz"] = answers / "outputs.npz"
     out = run_step("emulator-frames", {**PARAMS, **params}, inputs).expect_success().out
     model = inputs["model.tflite"].read_bytes()
     sha256 = hashlib.sha256(model).hexdigest()
-    recorded = read_recorded_model(out / "sights.json", sha256=sha256, size=len(model))
-    return recorded, inputs["answers.npz"]
+    recorded = read_recorded_model(out / "frames.json", sha256=sha256, size=len(model))
+    return recorded, inputs["outputs.npz"]
 
 
 def test_a_pose_model_sees_people_with_all_their_keypoints(
@@ -99,7 +99,7 @@ def test_images_of_another_size_are_refused(
 ) -> None:
     np.save(tmp_path / "images.npy", np.zeros((2, 32, 32, 3), np.uint8))
     inputs = {"model.tflite": pose_int8 / "int8.tflite", "evaluation": tmp_path}
-    failure = run_step("tflm-outputs", {"pictures": IMAGES}, inputs).failure
+    failure = run_step("tflm-outputs", {"images": IMAGES}, inputs).failure
     assert failure is not None
     assert failure["kind"] == "model"
     assert "[32, 32, 3]" in failure["message"]

@@ -12,13 +12,14 @@ import json
 import math
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kiln.plan.request import BuildRequest
 from kiln.report.result import FORMAT, BuildResult
 from stages.results.compile import CompileResult, Operators
 from stages.results.demo import DemoResult
+from stages.results.onnx import OnnxResult
 from stages.results.quantize import FileSizes, QuantizeResult
 from stages.results.train import Device, TrainResult
 
@@ -322,6 +323,21 @@ def _steps() -> list[Mapping[str, Any]]:
             5.0,
         ),
     ]
+
+
+def onnx_step(names: Sequence[str], kpt_shape: tuple[int, int] | None) -> Mapping[str, Any]:
+    """The export of a network, which names its classes and keypoints."""
+    result = OnnxResult(
+        task="pose",
+        nc=len(names),
+        names=tuple(names),
+        kpt_shape=kpt_shape,
+        outputs=(),
+        opset=13,
+        macs=1,
+        versions={},
+    )
+    return step("onnx", "export raw heads", result, {}, 1.0)
 
 
 def step(

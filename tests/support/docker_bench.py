@@ -14,7 +14,6 @@ import pytest
 from docker.models.containers import Container
 
 from kiln.executors.docker.executor import BuildNetwork, DockerExecutor, engine_status
-from kiln.executors.environments import Environment, load_environment
 from tests.support.checkout import ROOT
 from tests.support.executor_bench import Bench, one_pin
 
@@ -49,20 +48,14 @@ class DockerBench(Bench):
     def __init__(self, root: Path, client: docker.DockerClient) -> None:
         super().__init__(root, root / "home")
         self.client = client
-        for folder in ("docker", "scripts"):
-            (root / folder).mkdir(parents=True)
-        for name in ("kiln.lock", "docker/vela.Dockerfile", "scripts/build_base.sh"):
+        (root / "scripts").mkdir()
+        for name in ("kiln.lock", "scripts/build_base.sh"):
             shutil.copy(ROOT / name, root / name)
         (root / "docker" / "vela.lock").write_text(one_pin("idna"), encoding="utf-8")
         names = (ROOT / "compose.yaml").read_text(encoding="utf-8")
         for kind in ("image: ", "name: "):
             names = names.replace(f"{kind}kiln-", f"{kind}{PREFIX}")
         (root / "compose.yaml").write_text(names, encoding="utf-8")
-
-    @property
-    def environment(self) -> Environment:
-        """As the checkout defines it now."""
-        return load_environment(self.root, "vela")
 
     def executor(self, **settings: Any) -> DockerExecutor:
         network = BuildNetwork.from_environment(os.environ)
@@ -78,6 +71,10 @@ class DockerBench(Bench):
     def containers(self, key: str) -> list[Container]:
         label = f"org.kiln.job={key}"
         return list(self.client.containers.list(all=True, filters={"label": label}))
+
+    def running(self) -> list[str]:
+        containers = self.client.containers.list(filters={"ancestor": f"{PREFIX}vela"})
+        return [*super().running(), *(str(each.name) for each in containers)]
 
     def left(self, key: str) -> list[str]:
         volumes = self.client.volumes.list(filters={"label": f"org.kiln.job={key}"})

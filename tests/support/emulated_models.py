@@ -1,11 +1,14 @@
-"""A model that always finds the same, for tests that are not about what is found."""
+"""A model for the emulated board that always finds the same, and a file that stands for it."""
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 
 from kiln.emulator.postprocess import Candidate, RecordedFrame
 
+#: Looks like a TFLite file to the firmware.
+MODEL = b"\x1c\0\0\0TFL3 a model"
 #: 240x240 pixels of one grey: after the header, 900 blocks that add nothing to the first.
 _HEADER = (
     "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDABsSFBcUERsXFhceHBsgKEIrKCUlKFE6PTBCYFVlZF9VXVtqeJmBanGQ"
@@ -21,29 +24,37 @@ def person(left: float, top: float, *, score: float) -> Candidate:
     return Candidate(corners=(left, top, left + 40, top + 80), score=score, points=points)
 
 
-class FixedModel:
-    """Takes any content of the flash for its own."""
+#: Two people, one of them found twice, and a third of a low score.
+PEOPLE = (
+    person(30, 60, score=0.92),
+    person(33, 62, score=0.81),
+    person(140, 90, score=0.75),
+    person(10, 120, score=0.3),
+)
 
-    pose = True
+
+class FixedModel:
+    """Finds the same candidates in every frame.
+
+    ``file`` is what must be on the flash; None takes any content for the model.
+    """
+
     resolution = (240, 240)
 
-    def __init__(self, *candidates: Candidate) -> None:
-        """Without candidates it finds two people, one of them twice, and a third of a low score."""
-        self._frame = RecordedFrame(
-            GREY_JPEG,
-            candidates
-            or (
-                person(30, 60, score=0.92),
-                person(33, 62, score=0.81),
-                person(140, 90, score=0.75),
-                person(10, 120, score=0.3),
-            ),
-        )
+    def __init__(
+        self,
+        *candidates: Candidate,
+        pose: bool = True,
+        file: bytes | None = None,
+        jpeg: Callable[[int], bytes] = lambda _frame: GREY_JPEG,
+    ) -> None:
+        self.pose = pose
+        self._candidates = candidates or PEOPLE
+        self._file = file
+        self._jpeg = jpeg
 
     def matches(self, memory: memoryview) -> bool:
-        del memory
-        return True
+        return self._file is None or bytes(memory[: len(self._file)]) == self._file
 
     def infer(self, frame: int) -> RecordedFrame:
-        del frame
-        return self._frame
+        return RecordedFrame(self._jpeg(frame), self._candidates)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import shutil
 import textwrap
 import uuid
@@ -30,6 +31,21 @@ if __name__ == "__main__":
     main(run)
 '''
 
+#: The first step of `kiln inspect`; says so in its log, and never ends by itself.
+WAITS = '''"""Waits."""
+import sys
+import time
+
+from stages.contract import main
+
+def run(job, events):
+    print("the step waits", file=sys.stderr, flush=True)
+    time.sleep(600)
+
+if __name__ == "__main__":
+    main(run)
+'''
+
 
 def one_pin(package: str) -> str:
     """One small package of the driver's own lock, with its hashes."""
@@ -45,16 +61,20 @@ class Bench(abc.ABC):
     def __init__(self, root: Path, home: Path) -> None:
         self.root = root
         self.home = home
-        for folder in ("results", "vela"):
-            (root / "stages" / folder).mkdir(parents=True)
-        for name in ("__init__.py", "contract.py", "results/__init__.py", "vela/__init__.py"):
+        for folder in ("docker", "stages/vela"):
+            (root / folder).mkdir(parents=True)
+        shutil.copytree(ROOT / "stages" / "results", root / "stages" / "results")
+        for name in ("vela.Dockerfile", "vela.lock"):
+            shutil.copy(ROOT / "docker" / name, root / "docker" / name)
+        for name in ("__init__.py", "contract.py", "vela/__init__.py"):
             shutil.copy(ROOT / "stages" / name, root / "stages" / name)
         (root / "stages" / "vela" / "probe.py").write_text(PROBE, encoding="utf-8")
+        (root / "stages" / "vela" / "describe.py").write_text(WAITS, encoding="utf-8")
 
     @property
-    @abc.abstractmethod
     def environment(self) -> Environment:
-        """That of the step: vela."""
+        """That of the step, as the checkout defines it now."""
+        return load_environment(self.root, "vela")
 
     @abc.abstractmethod
     def executor(self) -> Executor:
@@ -63,6 +83,15 @@ class Bench(abc.ABC):
     @abc.abstractmethod
     def left(self, key: str) -> list[str]:
         """What there is of a job now: "state" is its unfinished work."""
+
+    def running(self) -> list[str]:
+        """What runs now that belongs to this checkout: drivers and steps."""
+        found = []
+        for each in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if str(self.root).encode() in (each / "environ").read_bytes():
+                    found.append((each / "cmdline").read_text().replace("\0", " "))
+        return found
 
     def step(self, body: str, **settings: Any) -> StepRun:
         """A step that runs ``body``, which may set ``result``."""
@@ -93,11 +122,7 @@ class Bench(abc.ABC):
 
 
 class LocalBench(Bench):
-    """The checkout's own vela environment, and a probing step."""
-
-    @property
-    def environment(self) -> Environment:
-        return load_environment(ROOT, "vela")
+    """The real vela environment, and a probing step."""
 
     def executor(self) -> LocalExecutor:
         return LocalExecutor(root=self.root, home=self.home, logs=self.root / "logs")

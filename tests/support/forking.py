@@ -39,7 +39,7 @@ _LIBRARIES: Mapping[EnvironmentName, Sequence[str]] = {
     "vela": ("ethosu.vela.vela", "tflite_micro.python.tflite_micro.runtime"),
 }
 #: They import none of it; and ultralytics changes how PIL opens images.
-_ON_THEIR_OWN = ("demo", "check")
+_ON_THEIR_OWN = ("demo", "check", "fetch-data", "fetch-weights")
 
 
 class ForkServer:

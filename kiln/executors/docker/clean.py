@@ -42,7 +42,7 @@ def clean_engine(*, images: bool) -> list[str]:
     """Remove volumes and ended containers, and images if asked; says what went.
 
     A container that runs, or has yet to, may belong to a build that goes on: it stays, and so do
-    its volumes, unless its driver is known to be dead. Nothing is done where no engine answers.
+    its volumes, unless its driver is known to be dead. Nothing is done if no engine answers.
     Raises EngineError.
     """
     if not engine_status().reachable:
@@ -64,7 +64,7 @@ def clean_engine(*, images: bool) -> list[str]:
 def stale_images(root: Path) -> list[EngineImage]:
     """Kiln's images that a checkout does not name; ``bytes`` is what removing them all frees.
 
-    Nothing where no engine answers. Raises EngineError, EnvironmentBroken.
+    Nothing if no engine answers. Raises EngineError, EnvironmentBroken.
     """
     if not engine_status().reachable:
         return []

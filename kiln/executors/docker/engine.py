@@ -30,7 +30,8 @@ _PROBE_TIMEOUT_S = 5.0
 _TIMEOUT_S = 900.0
 _START = "start it and run the same command again: finished steps are kept"
 
-GONE = (
+#: What the SDK raises if an engine does not answer, or goes away.
+UNREACHABLE = (
     requests.exceptions.RequestException,
     urllib3.exceptions.HTTPError,
     docker.errors.DockerException,
@@ -56,7 +57,7 @@ def engine_status() -> EngineStatus:
     try:
         with contextlib.closing(_client(_PROBE_TIMEOUT_S)) as client:
             version = client.version()
-    except GONE as error:
+    except UNREACHABLE as error:
         detail = f"{address} does not answer ({_root_cause(error)})"
         return EngineStatus(reachable=False, version="", detail=detail)
     text = f"{_brand(version)} {version.get('Version', '?')}"
@@ -81,7 +82,7 @@ def is_alive() -> bool:
     try:
         with contextlib.closing(_client(_PROBE_TIMEOUT_S)) as client:
             return bool(client.ping())
-    except GONE:
+    except UNREACHABLE:
         return False
 
 
@@ -101,7 +102,7 @@ def engine_errors(doing: str) -> Iterator[None]:
             f"the container engine could not {doing}: {said}",
             hint="docker info tells how the engine is",
         ) from error
-    except GONE as error:
+    except UNREACHABLE as error:
         raise EngineError(
             f"the container engine went away when it was to {doing}: {error}", hint=_START
         ) from error

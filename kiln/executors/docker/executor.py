@@ -2,7 +2,7 @@
 
 Nothing of the host is mounted: inputs and outputs travel as archives, so an engine on another
 machine works like one on this. The inputs' volume is shared by all steps and read-only to them;
-a job's own volume goes with it, but for the unfinished work of a step that can go on from it.
+a job's own volume goes with it, except the unfinished work of a step that can go on from it.
 """
 
 from __future__ import annotations
@@ -119,8 +119,11 @@ class DockerExecutor:
             self._client.volumes.create(self._inputs_volume, labels={LABEL: "inputs"})
         if not run.inputs:
             return {}
-        with job.porter(image.id, Mount(_INPUTS, self._inputs_volume)) as porter:
-            return {name: upload_tree(porter, _INPUTS, tree) for name, tree in run.inputs.items()}
+        mount = Mount(_INPUTS, self._inputs_volume)
+        with job.upload_container(image.id, mount) as container:
+            return {
+                name: upload_tree(container, _INPUTS, tree) for name, tree in run.inputs.items()
+            }
 
     def _start(
         self,
@@ -130,7 +133,7 @@ class DockerExecutor:
         run: StepRun,
         observe: StepObserver,
     ) -> tuple[Container, Output, bool]:
-        """Start the step, with a GPU where the engine has one and the step wants it."""
+        """Start the step, with a GPU if the engine has one and the step wants it."""
         settings = self._settings(run) | {
             "mounts": [Mount(_INPUTS, self._inputs_volume, read_only=True), *job.mounts]
         }
@@ -152,7 +155,7 @@ class DockerExecutor:
         return *job.start(image.id, inputs, files, settings), False
 
     def _settings(self, run: StepRun) -> dict[str, Any]:
-        """The walls around a step."""
+        """What a step is limited to: the sandbox around it."""
         if run.limits.memory_mib is not None:
             memory = run.limits.memory_mib << 20
         else:
@@ -181,7 +184,7 @@ class DockerExecutor:
 
 
 def _was_killed_for_memory(container: Container, code: int, run: StepRun) -> bool:
-    """Ask the engine. Some never say so, but who else kills a step that nobody asked to end?"""
+    """Ask the engine. Some never say so; but nothing else kills a step that nobody stopped."""
     with engine_errors(f"tell how {run.step} ended"):
         container.reload()
     state: Mapping[str, Any] = container.attrs["State"]

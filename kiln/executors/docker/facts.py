@@ -11,7 +11,7 @@ import docker
 
 from kiln.executors.docker.build import BuildNetwork
 from kiln.executors.docker.clean import list_images, taken
-from kiln.executors.docker.engine import GONE, connect, engine_errors
+from kiln.executors.docker.engine import UNREACHABLE, connect, engine_errors
 from kiln.executors.docker.gpu import gpu_request
 from kiln.executors.docker.images import Images
 from kiln.executors.environments import ENVIRONMENT_NAMES, load_environment
@@ -24,7 +24,7 @@ _SOCKET = "http+docker:"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EngineFacts:
-    """An engine at work: where it keeps its data if that is on this host, what its images take
+    """An engine that answers: the folder of its data if that is on this host, what its images take
     in bytes, which of the checkout's are missing, and why it reaches no registry.
     """
 
@@ -70,6 +70,6 @@ def _registry_problem(client: docker.DockerClient, image: str) -> str:
         client.images.get_registry_data(image)
     except docker.errors.APIError as error:
         return str(error.explanation or error)
-    except GONE:
+    except UNREACHABLE:
         return f"no answer within {_REGISTRY_TIMEOUT_S} s"
     return ""

@@ -17,6 +17,7 @@ from kiln.errors import EngineError, StepCrashed, os_errors
 from kiln.executors.docker.engine import engine_errors
 from kiln.store.tree import File, Tree
 from kiln.store.verified_read import read_checked
+from kiln.system.archives import place_of, unpack_file
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -31,7 +32,7 @@ _CLOSED = "trees"
 
 
 def upload_tree(container: Container, folder: str, tree: Tree) -> str:
-    """Make a tree's files be in ``folder`` of a container's volume; returns where they are.
+    """Bring a tree's files into ``folder`` of a container's volume; returns their path there.
 
     Uploaded once an engine. A marker that names the upload comes last: half of one is never
     taken for whole, and of two drivers neither writes into what the other's step is reading.
@@ -96,30 +97,22 @@ def download_folder(container: Container, folder: str, target: Path, *, step: st
 
 
 def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path, step: str) -> None:
-    parts = PurePosixPath(member.name).parts[1:]
-    if ".." in parts or not (member.isfile() or member.isdir()):
+    place = place_of(member)
+    if place is None:
         raise StepCrashed(
             f"{step} gave {member.name}, which is no plain file or folder",
             hint="a step gives files only; this is a fault of the step",
         )
-    path = target.joinpath(*parts)
+    path = target / place
     with os_errors("cannot store the outputs of a step"):
         if member.isdir():
             path.mkdir(exist_ok=True)
-            return
-        source = archive.extractfile(member)
-        assert source is not None
-        with path.open("xb") as stream:
-            left = member.size
-            while left:
-                chunk = source.read(min(left, _CHUNK_BYTES))
-                if not chunk:
-                    raise tarfile.ReadError(f"{member.name} is cut short")
-                left -= stream.write(chunk)
+        else:
+            unpack_file(archive, member, path)
 
 
 def _archive(files: Mapping[str, File]) -> Iterator[bytes]:
-    """A tar as it goes out; checks every file, for it may have changed since it was hashed."""
+    """A tar as it goes out; checks every file, which may have changed since it was hashed."""
     made: set[str] = set()
     for name, file in files.items():
         for parent in reversed(PurePosixPath(name).parents[:-1]):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import os
 import tempfile
 import threading
@@ -26,11 +25,12 @@ from kiln.executors.docker.build import (
 )
 from kiln.executors.docker.compose import load_names
 from kiln.executors.docker.engine import LABEL, engine_errors
-from kiln.executors.environments import Environment
+from kiln.executors.environments import PACKAGES_TAKE, Environment
 from kiln.executors.protocol import Say
 from kiln.store.tree import digest_of, hash_file
 from kiln.system import process
-from kiln.system.workers import stop_if_asked, wait_for_lock
+from kiln.system.files import locked
+from kiln.system.workers import stop_if_asked
 
 ENVIRONMENT_LABEL = f"{LABEL}.environment"
 #: What an image was built from; a tag has its beginning.
@@ -44,7 +44,6 @@ _LATEST = "latest"
 #: The stage of every Dockerfile that has all packages and no code, and how the last one begins.
 _TARGET = "environment"
 _LAST_STAGE = f"\nFROM {_TARGET}\n"
-_SIZES = {"train": "about 6 GB", "export": "about 1.5 GB", "vela": "about 200 MB"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,7 +107,7 @@ class Images:
                     image = self.find(client, environment)
         if image is None:
             raise EnvironmentBroken(
-                f"the {environment.name} image was made and is gone",
+                f"the {environment.name} image was made, and is not there any more",
                 hint="does something clean up this engine? run the same command again",
             )
         with engine_errors("tag an image"):
@@ -155,7 +154,7 @@ class Images:
             if labels_of(client, tag) is not None:
                 return tag
         name, build = environment.name, uuid.uuid4().hex
-        say(f"building the {name} image ({_SIZES[name]}, once)")
+        say(f"building the {name} image ({PACKAGES_TAKE[name]} of packages, once)")
         recipe = ImageRecipe(
             title=f"the {name} image",
             tag=tag,
@@ -280,17 +279,12 @@ class Images:
     def _log(self, environment: Environment, say: Say) -> Iterator[Path]:
         """A fresh log, held so that two drivers of one checkout build an image once."""
         path = self._logs / f"image-{environment.name}.log"
+        waits = f"another Kiln is making the {environment.name} image: waiting for it"
         with os_errors("an image cannot be built", EnvironmentBroken):
             self._logs.mkdir(parents=True, exist_ok=True)
-            stream = path.open("a")
-        with stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say(f"another Kiln is making the {environment.name} image: waiting for it")
-                wait_for_lock(stream)
-            stream.truncate(0)
-            yield path
+            with locked(path, lambda: say(waits)):
+                path.write_bytes(b"")
+                yield path
 
 
 def _run_script(argv: list[Path], log: Path) -> str | None:
@@ -327,6 +321,6 @@ def _import(client: docker.DockerClient, archive: Path, name: str, recipe: str) 
 
 def _remove_builder(client: docker.DockerClient, build: str) -> None:
     filters: dict[str, Any] = {"dangling": True, "label": f"{_BUILD_LABEL}={build}"}
-    # After a build that failed because the engine has gone there is nothing to be done.
+    # After a build that failed because the engine went away nothing can be done.
     with contextlib.suppress(docker.errors.DockerException, OSError):
         client.images.prune(filters)

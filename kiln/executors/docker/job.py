@@ -33,7 +33,7 @@ _KEY_DIGITS = 12
 
 
 class DockerJob:
-    """What one step leaves in an engine; ``finished`` is set by who knows."""
+    """What one step leaves in an engine; ``finished`` is set by the executor."""
 
     def __init__(self, client: docker.DockerClient, run: StepRun) -> None:
         self.finished = False
@@ -58,16 +58,16 @@ class DockerJob:
         try:
             yield
         except BaseException:
-            # The reason matters more than that an engine which has gone cannot clear up.
+            # The reason matters more than that an engine that went away cannot clear up.
             with contextlib.suppress(EngineError):
                 self._remove(keep_state=self._run.resumable)
             raise
         self._remove(keep_state=self._run.resumable and not self.finished)
 
     @contextlib.contextmanager
-    def porter(self, image: str, mount: Mount) -> Iterator[Container]:
+    def upload_container(self, image: str, mount: Mount) -> Iterator[Container]:
         """A container that never starts and is there only to carry files into a volume."""
-        name = f"{self._container}-porter"
+        name = f"{self._container}-upload"
         try:
             self._remove_container(name)
             with engine_errors("make a container"):
@@ -127,6 +127,6 @@ class DockerJob:
                 if_there(lambda: self._client.volumes.get(self._state).remove())
 
     def _remove_container(self, name: str) -> None:
-        """The store lets one driver make a step, so one of this name is nobody's."""
+        """The store lets one driver make a step, so one of this name is in no use."""
         with engine_errors("remove a container"):
             if_there(lambda: remove_container(self._client.containers.get(name)))

@@ -13,11 +13,11 @@ from docker.models.containers import Container
 from docker.types import CancellableStream
 
 from kiln.errors import EngineError, StepTimeout
-from kiln.executors.docker.engine import GONE, engine_errors, engine_gone, is_alive
+from kiln.executors.docker.engine import UNREACHABLE, engine_errors, engine_gone, is_alive
 from kiln.executors.events import EventReader, LogLine, StepObserver
 from kiln.executors.protocol import StepRun
 from kiln.system.process import GRACE_S, Lines
-from kiln.system.workers import is_hurried, stop_if_asked
+from kiln.system.workers import stop_if_asked, stop_is_urgent
 
 #: What an engine sends of a container: stdout or stderr, the other None.
 Chunk = tuple[bytes | None, bytes | None]
@@ -36,7 +36,7 @@ _QUEUED = 1000
 def follow(container: Container, output: Output, run: StepRun, observe: StepObserver) -> int:
     """Hand on what a started container says and return its exit code.
 
-    However this ends, the container does not run any longer, unless the engine has gone. Raises
+    However this ends, the container does not run any longer, unless the engine went away. Raises
     StepTimeout and EngineError; what ``observe`` raises, Stopped and KeyboardInterrupt pass.
     """
     try:
@@ -46,7 +46,7 @@ def follow(container: Container, output: Output, run: StepRun, observe: StepObse
             return int(container.wait(timeout=_WAIT_S)["StatusCode"])
     except BaseException:
         with contextlib.suppress(EngineError), engine_errors(f"stop {run.step}"):
-            container.stop(timeout=0 if is_hurried() else int(GRACE_S))
+            container.stop(timeout=0 if stop_is_urgent() else int(GRACE_S))
         raise
 
 
@@ -88,7 +88,7 @@ def _in_background(output: Output) -> Iterator[queue.Queue[Chunk | None]]:
     def read() -> None:
         # An engine that goes away ends the stream like a step does; asking for the exit code
         # tells one from the other.
-        with contextlib.suppress(*GONE):
+        with contextlib.suppress(*UNREACHABLE):
             for chunk in output:
                 chunks.put(chunk)
         chunks.put(None)
@@ -98,7 +98,7 @@ def _in_background(output: Output) -> Iterator[queue.Queue[Chunk | None]]:
     try:
         yield chunks
     finally:
-        with contextlib.suppress(*GONE):
+        with contextlib.suppress(*UNREACHABLE):
             output.close()
         deadline = time.monotonic() + _HANG_UP_S
         while thread.is_alive() and time.monotonic() < deadline:
@@ -110,6 +110,6 @@ def _in_background(output: Output) -> Iterator[queue.Queue[Chunk | None]]:
 
 def hang_up(output: Output) -> None:
     """Close a stream of a container, the SDK's own end of it too, which it leaves open."""
-    with contextlib.suppress(*GONE):
+    with contextlib.suppress(*UNREACHABLE):
         output.close()
     output._response.close()  # type: ignore[attr-defined]

@@ -1,7 +1,7 @@
 """Runs steps as processes of this host, in environments made from the same locks.
 
 A step gets a job folder of links to its inputs, a bare set of variables and a process group of
-its own. That is all there is to keep it in: the network is not closed to it, and memory is not
+its own. That is all that confines it: the network is not closed to it, and memory is not
 limited; the docker executor does both.
 """
 
@@ -84,7 +84,7 @@ class LocalExecutor:
                 on_stderr=lambda line: observe(LogLine(text=line)),
                 timeout_s=run.limits.timeout_s,
                 # If a killed driver's step cannot be ended from here, its end is waited for.
-                inherit=[job.claim.fileno()],
+                inherit=[job.claim],
             )
         except process.TimedOut as error:
             raise StepTimeout(

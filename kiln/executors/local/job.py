@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from kiln.errors import EnvironmentBroken, os_errors
 from kiln.executors.events import LogLine, StepObserver
@@ -17,7 +15,7 @@ from kiln.executors.orphans import end_processes, is_dead, this_driver
 from kiln.executors.protocol import StepRun, job_document
 from kiln.store.tree import Tree, canonical_json
 from kiln.store.verified_read import check_all
-from kiln.system.workers import wait_for_lock
+from kiln.system.files import hold, is_at, try_lock
 
 #: A variable of all processes of a step.
 STARTED_BY = "KILN_STARTED_BY"
@@ -27,9 +25,9 @@ _SHORT_TMP = "short-tmp"
 
 
 class JobFolder:
-    """A job folder, laid out; ``finished`` is set by the executor. ``claim`` is the lock on it."""
+    """A job folder, laid out; ``finished`` is set by the executor. ``claim`` is a descriptor."""
 
-    def __init__(self, path: Path, run: StepRun, claim: IO[str]) -> None:
+    def __init__(self, path: Path, run: StepRun, claim: int) -> None:
         self.path = path
         self.claim = claim
         self.finished = False
@@ -64,9 +62,7 @@ def job_folder(jobs: Path, run: StepRun, observe: StepObserver) -> Iterator[JobF
     """
     folder = jobs / run.key
     _end_orphans(jobs)
-    with _job_errors(run):
-        claim = _claim(folder, observe)
-    with claim, _removed_if_empty(folder):
+    with _claimed(folder, run, observe) as claim:
         job = JobFolder(folder, run, claim)
         try:
             with _job_errors(run):
@@ -143,7 +139,7 @@ def _make_short_tmp(folder: Path) -> None:
 
 
 def _remove_short_tmp(link: Path) -> None:
-    """Nothing but a link and an empty folder goes, whatever may lie there by now."""
+    """Remove a link and an empty folder and nothing else, whatever may lie there by now."""
     place = link.readlink()
     with contextlib.suppress(OSError):
         if (place / "tmp").is_symlink():
@@ -153,11 +149,15 @@ def _remove_short_tmp(link: Path) -> None:
 
 
 @contextlib.contextmanager
-def _removed_if_empty(folder: Path) -> Iterator[None]:
+def _claimed(folder: Path, run: StepRun, observe: StepObserver) -> Iterator[int]:
+    """Hold a job folder, made if need be, against other drivers; take it away if left empty."""
+    with _job_errors(run):
+        claim = _claim(folder, observe)
     try:
-        yield
+        yield claim
     finally:
         _remove_if_empty(folder)
+        os.close(claim)
 
 
 def _remove_if_empty(folder: Path) -> None:
@@ -169,35 +169,23 @@ def _remove_if_empty(folder: Path) -> None:
             folder.rmdir()
 
 
-def _claim(folder: Path, observe: StepObserver) -> IO[str]:
+def _claim(folder: Path, observe: StepObserver) -> int:
     """Make a job folder unless it is there, and lock it; waits for another driver."""
-    claim = folder / _CLAIM
+
+    def waiting() -> None:
+        observe(LogLine(text="another Kiln runs this very step: waiting for it"))
+
     while True:
         # The last holder of the folder may take it away between any two lines here, and inside
         # mkdir, which asks what is there only after it was refused.
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            stream = claim.open("a")
+            claim = hold(folder / _CLAIM, waiting)
         except (FileExistsError, FileNotFoundError):
             continue
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            observe(LogLine(text="another Kiln runs this very step: waiting for it"))
-            wait_for_lock(stream)
-        if _is_at(claim, stream):
-            stream.truncate(0)
-            stream.write(this_driver())
-            stream.flush()
-            return stream
-        stream.close()
-
-
-def _is_at(path: Path, stream: IO[str]) -> bool:
-    """Whether an open file still is the one of this name."""
-    with contextlib.suppress(FileNotFoundError):
-        return os.path.samestat(path.stat(), os.fstat(stream.fileno()))
-    return False
+        os.truncate(claim, 0)
+        os.write(claim, this_driver().encode())
+        return claim
 
 
 def _end_orphans(jobs: Path) -> None:
@@ -209,8 +197,7 @@ def _end_orphans(jobs: Path) -> None:
             if not is_dead(driver):
                 continue
             end_processes(STARTED_BY, _started_by(driver, claim.parent))
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_at(claim, stream):
+            if try_lock(stream.fileno()) and is_at(claim, stream.fileno()):
                 stream.truncate(0)
                 _clear(claim.parent, keep_state=True)
                 _remove_if_empty(claim.parent)

@@ -1,14 +1,7 @@
 // Draws a frame with boxes, labels, keypoints and skeleton.
 
-/** Keypoints of a lower score, in percent, count as hidden, as in recordings. */
-export const VISIBLE = 50;
 /** By class; the first is that of Kiln's reports. */
 const COLOURS = ["#ffd21f", "#5fd4ff", "#ff8ad1", "#8dff7a", "#ffab5e", "#c6a8ff"];
-/** Joined pairs of COCO's 17 keypoints, for boards that store no description of their model. */
-const COCO = [
-  [15, 13], [13, 11], [16, 14], [14, 12], [11, 12], [5, 11], [6, 12], [5, 6], [5, 7], [6, 8],
-  [7, 9], [8, 10], [1, 2], [0, 1], [0, 2], [1, 3], [2, 4], [3, 5], [4, 6],
-];
 const HALO = "rgba(10, 14, 13, 0.72)";
 
 export function colourOf(target) {
@@ -22,8 +15,8 @@ export function nameOf(target, labels) {
 
 /**
  * Draws to the whole of a canvas. `scene` holds `bitmap` (or null), `event` and `labels`; boxes
- * and points are in pixels of the sensor's frame, whatever size its JPEG has. Lines and text scale
- * with `unit`, in pixels of the canvas.
+ * and points (null if hidden) are in pixels of the sensor's frame, whatever size its JPEG has. Lines
+ * and text scale with `unit`, in pixels of the canvas.
  */
 export function drawScene(canvas, scene, unit) {
   const context = canvas.getContext("2d");
@@ -36,7 +29,7 @@ export function drawScene(canvas, scene, unit) {
   }
   // From pixels of the frame to pixels of the canvas.
   const toCanvas = (x, y) => [(x * canvas.width) / width, (y * canvas.height) / height];
-  for (const each of scene.event.objects) drawObject(context, each, toCanvas, unit, scene.labels);
+  for (const each of scene.event.objects) drawObject(context, each, toCanvas, unit, scene.event.skeleton);
   for (const each of scene.event.objects) drawLabel(context, each, toCanvas, unit, scene.labels);
 }
 
@@ -47,15 +40,15 @@ export function sizeOf({ event, bitmap }) {
   return bitmap ? [bitmap.width, bitmap.height] : [1, 1];
 }
 
-function drawObject(context, { box, points, target }, toCanvas, unit, labels) {
+function drawObject(context, { box, points, target }, toCanvas, unit, skeleton) {
   const [x, y, w, h] = box;
   const [left, top] = toCanvas(x - w / 2, y - h / 2);
   const [right, bottom] = toCanvas(x + w / 2, y + h / 2);
   const outline = new Path2D();
   outline.roundRect(left, top, right - left, bottom - top, 2 * unit);
   const limbs = new Path2D();
-  for (const [start, end] of skeletonOf(points, labels)) {
-    if (!isVisible(points[start]) || !isVisible(points[end])) continue;
+  for (const [start, end] of skeleton) {
+    if (!points[start] || !points[end]) continue;
     limbs.moveTo(...toCanvas(...points[start]));
     limbs.lineTo(...toCanvas(...points[end]));
   }
@@ -65,11 +58,7 @@ function drawObject(context, { box, points, target }, toCanvas, unit, labels) {
     stroke(context, path, HALO, width + 1.6 * unit);
     stroke(context, path, colour, width);
   }
-  for (const point of points.filter(isVisible)) drawJoint(context, toCanvas(...point), unit, colour);
-}
-
-function skeletonOf(points, labels) {
-  return labels.keypoints.length || points.length !== 17 ? labels.skeleton : COCO;
+  for (const point of points.filter(Boolean)) drawJoint(context, toCanvas(...point), unit, colour);
 }
 
 function drawJoint(context, [x, y], unit, colour) {
@@ -100,10 +89,6 @@ function drawLabel(context, { box, score, target }, toCanvas, unit, labels) {
   context.fillStyle = colourOf(target);
   context.textBaseline = "middle";
   context.fillText(text, plateX + size * 0.4, plateY + height * 0.53);
-}
-
-function isVisible(point) {
-  return point !== undefined && point[2] >= VISIBLE;
 }
 
 function stroke(context, path, colour, width) {

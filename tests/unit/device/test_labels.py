@@ -20,7 +20,6 @@ from kiln.device.labels import (
 from kiln.device.sscma import MAX_REQUEST_BYTES
 from kiln.report.result import BuildResult
 from stages import coco
-from stages.results.onnx import OnnxResult
 from tests.support import build_documents
 
 SHA = "fc593c100c853d1d0841ae8ee7d692a88d55368e822e6c85752425f590deea26"
@@ -150,31 +149,21 @@ def test_half_a_character_is_replaced_for_it_could_not_be_shown() -> None:
     assert found == Description(name="?", classes=("?",))
 
 
-def _build(shape: list[int] | None, names: list[str]) -> BuildResult:
+def _build(shape: tuple[int, int] | None, names: list[str]) -> BuildResult:
     document = build_documents.pose()
-    network = OnnxResult(
-        task="pose",
-        nc=len(names),
-        names=tuple(names),
-        kpt_shape=tuple(shape) if shape else None,
-        outputs=(),
-        opset=13,
-        macs=1,
-        versions={},
-    )
-    step = build_documents.step("onnx", "export raw heads", network, {}, 1.0)
+    step = build_documents.onnx_step(names, shape)
     return build_documents.built({**document, "steps": [*document["steps"], step]})
 
 
 def test_a_build_says_what_its_model_is() -> None:
-    found = describe(_build([17, 3], ["person"]))
+    found = describe(_build((17, 3), ["person"]))
     assert found.sha256 == "b" * 64
     assert (found.size, found.task, found.classes) == (3137360, "pose", ("person",))
     assert (found.keypoints, found.skeleton) == (coco.KEYPOINTS, coco.SKELETON)
 
 
 def test_keypoints_that_are_not_cocos_have_numbers_and_no_skeleton() -> None:
-    found = describe(_build([3, 3], ["leaf"]))
+    found = describe(_build((3, 3), ["leaf"]))
     assert found.keypoints == ("point 0", "point 1", "point 2")
     assert found.skeleton == ()
     assert describe(_build(None, ["a", "b"])).keypoints == ()

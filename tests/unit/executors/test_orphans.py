@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 
 from kiln.executors import orphans
+from kiln.executors.environments import load_environment
 from kiln.executors.local import job
 from kiln.executors.orphans import is_dead, this_driver
-from kiln.system import workers
+from kiln.executors.protocol import StepRun
+from kiln.system import files
+from tests.support.checkout import ROOT
 from tests.support.fixtures import Recorder
 
 
@@ -51,13 +54,22 @@ def test_where_there_is_no_proc_nobody_is_dead(
 def test_one_job_folder_claimed_and_left_by_many_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers, "_TICK_S", 0)
+    monkeypatch.setattr(files, "_TICK_S", 0)
     folder = tmp_path / "jobs" / "a-step"
     recorder = Recorder()
+    run = StepRun(
+        key="a-step",
+        step="probe",
+        module="stages.vela.probe",
+        environment=load_environment(ROOT, "vela"),
+        params={},
+        inputs={},
+        out=tmp_path,
+    )
 
     def claim_and_leave(_worker: int) -> None:
-        for _ in range(1000):
-            with job._claim(folder, recorder), job._removed_if_empty(folder):
+        for _ in range(200):
+            with job._claimed(folder, run, recorder):
                 assert [path.name for path in folder.iterdir()] == [".claim"]
                 (folder / "mine").mkdir()
                 (folder / "mine").rmdir()

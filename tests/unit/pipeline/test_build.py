@@ -66,7 +66,7 @@ RESULTS: Mapping[str, Any] = {
         parameters=9,
         versions={},
     ),
-    "reference": ReferenceResult(images=2, pictures="evaluation", outputs=7, versions={}),
+    "reference": ReferenceResult(images=2, source="evaluation", outputs=7, versions={}),
     "layers": LayersResult(compared=1, worst=("conv",), images=4, versions={}),
 }
 _CHECKED: CheckFirmwareResult = RESULTS["check-firmware"]

@@ -78,9 +78,9 @@ def test_own_weights_skip_training() -> None:
     plan = make_plan(request, load_target(TARGETS, "grove-v2"))
     made = ["check", "import", "images", "onnx", "quantize", "compile"]
     assert [step.name for step in plan.steps] == [*made, "check-firmware", "evaluate"]
-    _check, _import, pictures, onnx, *_rest = plan.steps
+    _check, _import, images, onnx, *_rest = plan.steps
     assert onnx.inputs["weights.safetensors"] == FromStep(step="import", path="weights.safetensors")
-    assert pictures.inputs["data"] == FromHost(source="data")
+    assert images.inputs["data"] == FromHost(source="data")
     assert plan.name == "best-192"
 
 

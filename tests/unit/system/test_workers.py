@@ -1,16 +1,14 @@
-"""Work done at the same time ends as one: with the first failure, or at the user's word."""
+"""Work done at the same time ends together: with the first failure, or when the user says so."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import threading
-from pathlib import Path
 
 import pytest
 
-from kiln.system.workers import Stopped, Workers, do_all, is_hurried, stop_if_asked, wait_for_lock
+from kiln.system.workers import Stopped, Workers, do_all, stop_if_asked, stop_is_urgent
 
 
 def test_the_first_error_is_raised_and_the_others_are_stopped() -> None:
@@ -38,7 +36,7 @@ def test_the_first_error_is_raised_and_the_others_are_stopped() -> None:
 def test_a_second_interrupt_hurries_what_clears_up() -> None:
     """The main thread is interrupted as Ctrl-C does it, again while it waits for its workers."""
     running = threading.Event()
-    hurried = threading.Event()
+    urgent = threading.Event()
 
     def clears_up() -> None:
         try:
@@ -47,9 +45,9 @@ def test_a_second_interrupt_hurries_what_clears_up() -> None:
                 stop_if_asked()
         finally:
             os.kill(os.getpid(), signal.SIGINT)
-            while not is_hurried():
+            while not stop_is_urgent():
                 continue
-            hurried.set()
+            urgent.set()
 
     def interrupted() -> None:
         with Workers[None]() as workers:
@@ -59,19 +57,4 @@ def test_a_second_interrupt_hurries_what_clears_up() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    assert hurried.is_set()
-
-
-def test_a_wait_for_a_lock_can_be_given_up(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-
-    def waits(number: int) -> None:
-        if number:
-            raise ValueError("enough")
-        with path.open("w") as wanted:
-            wait_for_lock(wanted)
-
-    with path.open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match="enough"):
-            do_all(waits, [0, 1])
+    assert urgent.is_set()

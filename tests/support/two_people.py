@@ -7,10 +7,9 @@ import base64
 from playwright.sync_api import Browser
 
 from kiln.emulator.postprocess import Candidate, RecordedFrame
+from tests.support.emulated_models import MODEL
 
 SIZE = 240
-MODEL = b"\0\0\0\0TFL3 a model"
-MODEL_ADDRESS = 0x400000
 #: Where joints are, from the middle of a person: a stick figure with 17 keypoints as in COCO.
 JOINTS = (
     *((0, -60), (-5, -66), (5, -66), (-11, -62), (11, -62), (-18, -40), (18, -40)),
