@@ -12,7 +12,6 @@ import functools
 import os
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
