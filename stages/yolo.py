@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 #: Pixels a cell, one head each.
 STRIDES = (8, 16, 32)
 #: Distances from a cell's centre to the left, top, right and bottom of a box; a raw head gives
@@ -20,6 +23,12 @@ IMAGE_SUFFIXES = frozenset(
 )
 #: Keys of data.yaml that a data set may do without.
 KEYPOINT_KEYS = ("kpt_shape", "flip_idx", "kpt_names")
+
+
+def data_yaml(names: Mapping[int, str], keypoints: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of data.yaml beside images/ and labels/; ``keypoints``: its `KEYPOINT_KEYS`."""
+    folders = {split: f"images/{split}" for split in SPLITS}
+    return {"path": ".", **folders, "names": names, **keypoints}
 
 
 def label_path(image: str) -> str:

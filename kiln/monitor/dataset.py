@@ -139,15 +139,12 @@ class DataSetWriter:
     def _describe(self) -> None:
         names = [*self._labels.classes]
         names += [f"class {number}" for number in range(len(names), self._classes)]
-        table: dict[str, object] = {
-            "path": ".",
-            **{split: f"images/{split}" for split in yolo.SPLITS},
-            "names": dict(enumerate(names)),
-        }
+        keypoints: dict[str, object] = {}
         if self._keypoints:
-            table["kpt_shape"] = [self._keypoints, yolo.KEYPOINT_VALUES]
+            keypoints["kpt_shape"] = [self._keypoints, yolo.KEYPOINT_VALUES]
             flipped = flip_index(self._labels.keypoints)
-            table |= {"flip_idx": flipped} if flipped else {}
+            keypoints |= {"flip_idx": flipped} if flipped else {}
+        table = yolo.data_yaml(dict(enumerate(names)), keypoints)
         text = yaml.safe_dump(table, sort_keys=False, allow_unicode=True)
         self._write("data.yaml", text.encode())
 

@@ -17,12 +17,15 @@ from kiln.errors import DataError
 from kiln.store.statindex import tree_at
 from kiln.store.tree import File, Tree, hash_bytes
 from kiln.system.files import write_atomically
-
-#: What ultralytics reads as images.
-_IMAGE_ENDINGS = frozenset(
-    ("bmp", "jpg", "jpeg", "png", "tif", "tiff", "webp", "mpo", "dng", "pfm", "heic")
+from stages.yolo import (
+    IMAGE_SUFFIXES,
+    KEYPOINT_KEYS,
+    SPLITS,
+    data_yaml,
+    image_name,
+    label_path,
 )
-_SPLITS = ("train", "val")
+
 #: Tens of thousands of classes fit; the parser takes seconds for more.
 _MAX_DESCRIPTION_BYTES = 1 << 20
 
@@ -58,7 +61,7 @@ def load_dataset(source: Path, *, index: Path, scratch: Path) -> DataSet:
     paths: dict[str, str] = {}
     counts: dict[str, int] = {}
     try:
-        for split in _SPLITS:
+        for split in SPLITS:
             images = _images(split, table, root, description)
             counts[split] = len(images)
             paths |= _with_labels(split, images)
@@ -105,7 +108,7 @@ def _read_description(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(table, dict):
         raise DataError(f"{path} is not a table of keys", hint="it needs train, val and names")
-    for key in (*_SPLITS, "names"):
+    for key in (*SPLITS, "names"):
         if not table.get(key):
             raise DataError(f"{path} has no {key!r}", hint="it needs train, val and names")
     return table
@@ -161,7 +164,7 @@ def _locate(place: str, root: Path, split: str, description: Path) -> Path:
 def _list_place(place: Path, root: Path) -> Iterable[tuple[str, str]]:
     if place.is_dir():
         for found in _walk(place):
-            yield _name(found.removeprefix(f"{place}{os.sep}")), found
+            yield image_name(found.removeprefix(f"{place}{os.sep}")), found
         return
     if place.suffix != ".txt" or not place.is_file():
         raise DataError(f"{place} is neither a folder nor a .txt list of images")
@@ -173,13 +176,7 @@ def _list_place(place: Path, root: Path) -> Iterable[tuple[str, str]]:
         if not _exists(path) or not path.is_file():
             raise DataError(f"{place}:{number}: {name[:200]} does not exist")
         inside = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
-        yield _name(str(inside)), str(path)
-
-
-def _name(inside: str) -> str:
-    """A image's place in its split. Labels are found by the last folder called images, so none
-    may be left below ours."""
-    return "/".join(part for part in inside.split("/") if part != "images")
+        yield image_name(str(inside)), str(path)
 
 
 def _lines(path: Path) -> list[str]:
@@ -215,18 +212,18 @@ def _walk(folder: Path) -> list[str]:
             for entry in entries:
                 if entry.is_dir():
                     waiting.append(entry.path)
-                elif _is_picture(entry.name):
+                elif _is_image(entry.name):
                     found.append(_regular(entry))
     return sorted(found)
 
 
-def _is_picture(name: str) -> bool:
+def _is_image(name: str) -> bool:
     stem, _dot, suffix = name.rpartition(".")
-    return bool(stem) and suffix.lower() in _IMAGE_ENDINGS
+    return bool(stem) and f".{suffix.lower()}" in IMAGE_SUFFIXES
 
 
 def _regular(entry: os.DirEntry[str]) -> str:
-    """A image that can be read to an end, under a name that can be written down."""
+    """An image that can be read to an end, under a name that can be written down."""
     if not entry.is_file():
         raise DataError(f"{entry.path} is no file, or a link to none", hint="take it away")
     if not entry.path.isascii():
@@ -241,13 +238,14 @@ def _with_labels(split: str, images: Mapping[str, str]) -> dict[str, str]:
     paths: dict[str, str] = {}
     listed: dict[str, set[str]] = {}
     for name, image in images.items():
-        paths[f"images/{split}/{name}"] = image
-        label = _label_of(image)
+        own = f"images/{split}/{name}"
+        paths[own] = image
+        label = label_path(image)
         folder, _, file = label.rpartition(os.sep)
         if folder not in listed:
             listed[folder] = _files_in(folder)
         if file in listed[folder]:
-            paths[f"labels/{split}/{_with_txt(name)}"] = label
+            paths[label_path(own)] = label
     return paths
 
 
@@ -258,16 +256,6 @@ def _files_in(folder: str) -> set[str]:
             return {entry.name for entry in entries if entry.is_file()}
     except (FileNotFoundError, NotADirectoryError):
         return set()
-
-
-def _label_of(image: str) -> str:
-    """The last folder called images becomes labels; without one the label lies beside it."""
-    before, found, after = image.rpartition(f"{os.sep}images{os.sep}")
-    return _with_txt(f"{before}{os.sep}labels{os.sep}{after}" if found else image)
-
-
-def _with_txt(path: str) -> str:
-    return f"{path.rpartition('.')[0] or path}.txt"
 
 
 def _normalised(table: Mapping[str, Any], description: Path) -> dict[str, Any]:
@@ -285,14 +273,10 @@ def _normalised(table: Mapping[str, Any], description: Path) -> dict[str, Any]:
             f"{description} says nc: {nc} but names {len(names)} classes",
             hint="correct one of them",
         )
-    kept = {key: table[key] for key in ("kpt_shape", "flip_idx", "kpt_names") if table.get(key)}
-    return {
-        "path": ".",
-        "train": "images/train",
-        "val": "images/val",
-        "names": {number: str(name) for number, name in sorted(names.items())},
-        **kept,
-    }
+    return data_yaml(
+        {number: str(name) for number, name in sorted(names.items())},
+        {key: table[key] for key in KEYPOINT_KEYS if table.get(key)},
+    )
 
 
 def _write_description(table: Mapping[str, Any], scratch: Path) -> File:

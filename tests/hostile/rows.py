@@ -80,7 +80,7 @@ SETTINGS = (
     Row(
         name="a hexadecimal number of thousands of digits",
         make=toml("imgsz = 0x" + "f" * 5000),
-        says=r"kiln\.toml: imgsz is a number beyond all measure",
+        says=r"kiln\.toml: imgsz is too large a number",
     ),
     Row(
         name="a date for a number",
@@ -175,7 +175,7 @@ NAMES = (
     Row(
         name="an image size of thousands of digits",
         types=("explain", "--imgsz", "9" * 4000),
-        says=r"the request: imgsz is a number beyond all measure",
+        says=r"the request: imgsz is too large a number",
     ),
     Row(
         name="a data set's path longer than any",
@@ -315,19 +315,13 @@ BUILDS = (
         name="a build of the wrong types to compare",
         types=("compare", "build.json", "build.json"),
         make=text("build.json", build_document(numbers=[], verdict=5, board="x")),
-        says=r"the comparison cannot be made: a build\.json was changed since Kiln wrote it .*",
-    ),
-    Row(
-        name="a build without steps to compare",
-        types=("compare", "build.json", "build.json"),
-        make=text("build.json", build_document(verdict={"accepted": 1}, board={"firmware": 1})),
-        says=r"the comparison cannot be made: a build\.json was changed since Kiln wrote it .*",
+        says=r"build\.json was changed since Kiln wrote it: .*",
     ),
     Row(
         name="a build of the wrong types to report on",
         types=("report", "--no-open", "."),
         make=text("build.json", build_document(numbers="x", steps=5, verdict=[1])),
-        says=r"the report cannot be made: a build\.json was changed since Kiln wrote it .*",
+        says=r"build\.json was changed since Kiln wrote it: .*",
     ),
     Row(
         name="a build that is a number",
@@ -338,13 +332,6 @@ BUILDS = (
 )
 
 MODELS = (
-    Row(
-        name="a model that points beyond its end",
-        types=("inspect", "m.tflite", "--executor", "local"),
-        make=lambda folder: write(folder, {"m.tflite": b"x\0\0\0TFL3" + b"a" * 9}),
-        code=13,
-        says=r"the model is cut short or damaged: .*",
-    ),
     Row(
         name="a model of a terabyte",
         types=("inspect", "m.tflite", "--executor", "local"),
@@ -367,7 +354,15 @@ MODELS = (
     ),
 )
 
-CHECKED = (
+#: What a step refuses, rather than the driver.
+OF_STEPS = (
+    Row(
+        name="a model that points beyond its end",
+        types=("inspect", "m.tflite", "--executor", "local"),
+        make=lambda folder: write(folder, {"m.tflite": b"x\0\0\0TFL3" + b"a" * 9}),
+        code=13,
+        says=r"the model is cut short or damaged: .*",
+    ),
     _checked(
         "keypoints without end",
         "pose",
@@ -389,4 +384,4 @@ def _sparse(path: Path, size: int) -> None:
         stream.truncate(size)
 
 
-ROWS = (*SETTINGS, *NAMES, *DESCRIPTIONS, *BUILDS, *MODELS, *CHECKED)
+OF_THE_DRIVER = (*SETTINGS, *NAMES, *DESCRIPTIONS, *BUILDS, *MODELS)

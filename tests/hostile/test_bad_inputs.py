@@ -20,7 +20,7 @@ import pytest
 
 from tests.hostile.crafted import SOUND, data_set, rings, write
 from tests.hostile.files import ARCHIVES, FAULTS, IMAGES, LABELS, TFLITE, WEIGHTS
-from tests.hostile.rows import ROWS, Row
+from tests.hostile.rows import OF_STEPS, OF_THE_DRIVER, Row
 from tests.support.checkout import ROOT
 from tests.support.fixtures import RunStep
 from tests.support.user import User
@@ -61,8 +61,18 @@ def _data_bytes() -> int:
     return int(found[1]) * 1024
 
 
-@pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
+@pytest.mark.parametrize("row", OF_THE_DRIVER, ids=lambda row: row.name)
 def test_a_bad_input_is_one_sentence(user: User, row: Row) -> None:
+    _is_refused(user, row)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", OF_STEPS, ids=lambda row: row.name)
+def test_a_bad_input_of_a_step_is_one_sentence(builder: User, row: Row) -> None:
+    _is_refused(builder, row)
+
+
+def _is_refused(user: User, row: Row) -> None:
     row.make(user.folder)
     with bounded():
         _out, err = user.types(*row.types, code=row.code)

@@ -14,7 +14,7 @@ import yaml
 from stages.contract import StepFailed
 from stages.train.dataset.description import read_yaml
 from stages.train.dataset.image_files import list_images
-from stages.yolo import KEYPOINT_KEYS, SPLITS, image_name, label_path
+from stages.yolo import KEYPOINT_KEYS, SPLITS, data_yaml, image_name, label_path
 
 
 def normalise(source: Path, target: Path, description: Mapping[str, Any] | None) -> None:
@@ -35,12 +35,10 @@ def normalise(source: Path, target: Path, description: Mapping[str, Any] | None)
             if label.is_file():
                 _copy(label, (target / "labels" / split / name).with_suffix(".txt"))
     names = description["names"]
-    table = {
-        "path": ".",
-        **{split: f"images/{split}" for split in SPLITS},
-        "names": dict(enumerate(names)) if isinstance(names, list) else names,
-        **{key: description[key] for key in KEYPOINT_KEYS if description.get(key)},
-    }
+    table = data_yaml(
+        dict(enumerate(names)) if isinstance(names, list) else names,
+        {key: description[key] for key in KEYPOINT_KEYS if description.get(key)},
+    )
     text = yaml.safe_dump(table, sort_keys=True, allow_unicode=True)
     (target / "data.yaml").write_text(text, encoding="utf-8")
 
