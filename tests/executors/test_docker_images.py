@@ -21,6 +21,8 @@ from tests.support.executor_bench import PROBE
 from tests.support.fixtures import Recorder
 from tests.support.registry import registry
 
+pytestmark = pytest.mark.slow
+
 SECRET = "hunter2hunter2"
 NAME = f"{PREFIX}vela"
 
