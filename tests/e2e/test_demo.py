@@ -19,6 +19,8 @@ from kiln.emulator.board import EmulatedBoard
 from tests.support.emulated_models import FixedModel
 from tests.support.user import TINY, User
 
+pytestmark = pytest.mark.usefixtures("environments")
+
 NAME = "yolov8n-pose-demo-64"
 _MODEL_ADDRESS = 0x400000
 _PATIENCE_S = 60.0
@@ -34,9 +36,9 @@ class Demo:
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory, environments: Path) -> Demo:
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     """The demo for grove-v2, but small, and trained for an epoch; nothing of it was there."""
-    user = User(tmp_path_factory.mktemp("demo"), environments)
+    user = User(tmp_path_factory.mktemp("demo"))
     # What others have in the host's engine is not these tests' to clean.
     user.variables["DOCKER_HOST"] = "unix:///nowhere"
     built = user.builds(*TINY)

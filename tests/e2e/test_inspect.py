@@ -14,7 +14,7 @@ from tests.support.fixtures import RunStep
 from tests.support.shared_results import IMGSZ
 from tests.support.user import User
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("environments")]
 
 REFUSED = 13
 LOCAL = ("--executor", "local")
@@ -37,48 +37,46 @@ def _failed(found: Any) -> set[str]:
     return {check["name"] for check in found["verdict"]["checks"] if not check["ok"]}
 
 
-def test_an_int8_file_with_its_accuracy(builder: User, pose_int8: Path, pose_data: Path) -> None:
+def test_an_int8_file_with_its_accuracy(user: User, pose_int8: Path, pose_data: Path) -> None:
     file = pose_int8 / "int8.tflite"
     data = ("--data", str(pose_data / "data"))
-    found = _inspects(builder, file, "--target", "xiao-esp32s3", *data)
+    found = _inspects(user, file, "--target", "xiao-esp32s3", *data)
     assert found["model"]["kind"] == "int8"
     assert found["model"]["imgsz"] == 64
     assert found["interpreter"]["equal"] is True
     assert found["accuracy"]["images"] == 4
     assert list(found["accuracy"]["artifacts"]) == ["int8"]
-    out, err = builder.types("inspect", str(file), *LOCAL, "--target", "xiao-esp32s3", *data)
+    out, err = user.types("inspect", str(file), *LOCAL, "--target", "xiao-esp32s3", *data)
     assert "(already made)" in err
     assert "accepted by SSCMA-Micro 1.0.x" in out
     assert "box mAP50" in out
 
 
-def test_a_file_that_vela_has_compiled(builder: User, vela_file: Path, pose_data: Path) -> None:
-    found = _inspects(builder, vela_file, "--target", "grove-v2")
+def test_a_file_that_vela_has_compiled(user: User, vela_file: Path, pose_data: Path) -> None:
+    found = _inspects(user, vela_file, "--target", "grove-v2")
     assert (found["model"]["kind"], found["model"]["accelerator"]) == ("vela", "ethos-u55-64")
     assert found["model"]["operators"]["cpu"] == {}
     assert "accelerator" in _failed(
-        _inspects(builder, vela_file, "--target", "xiao-esp32s3", code=REFUSED)
+        _inspects(user, vela_file, "--target", "xiao-esp32s3", code=REFUSED)
     )
     data = ("--data", str(pose_data / "data"))
-    _out, err = builder.types("inspect", str(vela_file), *LOCAL, *data, code=REFUSED)
+    _out, err = user.types("inspect", str(vela_file), *LOCAL, *data, code=REFUSED)
     assert "pass the int8 file that it was compiled from" in err
 
 
-def test_a_task_that_nobody_named(builder: User, detect_int8: Path) -> None:
+def test_a_task_that_nobody_named(user: User, detect_int8: Path) -> None:
     file = detect_int8 / "int8.tflite"
-    found = _inspects(builder, file, "--target", "xiao-esp32s3")
+    found = _inspects(user, file, "--target", "xiao-esp32s3")
     assert (found["model"]["task"], found["model"]["classes"]) == ("detect", 5)
     assert _failed(found) == set()
 
 
-def test_a_float_file_and_one_that_is_no_model(
-    builder: User, pose_int8: Path, tmp_path: Path
-) -> None:
+def test_a_float_file_and_one_that_is_no_model(user: User, pose_int8: Path, tmp_path: Path) -> None:
     file = pose_int8 / "float32.tflite"
-    found = _inspects(builder, file, "--target", "xiao-esp32s3", code=REFUSED)
+    found = _inspects(user, file, "--target", "xiao-esp32s3", code=REFUSED)
     assert found["model"]["kind"] == "float32"
     assert "input" in _failed(found)
     nothing = tmp_path / "notes.tflite"
     nothing.write_text("not a model")
-    _out, err = builder.types("inspect", str(nothing), *LOCAL, code=REFUSED)
+    _out, err = user.types("inspect", str(nothing), *LOCAL, code=REFUSED)
     assert "notes.tflite" in err or "TFLite" in err

@@ -19,6 +19,8 @@ from kiln.release.write import source_files
 from kiln.store.tree import hash_file
 from tests.support.checkout import HOME, ROOT
 
+pytestmark = pytest.mark.slow
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Command:

@@ -14,22 +14,22 @@ import pytest
 
 from tests.support.user import LOCAL, TINY, User
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("environments")]
 
 
 def test_own_detection_weights_and_data_for_every_board(
-    builder: User, detect_weights: Path, detect_data: Path
+    user: User, detect_weights: Path, detect_data: Path
 ) -> None:
-    own = builder.folder / "best.safetensors"
+    own = user.folder / "best.safetensors"
     own.write_bytes((detect_weights / "weights.safetensors").read_bytes())
     before = _listing(detect_data)
-    config = builder.folder / "kiln.toml"
+    config = user.folder / "kiln.toml"
     data = detect_data / "data" / "data.yaml"
     config.write_text(
         f'task = "detect"\nimgsz = 64\ndata = "{data}"\nexecutor = "local"\n'
         'weights = "best.safetensors"\n[evaluation]\nlayers = true\n'
     )
-    out, err = builder.types("build", "--json", "--target", "all")
+    out, err = user.types("build", "--json", "--target", "all")
     grove, xiao = json.loads(out)
     assert [build["target"] for build in (grove, xiao)] == ["grove-v2", "xiao-esp32s3"]
     steps = [step["name"] for step in grove["steps"]]
@@ -43,18 +43,18 @@ def test_own_detection_weights_and_data_for_every_board(
     assert len(xiao["evidence"]["layers"]) > 60
     assert _listing(detect_data) == before
 
-    out, _err = builder.types("compare", "build/grove-v2/best-64", "build/xiao-esp32s3/best-64")
+    out, _err = user.types("compare", "build/grove-v2/best-64", "build/xiao-esp32s3/best-64")
     assert "accepted by SSCMA-Micro 1.0.x" in out
-    explained = json.loads(builder.types("explain", "--json", "--quant", "per-channel")[0])
+    explained = json.loads(user.types("explain", "--json", "--quant", "per-channel")[0])
     would_run = [step["step"] for step in explained["grove-v2"] if step["runs"]]
     assert would_run == ["quantize", "compile", "check-firmware", "evaluate", "layers"]
 
 
 def test_interrupted_training_leaves_nothing_running_and_goes_on(
-    builder: User, pose_data: Path
+    user: User, pose_data: Path
 ) -> None:
     arguments = ("build", *LOCAL, "--epochs", "3", "--data", str(pose_data / "data"))
-    with builder.starts("--verbose", *arguments) as process, _no_longer_than(600, process):
+    with user.starts("--verbose", *arguments) as process, _no_longer_than(600, process):
         assert process.stderr is not None
         for line in process.stderr:
             if line.strip() == "train: 2 of 3 epochs":
@@ -64,8 +64,8 @@ def test_interrupted_training_leaves_nothing_running_and_goes_on(
         err = process.stderr.read()
         assert process.wait() == 130
     assert "interrupted; nothing is left running" in err
-    assert not _running(builder.home)
-    built = builder.builds(*arguments[1:])
+    assert not _running(user.home)
+    built = user.builds(*arguments[1:])
     train = next(step for step in built["steps"] if step["name"] == "train")
     assert train["result"]["resumed_from"] in (1, 2)
     assert train["result"]["epochs_run"] == 3
@@ -73,13 +73,13 @@ def test_interrupted_training_leaves_nothing_running_and_goes_on(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
 def test_a_full_disk_is_a_sentence_and_loses_no_finished_step(
-    tmp_path: Path, environments: Path, pose_data: Path
+    tmp_path: Path, pose_data: Path
 ) -> None:
     home = tmp_path / "home"
     home.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "kiln-test", home], check=True)
     try:
-        user = User(tmp_path, environments)
+        user = User(tmp_path)
         arguments = (*TINY, "--data", str(pose_data / "data"))
         _out, err = user.types("build", *arguments, code=9)
         assert "the disk is full" in err

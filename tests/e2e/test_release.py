@@ -30,7 +30,7 @@ from tests.support.checkout import ROOT
 from tests.support.docker_bench import engine_or_skip
 from tests.support.user import User
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("environments")]
 
 _MODELS = (
     "spotter.safetensors",
@@ -53,12 +53,11 @@ images = 4
 @pytest.fixture(scope="module")
 def maker(
     tmp_path_factory: pytest.TempPathFactory,
-    environments: Path,
     detect_data: Path,
     detect_weights: Path,
 ) -> User:
     """Somebody with a data set, weights and keys of his own; ``kiln.toml`` lies in his folder."""
-    user = User(tmp_path_factory.mktemp("maker"), environments)
+    user = User(tmp_path_factory.mktemp("maker"))
     shutil.copytree(detect_data / "data", user.folder / "data")
     shutil.copy(detect_weights / "weights.safetensors", user.folder / "own.safetensors")
     (user.folder / "kiln.toml").write_text(_CONFIG, encoding="utf-8")
@@ -90,7 +89,7 @@ def unpacked(bundle: Path, tmp_path: Path) -> Path:
 
 def test_the_archive_is_the_same_again_wherever_it_is_made(maker: User, bundle: Path) -> None:
     first = hash_file(bundle)
-    elsewhere = User(maker.folder / "elsewhere", maker.home / "envs")
+    elsewhere = User(maker.folder / "elsewhere")
     elsewhere.variables = {"TZ": "Asia/Tokyo", "LC_ALL": "C", "HOME": "/nowhere"}
     for name in ("data", "own.safetensors", "kiln.toml", "key"):
         (elsewhere.folder / name).symlink_to(maker.folder / name)
@@ -150,7 +149,7 @@ def test_others_can_check_the_signature_and_read_the_provenance(unpacked: Path) 
 def test_it_is_made_again_from_itself_alone(maker: User, bundle: Path, executor: str) -> None:
     if executor == "docker":
         engine_or_skip()
-    other = User(maker.folder / f"verifier-{executor}", maker.home / "envs")
+    other = User(maker.folder / f"verifier-{executor}")
     brings = _from(maker, *BRINGS[:-1], executor)
     found = json.loads(other.types("verify", str(bundle), "--json", *brings)[0])
     assert [each["name"] for each in found["files"]] == list(_MODELS)

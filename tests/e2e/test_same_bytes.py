@@ -20,7 +20,7 @@ from tests.support.fixtures import TINY, tree
 from tests.support.shared_results import IMGSZ
 from tests.support.user import User
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("environments")]
 
 MODELS = (".safetensors", ".onnx", ".tflite")
 TARGETS = ("grove-v2", "xiao-esp32s3")
@@ -51,15 +51,15 @@ runpy.run_module("stages.train.train", run_name="__main__", alter_sys=True)
 
 
 def test_place_executor_and_time_leave_no_trace_in_the_files(
-    tmp_path: Path, environments: Path, pose_data: Path, pose_weights: Path
+    tmp_path: Path, pose_data: Path, pose_weights: Path
 ) -> None:
     """Here in a container, if an engine answers; there on a host that is different all over."""
     weights = pose_weights / "weights.safetensors"
-    here = User(tmp_path / "here", environments)
+    here = User(tmp_path / "here")
     executor = "docker" if engine_status().reachable else "local"
     made_here = _build(here, pose_data / "data", weights, "--executor", executor)
 
-    there = User(tmp_path / "là bas", environments)
+    there = User(tmp_path / "là bas")
     own = os.geteuid() == 0 and FAKETIME.exists()
     there.variables |= _other_variables(_checkout(there.folder / "Kiln à côté"))
     under = ["taskset", "--cpu-list", str(min(os.sched_getaffinity(0))), *TIGHT_UMASK]

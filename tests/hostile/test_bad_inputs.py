@@ -66,10 +66,10 @@ def test_a_bad_input_is_one_sentence(user: User, row: Row) -> None:
     _is_refused(user, row)
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("environments")
 @pytest.mark.parametrize("row", OF_STEPS, ids=lambda row: row.name)
-def test_a_bad_input_of_a_step_is_one_sentence(builder: User, row: Row) -> None:
-    _is_refused(builder, row)
+def test_a_bad_input_of_a_step_is_one_sentence(user: User, row: Row) -> None:
+    _is_refused(user, row)
 
 
 def _is_refused(user: User, row: Row) -> None:

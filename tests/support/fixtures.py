@@ -177,14 +177,7 @@ def environments(env_python: EnvPython) -> Path:
 
 @pytest.fixture
 def user(tmp_path: Path) -> User:
-    """Somebody whose commands run no step."""
     return User(tmp_path)
-
-
-@pytest.fixture
-def builder(tmp_path: Path, environments: Path) -> User:
-    """Somebody whose commands run steps."""
-    return User(tmp_path, environments)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.support.checkout import ROOT
+from tests.support.checkout import HOME, ROOT
 
 LOCAL = ("--executor", "local", "--imgsz", "64")
 TINY = (*LOCAL, "--epochs", "1")
@@ -19,15 +19,16 @@ TINY = (*LOCAL, "--epochs", "1")
 class User:
     """Types commands in a folder of their own, with a store of their own.
 
-    Without ``environments`` they can only type what runs no step.
+    The environments are those of the checkout; Kiln makes what is missing there.
     """
 
-    def __init__(self, folder: Path, environments: Path = Path("/nowhere")) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.variables: dict[str, str] = {}
         self.home = folder / "home"
         self.home.mkdir(parents=True, exist_ok=True)
-        (self.home / "envs").symlink_to(environments)
+        (HOME / "envs").mkdir(parents=True, exist_ok=True)
+        (self.home / "envs").symlink_to(HOME / "envs")
 
     def starts(self, *arguments: str, under: Sequence[str] = ()) -> subprocess.Popen[str]:
         """Start the command, as an argument of the command ``under`` if that is given."""
