@@ -18,7 +18,7 @@ from kiln.errors import DataError, StepTimeout
 from kiln.executors.events import Failed, Progress, StepEvent
 from kiln.executors.protocol import STEP_VARIABLES, Limits, StepRun
 from kiln.store.tree import File, tree_of
-from tests.support.checkout import HOME, ROOT
+from tests.support.checkout import ROOT
 from tests.support.executor_bench import Bench
 from tests.support.fixtures import Recorder, tree
 from tests.support.user import User
@@ -295,7 +295,7 @@ def test_kiln_started_with_sigint_ignored_ends_on_sigterm_and_leaves_nothing_run
 ) -> None:
     for name in ("kiln", "targets"):
         shutil.copytree(ROOT / name, bench.root / name)
-    user = User(tmp_path, HOME / "envs")
+    user = User(tmp_path)
     user.variables |= {"PYTHONPATH": str(bench.root), "PYTHONDONTWRITEBYTECODE": "1"}
     (tmp_path / "model.tflite").write_bytes(b"a model")
     command = ("inspect", "model.tflite", "--executor", bench.executor().name)

@@ -19,16 +19,17 @@ TINY = (*LOCAL, "--epochs", "1")
 class User:
     """Types commands in a folder of their own, with a store of their own.
 
-    The environments are those of the checkout; Kiln makes what is missing there.
+    The environments are those of the checkout, if not others are named; Kiln makes what is missing
+    there.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environments: Path = HOME / "envs") -> None:
         self.folder = folder
         self.variables: dict[str, str] = {}
         self.home = folder / "home"
         self.home.mkdir(parents=True, exist_ok=True)
-        (HOME / "envs").mkdir(parents=True, exist_ok=True)
-        (self.home / "envs").symlink_to(HOME / "envs")
+        environments.mkdir(parents=True, exist_ok=True)
+        (self.home / "envs").symlink_to(environments)
 
     def starts(self, *arguments: str, under: Sequence[str] = ()) -> subprocess.Popen[str]:
         """Start the command, as an argument of the command ``under`` if that is given."""
