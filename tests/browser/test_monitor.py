@@ -92,7 +92,7 @@ class Monitor:
     ) -> Iterator[Opened]:
         context = self.browser.new_context(
             viewport={"width": width, "height": height},
-            device_scale_factor=2,
+            device_scale_factor=1,
             color_scheme="dark" if dark else "light",
         )
         opened = Opened(context, self.url)

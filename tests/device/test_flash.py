@@ -78,18 +78,18 @@ def test_a_model_takes_the_place_of_a_larger_one() -> None:
             assert _on_flash(board, size) == _model(seed, size)
 
 
-@pytest.mark.parametrize(
-    ("faults", "why"),
-    [
-        (Faults(silent_after=1500), "has not answered"),
-        (Faults(reboot_after=1500), "the model was not written"),
-        (Faults(unplug_after=1500), "gone"),
-        (Faults(nak_storm=(3, 99)), "refused the same packet 16 times"),
-        (Faults(flash_full=1000), "cancelled the transfer"),
-        (Faults(refuse_preamble=True), "cancelled the transfer"),
-    ],
+#: What goes wrong, and the reason that is given.
+FAILURES = (
+    (Faults(silent_after=1500), "has not answered"),
+    (Faults(reboot_after=1500), "the model was not written"),
+    (Faults(unplug_after=1500), "gone"),
+    (Faults(nak_storm=(3, 99)), "refused the same packet 16 times"),
+    (Faults(flash_full=1000), "cancelled the transfer"),
+    (Faults(refuse_preamble=True), "cancelled the transfer"),
 )
-def test_a_failure_is_clear_and_the_next_attempt_works(faults: Faults, why: str) -> None:
+
+
+def _fail_and_repeat(faults: Faults, why: str) -> None:
     model = _model(5, 6000)
     with EmulatedBoard(boot_s=0.1, faults=faults) as board:
         with pytest.raises((FlashFailed, BoardError), match=why) as caught:
@@ -98,6 +98,13 @@ def test_a_failure_is_clear_and_the_next_attempt_works(faults: Faults, why: str)
         _repair(board)
         _flash(board, model)
         assert _on_flash(board, len(model)) == model
+
+
+def test_a_failure_is_clear_and_the_next_attempt_works() -> None:
+    """All at a time, for they mostly wait."""
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        for ended in [pool.submit(_fail_and_repeat, *failure) for failure in FAILURES]:
+            ended.result()
 
 
 def test_a_few_refused_packets_are_sent_again() -> None:

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from kiln.cli.flash import flash
 from kiln.emulator.board import EmulatedBoard
 from kiln.emulator.faults import Faults
 from kiln.emulator.firmware import Camera
+from kiln.errors import KilnError
 from tests.support import build_documents
 from tests.support.checkout import ROOT
 from tests.support.emulated_models import FixedModel
@@ -98,12 +100,17 @@ def test_a_bare_file_is_written_by_force_without_being_inspected(tmp_path: Path)
     ],
 )
 def test_what_is_refused_says_so(
-    tmp_path: Path, arguments: tuple[str, ...], code: int, says: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    code: int,
+    says: str,
 ) -> None:
     result, _model = _result(tmp_path)
-    ended, _out, err = _run(tmp_path, result, *arguments)
-    assert says in err
-    assert ended == code
+    monkeypatch.setenv("KILN_HOME", str(tmp_path / "home"))
+    with pytest.raises(KilnError, match=says) as caught:
+        flash.main([str(result), *arguments], standalone_mode=False)
+    assert caught.value.exit_code == code
 
 
 def test_a_failure_has_an_exit_code_of_its_own(tmp_path: Path) -> None:

@@ -79,15 +79,24 @@ def _monitor(folder: Path, address: str = "127.0.0.1") -> Iterator[Monitor]:
     recorder.stop()
 
 
-@pytest.fixture
-def monitor(tmp_path: Path) -> Iterator[Monitor]:
-    with _monitor(tmp_path) as started:
+@pytest.fixture(scope="module")
+def monitor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitor]:
+    """For tests that change nothing about it."""
+    with _monitor(tmp_path_factory.mktemp("monitor")) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def open_monitor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitor]:
+    """The same on every address of this host."""
+    with _monitor(tmp_path_factory.mktemp("monitor"), "0.0.0.0") as started:
         yield started
 
 
 @pytest.fixture
-def open_monitor(tmp_path: Path) -> Iterator[Monitor]:
-    with _monitor(tmp_path, "0.0.0.0") as started:
+def own_monitor(tmp_path: Path) -> Iterator[Monitor]:
+    """For one test."""
+    with _monitor(tmp_path) as started:
         yield started
 
 
@@ -214,12 +223,12 @@ def test_an_address_or_port_that_cannot_be_had_is_said(monitor: Monitor, tmp_pat
 
 
 def test_an_event_comes_as_json_and_its_image_as_bytes_under_its_number(
-    monitor: Monitor,
+    own_monitor: Monitor,
 ) -> None:
-    with monitor.live() as live:
+    with own_monitor.live() as live:
         state = _state(live, lambda state: state["connection"] == "live")
         assert state["device"]["labels"]["skeleton"] == [list(pair) for pair in PEOPLE.skeleton]
-        monitor.session.events.put(
+        own_monitor.session.events.put(
             detections(person(60, 100, score=81, hidden=(1,)), image=jpeg(7))
         )
         event = _event(live)
@@ -234,28 +243,28 @@ def test_an_event_comes_as_json_and_its_image_as_bytes_under_its_number(
         assert live.recv(timeout=_PATIENCE_S) == (1).to_bytes(4, "big") + jpeg(7)
 
 
-def test_requests_reach_the_board_and_every_browser_sees_them(monitor: Monitor) -> None:
-    with monitor.live() as one, monitor.live() as other:
+def test_requests_reach_the_board_and_every_browser_sees_them(own_monitor: Monitor) -> None:
+    with own_monitor.live() as one, own_monitor.live() as other:
         one.send(json.dumps({"action": "score", "value": 70}))
         _state(other, lambda state: state["thresholds"]["score"] == 70)
         one.send(json.dumps({"action": "iou", "value": 20}))
         _state(other, lambda state: state["thresholds"]["iou"] == 20)
-        assert monitor.session.thresholds == Thresholds(score=70, iou=20)
+        assert own_monitor.session.thresholds == Thresholds(score=70, iou=20)
         one.send(json.dumps({"action": "pause"}))
         _state(other, lambda state: state["connection"] == "paused")
         other.send(json.dumps({"action": "resume"}))
         _state(one, lambda state: state["connection"] == "live")
-    with monitor.live() as reloaded:
+    with own_monitor.live() as reloaded:
         assert _state(reloaded, lambda _state: True)["thresholds"] == {"score": 70, "iou": 20}
 
 
-def test_a_recording_goes_on_while_no_browser_looks(monitor: Monitor) -> None:
-    with monitor.live() as live:
+def test_a_recording_goes_on_while_no_browser_looks(own_monitor: Monitor) -> None:
+    with own_monitor.live() as live:
         live.send(json.dumps({"action": "record"}))
         _state(live, lambda state: state["recording"]["folder"])
     for number in range(20):
-        monitor.session.events.put(detections(person(60, 100), image=jpeg(number)))
-    with monitor.live() as live:
+        own_monitor.session.events.put(detections(person(60, 100), image=jpeg(number)))
+    with own_monitor.live() as live:
         _state(live, lambda state: state["recording"]["images"] == 20)
         live.send(json.dumps({"action": "stop"}))
         ended = _state(live, lambda state: not state["recording"]["running"])
@@ -287,35 +296,38 @@ def test_a_malformed_request_closes_that_connection_only(
         _state(live, lambda state: state["connection"] == "live")
 
 
-def test_a_browser_that_does_not_read_skips_frames_and_holds_up_nobody(monitor: Monitor) -> None:
+def test_a_browser_that_does_not_read_skips_frames_and_holds_up_nobody(
+    own_monitor: Monitor,
+) -> None:
     large = b"\xff\xd8" + bytes(100_000) + b"\xff\xd9"
     events = 200
-    raw = socket.create_connection(("127.0.0.1", monitor.port))
+    raw = socket.create_connection(("127.0.0.1", own_monitor.port))
     # As small as the system lets it be: what is on its way must not hold all of them.
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     raw.sendall(
         b"GET /live HTTP/1.1\r\nHost: %b\r\nOrigin: http://%b\r\nUpgrade: websocket\r\n"
         b"Connection: Upgrade\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n"
-        b"Sec-WebSocket-Version: 13\r\n\r\n" % (monitor.host.encode(), monitor.host.encode())
+        b"Sec-WebSocket-Version: 13\r\n\r\n"
+        % (own_monitor.host.encode(), own_monitor.host.encode())
     )
     assert b"101" in raw.recv(64)
-    with raw, monitor.live() as quick:
+    with raw, own_monitor.live() as quick:
         _state(quick, lambda state: state["connection"] == "live")
         for number in range(1, events + 1):
-            monitor.session.events.put(detections(person(60, 100), image=large))
+            own_monitor.session.events.put(detections(person(60, 100), image=large))
             assert _event(quick)["number"] == number
         assert _state(quick, lambda state: state["events"] == events)["skipped"] == 0
 
 
-def test_skipped_frames_are_counted_for_the_slow_one(monitor: Monitor) -> None:
-    with monitor.live() as live:
+def test_skipped_frames_are_counted_for_the_slow_one(own_monitor: Monitor) -> None:
+    with own_monitor.live() as live:
         _state(live, lambda state: state["connection"] == "live")
         for number in range(400):
-            monitor.session.events.put(
+            own_monitor.session.events.put(
                 detections(image=jpeg(number) + bytes(100_000) + b"\xff\xd9")
             )
         # The line to this test holds some frames, its queue a few more.
-        _until(monitor.session.events.empty)
+        _until(own_monitor.session.events.empty)
         state = _state(live, lambda state: state["events"] == 400 and state["skipped"])
         shown = 400 - state["skipped"]
         assert 0 < shown < 400
