@@ -67,7 +67,6 @@ def there(docker_bench: DockerBench, engine: Engine) -> Iterator[DockerBench]:
         yield docker_bench.over(client)
 
 
-@pytest.mark.slow
 def test_an_engine_that_cannot_see_the_drivers_files(there: DockerBench, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.txt").write_text("image", encoding="utf-8")
@@ -95,7 +94,6 @@ def _tags(bench: DockerBench) -> list[str]:
     return [tag for image in bench.client.images.list(f"{PREFIX}vela") for tag in image.tags]
 
 
-@pytest.mark.slow
 # The SDK does not close a socket on which nobody answers.
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 def test_an_engine_that_dies_is_told_and_its_successor_goes_on(
@@ -129,7 +127,6 @@ def test_an_engine_that_dies_is_told_and_its_successor_goes_on(
     assert there.left(step.key) == []
 
 
-@pytest.mark.slow
 def test_clean_takes_what_is_kilns_and_nothing_else(engine: Engine) -> None:
     """The last of the tests that use the engine of their own: its images go."""
     with contextlib.closing(docker.DockerClient(engine.address)) as client:
