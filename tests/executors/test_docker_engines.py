@@ -30,8 +30,6 @@ from tests.support.docker_bench import PREFIX, DockerBench
 from tests.support.docker_engine import Engine, clear, own_engine_or_skip
 from tests.support.fixtures import Recorder, tree
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def own_engine(docker_bench: DockerBench) -> Iterator[Engine]:
