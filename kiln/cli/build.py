@@ -26,10 +26,9 @@ from kiln.report.result import METRICS, BuildResult
 @click.command()
 @request_options
 @click.option("--json", "as_json", is_flag=True, help="Print build.json to stdout.")
-@click.pass_context
-def build(context: click.Context, /, as_json: bool, config: Path | None, **flags: Any) -> None:
+def build(as_json: bool, config: Path | None, **flags: Any) -> None:
     """Make the model for a target, running only what is not made yet."""
-    session = Session.start(verbose=context.obj["verbose"])
+    session = Session.start()
     results: list[BuildResult] = []
     for each in planned_builds(requests_of(config, flags), session):
         result = each.run(session.terminal.progress())

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import click
+
 from kiln.cli.console import Terminal
 from kiln.cli.options import default_paths
 from kiln.executors.protocol import Executor
@@ -19,15 +21,18 @@ from kiln.store.usage import shared_lock
 
 @dataclasses.dataclass(frozen=True)
 class Session:
-    """What a command works with. ``verbose`` is that of the whole command line."""
+    """What a command works with."""
 
     paths: Paths
     terminal: Terminal
 
     @staticmethod
-    def start(*, verbose: bool = False) -> Session:
-        """The checkout or installation that this is, and this terminal."""
-        return Session(paths=default_paths(), terminal=Terminal(verbose=verbose))
+    def start() -> Session:
+        """The checkout or installation that this is, and this terminal, as verbose as -v says."""
+        settings = click.get_current_context().obj or {}
+        return Session(
+            paths=default_paths(), terminal=Terminal(verbose=settings.get("verbose", False))
+        )
 
     @contextmanager
     def working(self) -> Iterator[None]:
