@@ -145,12 +145,12 @@ def test_others_can_check_the_signature_and_read_the_provenance(unpacked: Path) 
     assert [step["name"] for step in definition["internalParameters"]["steps"]][-1] == "evaluate"
 
 
-@pytest.mark.parametrize("executor", ["local", "docker"])
-def test_it_is_made_again_from_itself_alone(maker: User, bundle: Path, executor: str) -> None:
-    if executor == "docker":
+@pytest.mark.parametrize("where", ["local", "docker"])
+def test_it_is_made_again_from_itself_alone(maker: User, bundle: Path, where: str) -> None:
+    if where == "docker":
         engine_or_skip()
-    other = User(maker.folder / f"verifier-{executor}")
-    brings = _from(maker, *BRINGS[:-1], executor)
+    other = User(maker.folder / f"verifier-{where}")
+    brings = _from(maker, *BRINGS[:-1], where)
     found = json.loads(other.types("verify", str(bundle), "--json", *brings)[0])
     assert [each["name"] for each in found["files"]] == list(_MODELS)
     assert all(each["same"] and not each["taken"] for each in found["files"])
@@ -309,7 +309,9 @@ def test_code_of_others_runs_only_if_somebody_vouches_for_it(maker: User, unpack
     canary = unpacked.parent / "canary"
     check = unpacked / "source/stages/train/check.py"
     harm = f"import sys\nopen({str(canary)!r}, 'w').close()\nsys.exit(9)\n"
-    check.write_text(check.read_text("utf-8").replace("import json\n", harm, 1), "utf-8")
+    sound = "from __future__ import annotations\n"
+    assert sound in check.read_text("utf-8")
+    check.write_text(check.read_text("utf-8").replace(sound, sound + harm, 1), "utf-8")
     bundle = _packed(unpacked)
     brings = _from(maker, *BRINGS)
     _out, err = maker.types("verify", str(bundle), *brings, code=2)
