@@ -131,7 +131,7 @@ class EventReader:
 def _parse(line: bytes) -> StepEvent | None:
     try:
         return _event_of(json.loads(line, parse_constant=_refuse))
-    except (ValueError, RecursionError):
+    except (ValueError, OverflowError, RecursionError):
         return None
 
 
@@ -150,14 +150,14 @@ def _event_of(value: object) -> StepEvent | None:
             "total": int() | float() as total,
             "unit": str(unit),
         }:
-            return Progress(done=done, total=total, unit=unit)
+            return Progress(done=float(done), total=float(total), unit=unit)
         case {
             "event": "metric",
             "name": str(name),
             "value": int() | float() as number,
             "at": int() | None as at,
         }:
-            return Metric(name=name, value=number, at=at)
+            return Metric(name=name, value=float(number), at=at)
         case {"event": "warning", "message": str(message), "hint": str(hint)}:
             return Warning(message=message, hint=hint)
         case {

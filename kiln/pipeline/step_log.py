@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,6 @@ from kiln.executors.protocol import StepExit
 from kiln.plan.step import Step
 from stages.contract import EXIT_INTERNAL
 
-TAIL_LINES = 30
 SHOWN_PROBLEMS = 10
 #: A step that logs without end must not fill the disk.
 MAX_LOG_BYTES = 64 << 20
@@ -53,7 +51,7 @@ class StepLog:
     def __init__(self, path: Path, step: Step) -> None:
         self.path = path
         self.step = step
-        self.tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
+        self.last_line = "it said nothing"
         self.warnings: list[dict[str, str]] = []
         self.problems: list[events.Problem] = []
         self.device: events.Device | None = None
@@ -92,7 +90,7 @@ class StepLog:
         self.warnings.append({"step": self.step.name, "message": message, "hint": hint})
 
     def _write(self, line: str) -> None:
-        self.tail.append(line)
+        self.last_line = line if line.strip() else self.last_line
         if self._written < MAX_LOG_BYTES:
             with os_errors("cannot write a log"):
                 self._written += self._stream.write(line + "\n")
@@ -118,9 +116,8 @@ def failure_of(log: StepLog, ended: StepExit) -> KilnError:
             hint="try a smaller BATCH or IMGSZ, or raise memory_mib under [limits] in kiln.toml",
             log=log.path,
         )
-    last = next((line for line in reversed(log.tail) if line.strip()), "it said nothing")
     return errors.StepCrashed(
-        f"{step.name} ended with code {ended.code} and without a result: {last}",
+        f"{step.name} ended with code {ended.code} and without a result: {log.last_line}",
         hint="the log has the whole story",
         log=log.path,
     )

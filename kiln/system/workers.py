@@ -12,7 +12,6 @@ import functools
 import os
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
@@ -20,9 +19,8 @@ Result = TypeVar("Result")
 Item = TypeVar("Item")
 
 
-#: A signal that comes just before a wait begins does not end it: no wait is longer than this.
+#: How often a lock that another process holds is tried for, and a signal is looked for.
 _TICK_S = 0.2
-_POLL_S = 0.01
 
 
 class Stopped(BaseException):
@@ -110,9 +108,9 @@ class Workers(Generic[Result]):
         return self
 
     def __exit__(self, _kind: object, error: object, _traceback: object) -> None:
-        if error is not None:
-            self._stop.asked.set()
         try:
+            if error is not None:
+                self._stop.asked.set()
             self._wait()
         except KeyboardInterrupt:
             self._stop.asked.set()
@@ -123,9 +121,10 @@ class Workers(Generic[Result]):
     def _wait(self) -> None:
         # Ctrl-C may come between any two lines: what is waited for must be there still when it is
         # waited for again. An interrupted join, in Python 3.11, takes a running thread for ended.
+        # And it may be delivered to another thread, which does not wake this one.
         for done in self._done:
-            while not done.is_set():
-                time.sleep(_POLL_S)
+            while not done.wait(_TICK_S):
+                continue
 
 
 def do_all(call: Callable[[Item], object], items: Iterable[Item]) -> None:

@@ -14,6 +14,8 @@ import pytest
 from tests.chaos.bench import STEPS, Victim, injected, sample
 from tests.chaos.damage import cut, flip, flip_unseen, forget, outputs_of
 
+pytestmark = pytest.mark.slow
+
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
 
 

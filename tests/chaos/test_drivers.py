@@ -12,6 +12,8 @@ import pytest
 from tests.chaos.bench import STEPS, Victim, ended, gone, injected, reads_up_to, sample
 from tests.chaos.damage import cut
 
+pytestmark = pytest.mark.slow
+
 _WAITS = "another Kiln is making this step; waiting for it"
 
 

@@ -35,7 +35,10 @@ from tests.support.docker_bench import PREFIX, engine_or_skip, remove_all
 from tests.support.docker_engine import Engine, clear
 from tests.support.user import User
 
-pytestmark = pytest.mark.skipif(not ALL, reason="make chaos runs this: images take a minute")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not ALL, reason="make chaos runs this: images take a minute"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,8 @@ import pytest
 
 from tests.chaos.bench import STEPS, Victim, ended, gone, injected, sample
 
+pytestmark = pytest.mark.slow
+
 POINTS = [f"{step} {point}" for step in STEPS for point in ("start", "middle", "end")]
 POINTS += [f"train epoch {epoch}" for epoch in (1, 2, 3)]
 

@@ -6,6 +6,8 @@ import pytest
 
 from tests.chaos.bench import ALL, Victim, ended, gone, injected
 
+pytestmark = pytest.mark.slow
+
 _LIMITED = "[limits]\ntimeout_s = 3\n"
 
 

@@ -11,6 +11,8 @@ import pytest
 
 from tests.chaos.bench import STEPS, Victim, faults, injected
 
+pytestmark = pytest.mark.slow
+
 #: Calls whose failing is a fault of the disk, and not of a library that is being imported.
 _OF_THE_DISK = ("rename", "mkdir", "symlink", "fsync", "chmod", "flock", "ftruncate")
 _ERRORS = ("ENOSPC", "EIO", "EROFS", "EDQUOT")

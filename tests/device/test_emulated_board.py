@@ -181,12 +181,12 @@ def test_noise_on_the_line_spoils_some_frames(
     emulated_board: MakeBoard, line: OpenLine, kind: str
 ) -> None:
     def received(faults: Faults) -> bytes:
-        """What a host gets of an invocation."""
+        """What a host gets of an invocation, which a pseudo-terminal can hold until it reads."""
         board = flashed_board(emulated_board, camera=Camera(fps=1000))
         host = line(board)
         host.ask("AT+ID?")
         board.set_faults(faults)
-        host.write(b"AT+INVOKE=20,0,1\r")
+        host.write(b"AT+INVOKE=6,0,1\r")
         board.wait_until(lambda board: len(board.commands) == 2 and not board.invoking)
         board.set_faults(Faults())
         host.write(b"AT+NAME?\r")

@@ -61,7 +61,7 @@ def test_it_makes_a_working_driver_once(tool: str, bare: Path, tmp_path: Path) -
         text=True,
         check=True,
     )
-    assert "Usage: python -m kiln" in shown.stdout
+    assert "Usage: kiln" in shown.stdout
 
 
 def test_it_is_made_once_unless_it_was_interrupted(bare: Path, tmp_path: Path) -> None:

@@ -168,13 +168,15 @@ def test_without_any_base_the_sentence_says_what_to_install(
 
 def publish(bench: DockerBench, address: str, *, content: str, tag: str) -> None:
     """Push what the maintainers would: the same image, on the pinned base; and lose it here."""
+    image = bench.client.images.get(find(bench))
     recipe = io.BytesIO(f"FROM {find(bench)}\nLABEL {CONTENT_LABEL}={content}\n".encode())
     remote = f"{address}/{NAME}"
     bench.client.images.build(fileobj=recipe, tag=f"{remote}:{tag}", rm=True)
     answers = bench.client.images.push(remote, tag, stream=True, decode=True)
     assert not [answer for answer in answers if "error" in answer]
     bench.client.images.remove(f"{remote}:{tag}")
-    bench.client.images.remove(find(bench), force=True)
+    # By its id, for all of its names.
+    bench.client.images.remove(str(image.id), force=True)
 
 
 @pytest.mark.parametrize("genuine", [True, False])

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from kiln.report.result import FORMAT
+from tests.support import build_documents
 
 Make = Callable[[Path], None]
 
@@ -143,5 +143,5 @@ def linked(name: str) -> zipfile.ZipInfo:
 
 
 def build_document(**changes: object) -> str:
-    """A build.json of which only the outermost form is right."""
-    return json.dumps({"format": FORMAT, "target": "grove-v2", "name": "n", **changes})
+    """A build.json that is right but for these parts."""
+    return json.dumps({**build_documents.pose(), **changes})

@@ -20,7 +20,7 @@ import pytest
 
 from tests.hostile.crafted import SOUND, data_set, rings, write
 from tests.hostile.files import ARCHIVES, FAULTS, IMAGES, LABELS, TFLITE, WEIGHTS
-from tests.hostile.rows import ROWS, Row
+from tests.hostile.rows import OF_STEPS, OF_THE_DRIVER, Row
 from tests.support.checkout import ROOT
 from tests.support.fixtures import RunStep
 from tests.support.user import User
@@ -61,14 +61,24 @@ def _data_bytes() -> int:
     return int(found[1]) * 1024
 
 
-@pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
-def test_a_bad_input_is_one_sentence(builder: User, row: Row) -> None:
-    row.make(builder.folder)
+@pytest.mark.parametrize("row", OF_THE_DRIVER, ids=lambda row: row.name)
+def test_a_bad_input_is_one_sentence(user: User, row: Row) -> None:
+    _is_refused(user, row)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", OF_STEPS, ids=lambda row: row.name)
+def test_a_bad_input_of_a_step_is_one_sentence(builder: User, row: Row) -> None:
+    _is_refused(builder, row)
+
+
+def _is_refused(user: User, row: Row) -> None:
+    row.make(user.folder)
     with bounded():
-        _out, err = builder.types(*row.types, code=row.code)
+        _out, err = user.types(*row.types, code=row.code)
     line = next(line for line in err.splitlines() if line.startswith("✕ ") and "  " not in line)
     assert re.fullmatch(row.says, line.removeprefix("✕ ")), err
-    assert not list(builder.folder.parent.rglob("canary"))
+    assert not list(user.folder.parent.rglob("canary"))
 
 
 def test_links_that_go_round_in_circles_are_walked_once(user: User) -> None:

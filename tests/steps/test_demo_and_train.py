@@ -127,6 +127,7 @@ def test_equal_trainings_give_equal_bytes(
     assert tree(pose_data).digest == before, "a step wrote beside the user's images"
 
 
+@pytest.mark.slow
 def test_a_training_reports_each_epoch(
     env_python: EnvPython, tmp_path: Path, detect_data: Path
 ) -> None:
@@ -152,6 +153,7 @@ def test_a_training_reports_each_epoch(
     assert [line.split(",")[0] for line in curves] == ["epoch", "1", "2"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_ends_in_the_same_weights(
     env_python: EnvPython, tmp_path: Path, pose_data: Path
 ) -> None:
@@ -181,6 +183,7 @@ def test_a_training_that_diverges_says_so(run_step: RunStep, pose_data: Path) ->
     assert "lr0" in failure["hint"]
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_a_warning(
     env_python: EnvPython, tmp_path: Path, pose_data: Path, pose_weights: Path
 ) -> None:
@@ -194,6 +197,7 @@ def test_a_damaged_checkpoint_is_a_warning(
     assert job.weights == hash_file(pose_weights / "weights.safetensors")
 
 
+@pytest.mark.slow
 def test_start_weights_are_taken_over(
     run_step: RunStep, pose_data: Path, pose_weights: Path
 ) -> None:

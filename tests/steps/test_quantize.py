@@ -92,6 +92,7 @@ def mixed(pose_onnx: Path, pose_images: Path, run_step: RunStep) -> Trial:
     return run_step("quantize", PARAMS, _inputs(pose_onnx, pose_images)).expect_success()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_cpu")
 def test_same_bytes_offline_in_another_place(
     pose_onnx: Path, pose_images: Path, mixed: Trial, env_python: EnvPython, tmp_path: Path
@@ -123,6 +124,7 @@ def test_same_bytes_offline_in_another_place(
     assert {"event": "progress", "done": 4, "total": 4, "unit": "calibration images"} in events
 
 
+@pytest.mark.slow
 def test_granularities(
     pose_onnx: Path,
     pose_images: Path,
@@ -171,6 +173,7 @@ def test_mixed_costs_the_npu_less_than_per_tensor(
     assert coarse > fine - 3, "for little more noise"
 
 
+@pytest.mark.slow
 def test_outputs_in_the_order_that_a_firmware_wants(
     pose_onnx: Path, pose_images: Path, mixed: Trial, run_step: RunStep, run_script: RunScript
 ) -> None:
@@ -194,6 +197,7 @@ def test_an_order_of_other_outputs_is_refused(
     assert "wanted are box8, keypoints" in trial.failure["message"]
 
 
+@pytest.mark.slow
 def test_scores_can_rise_above_what_narrow_calibration_images_show(
     pose_onnx: Path, pose_images: Path, run_step: RunStep, run_script: RunScript, tmp_path: Path
 ) -> None:

@@ -323,4 +323,5 @@ def _remove_builder(client: docker.DockerClient, build: str) -> None:
     filters: dict[str, Any] = {"dangling": True, "label": f"{_BUILD_LABEL}={build}"}
     # After a build that failed because the engine went away nothing can be done.
     with contextlib.suppress(docker.errors.DockerException, OSError):
-        client.images.prune(filters)
+        for image in client.images.list(filters=filters):
+            client.images.remove(str(image.id))

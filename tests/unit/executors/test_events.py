@@ -61,6 +61,7 @@ def test_an_event_may_arrive_in_pieces() -> None:
         b'{"event": "progress", "done": 1}',
         b'{"event": "progress", "done": "1", "total": 2, "unit": "x"}',
         b'{"event": "progress", "done": NaN, "total": 2, "unit": "x"}',
+        b'{"event": "progress", "done": 1' + b"0" * 400 + b', "total": 2, "unit": "x"}',
         b'{"event": "finished", "seconds": 1, "peak_memory_mib": 1, "result": []}',
         b"x" * (MAX_LINE_BYTES + 1),
     ],
