@@ -193,6 +193,8 @@ def _run(run: Run, folder: Path, events: Events) -> int:
     except (Terminated, KeyboardInterrupt):
         return EXIT_TERMINATED
     except Exception as error:
+        if _is_from_signal(error):
+            return EXIT_TERMINATED
         traceback.print_exc()
         message = f"{type(error).__name__}: {error}"
         _report_failure(events, _kind_of(error, folder), message, "")
@@ -204,6 +206,16 @@ def _run(run: Run, folder: Path, events: Events) -> int:
         result=dataclasses.asdict(result),
     )
     return EXIT_OK
+
+
+def _is_from_signal(error: BaseException | None) -> bool:
+    """Whether an error is SIGTERM's or Ctrl-C's after all: C code in which the signal arrives may
+    raise an error of its own from it."""
+    while error is not None:
+        if isinstance(error, Terminated | KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _report_failure(events: Events, kind: str, message: str, hint: str) -> None:

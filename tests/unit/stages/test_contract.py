@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from stages import coco, yolo
-from stages.contract import read_json, write_json
+from stages.contract import EXIT_TERMINATED, read_json, write_json
 from stages.results.compile import Layer
 from stages.results.dataset import Dataset
 from stages.results.images import GroundTruth, LabelledImage
 from stages.sampling import evenly
+from tests.support.checkout import ROOT
 
 DATASET = Dataset(
     task="detect",
@@ -84,3 +87,31 @@ def test_what_stands_for_all_is_spread_over_them() -> None:
     assert evenly(10, 4) == [0, 2, 5, 7]
     assert evenly(3, 8) == [0, 1, 2]
     assert evenly(0, 8) == []
+
+
+#: C code in which SIGTERM arrives raises a SystemError from what the handler raised.
+_TERMINATED_IN_C = """
+import os, signal
+from stages.contract import Terminated, main
+
+def run(job, events):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except Terminated as error:
+        raise SystemError("returned a result with an exception set") from error
+
+main(run)
+"""
+
+
+def test_a_step_that_is_ended_inside_c_code_has_not_failed(tmp_path: Path) -> None:
+    (tmp_path / "job.json").write_text('{"contract": 1, "step": "train", "params": {}}')
+    done = subprocess.run(
+        [sys.executable, "-c", _TERMINATED_IN_C, tmp_path],
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == EXIT_TERMINATED, done.stderr
+    assert [json.loads(line)["event"] for line in done.stdout.splitlines()] == ["started"]
