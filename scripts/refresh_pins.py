@@ -1,4 +1,4 @@
-"""Resolves every lock and base image digest anew and shows what changed: ``make pins``.
+"""Resolves every lock and base image digest again and shows what changed: ``make pins``.
 
 Everything is resolved before anything is written, so a failure changes no file.
 """
