@@ -20,7 +20,8 @@ from kiln.pipeline.runner import StepForecast
 from kiln.plan.plan import Plan, make_plan
 from kiln.plan.request import BuildRequest
 from kiln.plan.targets import load_target
-from kiln.report.result import METRICS, BuildResult
+from kiln.report.result import BuildResult
+from stages.results.evaluate import METRICS
 
 
 @click.command()

@@ -8,7 +8,8 @@ from typing import Any
 from rich.markup import escape
 
 from kiln.cli.console import Terminal
-from kiln.report.result import METRICS, Usage, Verdict
+from kiln.report.result import Usage, Verdict
+from stages.results.evaluate import METRICS
 
 
 def show_verdict(verdict: Verdict, firmware: str, terminal: Terminal) -> None:

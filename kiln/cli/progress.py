@@ -21,7 +21,7 @@ from kiln.pipeline.events import (
     StepStarted,
 )
 from kiln.plan.step import Step
-from kiln.report.result import METRICS
+from stages.results.evaluate import METRICS
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import click
@@ -34,11 +34,9 @@ class Session:
             paths=default_paths(), terminal=Terminal(verbose=settings.get("verbose", False))
         )
 
-    @contextmanager
-    def working(self) -> Iterator[None]:
+    def working(self) -> AbstractContextManager[None]:
         """Hold the home against ``kiln gc`` and ``kiln clean``; waits for them."""
-        with shared_lock(self.paths.home, self.terminal.say):
-            yield
+        return shared_lock(self.paths.home, self.terminal.say)
 
     def executor(
         self, request: BuildRequest, *, root: Path | None = None

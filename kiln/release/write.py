@@ -65,7 +65,7 @@ def write_release(
     portable_result = portable(result)
     with os_errors("cannot read what a release is made of"):
         source = source_files(root)
-        definition = _definition(plan, result)
+        definition = _definition(plan, portable_result)
         files: dict[str, Content] = {
             **models,
             **{f"{SOURCE}/{name}": file.path for name, file in source.files.items()},
@@ -139,6 +139,7 @@ def _check_models(models: Mapping[str, Path], result: BuildResult) -> None:
 
 
 def _definition(plan: Plan, result: BuildResult) -> BuildDefinition:
+    """What the release is made by, of a result that says nothing of its host."""
     steps = {step.name: step for step in result.steps}
     return BuildDefinition(
         steps=plan.steps,
@@ -149,7 +150,7 @@ def _definition(plan: Plan, result: BuildResult) -> BuildDefinition:
             for step in result.steps
             if isinstance(step.result, TrainResult) and not step.result.reproducible
         },
-        request=dataclasses.asdict(portable(result).request),
+        request=dataclasses.asdict(result.request),
     )
 
 

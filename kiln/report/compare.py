@@ -7,7 +7,8 @@ import json
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from kiln.report.result import METRICS, Accuracy, BuildResult
+from kiln.report.result import Accuracy, BuildResult
+from stages.results.evaluate import METRICS
 
 #: Their inputs are the user's own data set and weights, or what was drawn or fetched instead.
 _TAKES_WHAT_WAS_BROUGHT = ("check", "import")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from kiln.report.result import METRICS, Accuracy, BuildResult, Numbers, Usage
+from kiln.report.result import Accuracy, BuildResult, Numbers, Usage
 from stages.results.compile import Layer
+from stages.results.evaluate import METRICS
 
 _KINDS: Mapping[str, str] = {"pose": "Poses", "box": "Boxes"}
 #: Titles of metrics by their key, those of poses first: the first one that was measured is the

@@ -21,14 +21,6 @@ from stages.results.layers import LayerSnr
 FORMAT = 3
 BUILD_FILE = "build.json"
 
-#: The accuracy metrics by their key in results, and how they are written.
-METRICS: Mapping[str, str] = {
-    "box/map50": "box mAP50",
-    "box/map50_95": "box mAP50-95",
-    "pose/map50": "pose mAP50",
-    "pose/map50_95": "pose mAP50-95",
-}
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StepWarning:
@@ -265,8 +257,8 @@ def load_build(path: Path) -> BuildResult:
         )
     try:
         return BuildResult.read(document, BUILD_FILE)
-    except RequestError as error:
+    except (RequestError, RecursionError) as error:
         raise RequestError(
-            f"{file} was changed since Kiln wrote it: {error.message}",
+            f"{file} was changed since Kiln wrote it: {error}",
             hint="the same build command writes it again",
         ) from error

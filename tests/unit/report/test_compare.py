@@ -142,3 +142,15 @@ def test_what_is_no_build(tmp_path: Path, text: str | None, words: str) -> None:
 def test_a_folder_or_its_file(tmp_path: Path) -> None:
     (tmp_path / "build.json").write_text(json.dumps(BUILD), encoding="utf-8")
     assert load_build(tmp_path) == load_build(tmp_path / "build.json") == built(BUILD)
+
+
+def test_a_build_that_nests_deeper_than_it_can_be_read_is_one_sentence(tmp_path: Path) -> None:
+    """Shallow enough for the parser of JSON, and too deep for the records."""
+    nested: Any = []
+    for _ in range(600):
+        nested = [nested]
+    document = copy.deepcopy(BUILD)
+    document["steps"][0]["params"]["task"] = nested
+    (tmp_path / "build.json").write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(RequestError, match="was changed since Kiln wrote it"):
+        load_build(tmp_path)

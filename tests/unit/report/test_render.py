@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from kiln.report.render import POLICY, render
-from kiln.report.result import METRICS
 from kiln.report.words import count, duration, frames, kib, milliseconds, points, settings
+from stages.results.evaluate import METRICS
 from tests.support import build_documents
 from tests.support.build_documents import built
 from tests.support.checkout import ROOT
