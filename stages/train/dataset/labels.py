@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from stages.results.dataset import Task
+from stages.results.dataset import Dataset, Task
 
 BOX_NUMBERS = 5
 #: The trainer accepts this much beyond 0 and 1, because tools that convert labels round.
@@ -26,6 +26,12 @@ class Form:
     names: tuple[str, ...]
     kpt_shape: tuple[int, int] | None
 
+    @staticmethod
+    def of(dataset: Dataset) -> Form:
+        """The form of the labels of a data set without faults."""
+        pair = (dataset.kpt_shape[0], dataset.kpt_shape[1]) if dataset.kpt_shape else None
+        return Form(task=dataset.task, names=dataset.names, kpt_shape=pair)
+
     @property
     def nc(self) -> int:
         return len(self.names)
@@ -42,6 +48,36 @@ class LabelFile:
     objects: int = 0
     repeated: int = 0
     faults: tuple[tuple[int | None, str], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LabelledObject:
+    """A labelled object, in parts of the image: class number; x and y of its centre, width and
+    height; x, y and visibility (0 to 2) of each keypoint, () for detect."""
+
+    number: int
+    box: tuple[float, float, float, float]
+    keypoints: tuple[tuple[float, float, int], ...]
+
+
+def objects_in(path: Path, form: Form) -> tuple[LabelledObject, ...]:
+    """The objects of a label file without faults; () if there is none."""
+    if not path.is_file():
+        return ()
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    rows = dict.fromkeys(tuple(float(word) for word in line.split()) for line in lines)
+    return tuple(_object(row, form) for row in rows if row)
+
+
+def _object(row: tuple[float, ...], form: Form) -> LabelledObject:
+    number, x, y, width, height = row[:BOX_NUMBERS]
+    values = row[BOX_NUMBERS:] if form.task == "pose" else ()
+    triples = zip(values[::3], values[1::3], values[2::3], strict=True)
+    return LabelledObject(
+        number=int(number),
+        box=(x, y, width, height),
+        keypoints=tuple((px, py, int(v)) for px, py, v in triples),
+    )
 
 
 def read_labels(path: Path, form: Form) -> LabelFile:
