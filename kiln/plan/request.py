@@ -154,7 +154,7 @@ class Flags:
 
 
 #: Flags that are not at the top of the file: their table, and their key in it.
-_FLAG_PLACES: Mapping[str, tuple[str, str]] = {
+FLAG_PLACES: Mapping[str, tuple[str, str]] = {
     "camera": ("camera", "mode"),
     "framing": ("camera", "framing"),
     "epochs": ("train", "epochs"),
@@ -176,7 +176,7 @@ def load_request(flags: Flags, config: Path | None, folder: Path) -> BuildReques
         _anchor(table, config.resolve().parent)
     for name, value in dataclasses.asdict(flags).items():
         if value is not None:
-            place, key = _FLAG_PLACES.get(name, ("", name))
+            place, key = FLAG_PLACES.get(name, ("", name))
             owner = table.setdefault(place, {}) if place else table
             if isinstance(owner, dict):  # else kiln.toml is refused for it
                 owner[key] = value
