@@ -14,12 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.coco import skeleton
+from stages import coco
 from stages.contract import Events, Job, StepFailed, main, read_json, write_json
 from stages.results.dataset import Dataset
 from stages.results.images import GroundTruth, ImagesResult, LabelledImage
 from stages.sampling import evenly
 from stages.train.dataset.image_files import list_images
+from stages.train.dataset.labels import Form
 from stages.train.dataset.resize import ResizedImage, objects_of, read_resized
 from stages.yolo import label_path
 
@@ -39,12 +40,13 @@ def run(job: Job, events: Events) -> ImagesResult:
     target.mkdir()
     _save(target / "images.npy", [resized[path] for path in evaluation])
     keypoints = dataset.kpt_shape[0] if dataset.kpt_shape else 0
-    images = tuple(_labelled(path, folder, resized[path], keypoints) for path in evaluation)
+    form = Form.of(dataset)
+    images = tuple(_labelled(path, folder, resized[path], form) for path in evaluation)
     truth = GroundTruth(
         task=dataset.task,
         names=dataset.names,
         kpt_shape=dataset.kpt_shape,
-        skeleton=skeleton(keypoints),
+        skeleton=dataset.skeleton or coco.skeleton(keypoints),
         images=images,
     )
     write_json(target / "truth.json", truth)
@@ -69,13 +71,13 @@ def _save(path: Path, images: Sequence[ResizedImage]) -> None:
     np.save(path, np.stack([image.pixels for image in images]), allow_pickle=False)
 
 
-def _labelled(path: Path, folder: Path, image: ResizedImage, keypoints: int) -> LabelledImage:
+def _labelled(path: Path, folder: Path, image: ResizedImage, form: Form) -> LabelledImage:
     """The labels of an image, in pixels of the model's input."""
     return LabelledImage(
         file=path.relative_to(folder).as_posix(),
         width=image.source_width,
         height=image.source_height,
-        objects=tuple(objects_of(Path(label_path(str(path))), image, keypoints=keypoints)),
+        objects=tuple(objects_of(Path(label_path(str(path))), image, form)),
     )
 
 

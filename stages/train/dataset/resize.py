@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from ultralytics.utils.patches import imread
 
 from stages.contract import StepFailed
-from stages.yolo import KEYPOINT_VALUES
+from stages.train.dataset.labels import Form, LabelledObject, objects_in
 
 #: Grey value around a letterboxed image, as in ultralytics.
 _PADDING = 114
-_BOX_COLUMNS = 5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,29 +67,21 @@ def read_resized(path: Path, size: int, *, letterbox: bool) -> ResizedImage:
     )
 
 
-def objects_of(label: Path, image: ResizedImage, *, keypoints: int) -> list[dict[str, Any]]:
-    """The labelled objects of an image, in pixels of ``image``; [] without a label file.
-
-    ``keypoints`` is the number of x, y, visibility triples after each box, 0 for detect.
-    """
+def objects_of(label: Path, image: ResizedImage, form: Form) -> list[dict[str, Any]]:
+    """The labelled objects of an image, in pixels of ``image``; [] without a label file."""
     if not label.is_file():
         return []
-    lines = label.read_text(encoding="utf-8-sig").splitlines()
-    rows = dict.fromkeys(tuple(float(word) for word in line.split()) for line in lines)
-    return [_object(row, image, keypoints) for row in rows if row]
+    return [_object(each, image) for each in objects_in(label, form)]
 
 
-def _object(row: tuple[float, ...], image: ResizedImage, keypoints: int) -> dict[str, Any]:
-    number, x, y, width, height = row[:_BOX_COLUMNS]
+def _object(labelled: LabelledObject, image: ResizedImage) -> dict[str, Any]:
+    x, y, width, height = labelled.box
     corners = [(x - width / 2, y - height / 2), (x + width / 2, y + height / 2)]
-    points: list[list[float]] | None = None
-    if keypoints:
-        triples = np.array(row[_BOX_COLUMNS:]).reshape(keypoints, KEYPOINT_VALUES)
-        points = [[*_pixel(px, py, image), int(v)] for px, py, v in triples]
+    points = [[*_pixel(px, py, image), visibility] for px, py, visibility in labelled.keypoints]
     return {
-        "class": int(number),
+        "class": labelled.number,
         "box": [value for corner in corners for value in _pixel(*corner, image)],
-        "keypoints": points,
+        "keypoints": points or None,
     }
 
 
