@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.coco import skeleton
+from stages import coco
 from stages.contract import Events, Job, StepFailed, main, read_json, write_json
 from stages.results.dataset import Dataset
 from stages.results.images import GroundTruth, ImagesResult, LabelledImage
@@ -62,11 +62,12 @@ def run(job: Job, events: Events) -> ImagesResult:
     target.mkdir()
     _save(target / "images.npy", [views[path] for path in evaluation])
     images = tuple(views[path].labelled for path in evaluation)
+    keypoints = dataset.kpt_shape[0] if dataset.kpt_shape else 0
     truth = GroundTruth(
         task=dataset.task,
         names=dataset.names,
         kpt_shape=dataset.kpt_shape,
-        skeleton=skeleton(dataset.kpt_shape[0] if dataset.kpt_shape else 0),
+        skeleton=dataset.skeleton or coco.skeleton(keypoints),
         images=images,
     )
     write_json(target / "truth.json", truth)
