@@ -17,6 +17,7 @@ from kiln.pipeline.collect import (
     mismatched_data,
     portable_request,
     step_result,
+    unlike_training,
     warnings_of,
 )
 from kiln.pipeline.events import Message, Observer
@@ -112,7 +113,7 @@ class Build:
             verdict=Verdict.of(outcomes["check-firmware"].result, forced=plan.request.force),
             numbers=collect_numbers(outcomes),
             evidence=collect_evidence(outcomes, {name: each.path for name, each in shown.items()}),
-            warnings=(*warnings, *mismatched_data(plan, outcomes)),
+            warnings=(*warnings, *mismatched_data(plan, outcomes), *unlike_training(outcomes)),
         )
         index = self._runner.store.index_folder / f"result-{_file_name(self.folder)}.json"
         with os_errors("cannot write the result"):

@@ -25,11 +25,15 @@ from kiln.report.result import (
 from stages.results.check import CheckResult
 from stages.results.check_firmware import CheckFirmwareResult
 from stages.results.compile import CompileResult, Layer
-from stages.results.evaluate import EvaluateResult, Evidence
+from stages.results.evaluate import METRICS, EvaluateResult, Evidence
 from stages.results.import_weights import ImportResult
 from stages.results.layers import Layers
 from stages.results.quantize import QuantizeResult
 from stages.results.train import TrainResult
+
+#: Points of mAP50-95 by which training and evaluation may differ on the same images: they suppress
+#: and rank detections differently.
+LARGEST_GAP = 1.0
 
 Outcomes = Mapping[str, StepOutcome]
 
@@ -123,6 +127,37 @@ def mismatched_data(plan: Plan, outcomes: Outcomes) -> list[StepWarning]:
             step="import",
             message=f"the weights and the data set do not match: {', '.join(differing)}",
             hint="pass the data set that the weights were trained on",
+        )
+    ]
+
+
+def unlike_training(outcomes: Outcomes) -> list[StepWarning]:
+    """A warning if the float network finds more or less of the same images than the trainer's own
+    validation did: one of the two does not see what the board sees.
+
+    Figures of other images may differ by chance, so it takes all of val.
+    """
+    trained: TrainResult | None = _result(outcomes, "train")
+    data: CheckResult = outcomes["check"].result
+    evaluated: EvaluateResult = outcomes["evaluate"].result
+    if trained is None or evaluated.images != data.images["val"]:
+        return []
+    found = evaluated.artifacts["float32"]
+    gaps = {
+        name: 100 * (figure - trained.metrics[name])
+        for name, figure in found.items()
+        if figure is not None and name in trained.metrics and name.endswith("map50_95")
+    }
+    worst = max(gaps, key=lambda name: abs(gaps[name]), default="")
+    if not worst or abs(gaps[worst]) <= LARGEST_GAP:
+        return []
+    return [
+        StepWarning(
+            step="evaluate",
+            message=f"on the same images {METRICS[worst]} of the float network is "
+            f"{100 * (found[worst] or 0):.1f} as the board sees them, and was "
+            f"{100 * trained.metrics[worst]:.1f} in training",
+            hint="the former is the board's; crowds suppress each other more there (IoU 0.45)",
         )
     ]
 
