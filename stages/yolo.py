@@ -15,6 +15,9 @@ BOX_CHANNELS = BOX_SIDES * REG_MAX
 #: x, y and visibility.
 KEYPOINT_VALUES = 3
 
+#: The most detailed models of a face have 478.
+MAX_KEYPOINTS = 1000
+
 #: A data set lies in images/<split>/ and labels/<split>/, with data.yaml beside them.
 SPLITS = ("train", "val")
 #: Endings of files that ultralytics reads as images.

@@ -19,12 +19,17 @@ from stages.results.dataset import Dataset, Task
 from stages.train.dataset.description import read_yaml
 from stages.train.dataset.image_files import fault_of_image, list_images
 from stages.train.dataset.labels import Form, LabelFile, read_labels
-from stages.yolo import KEYPOINT_VALUES, SPLITS, fault_of_skeleton, label_path
+from stages.yolo import (
+    KEYPOINT_VALUES,
+    MAX_KEYPOINTS,
+    SPLITS,
+    fault_of_skeleton,
+    label_path,
+)
 
 #: Further ones are counted, not reported.
 MAX_PROBLEMS = 1000
 _PROGRESS_EVERY = 200
-_MAX_KEYPOINTS = 1000
 
 
 class Findings:
@@ -172,7 +177,7 @@ def _is_shape(shape: object) -> TypeGuard[Sequence[int]]:
     return (
         isinstance(shape, list)
         and len(shape) == 2
-        and all(type(number) is int and 0 < number <= _MAX_KEYPOINTS for number in shape)
+        and all(type(number) is int and 0 < number <= MAX_KEYPOINTS for number in shape)
     )
 
 
