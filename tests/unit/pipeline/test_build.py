@@ -494,19 +494,19 @@ def test_a_gpu_that_the_engine_did_not_give_is_a_warning(paths: Paths) -> None:
         (
             {"data": "coco8.yaml", "task": "detect"},
             {"task": "detect", "nc": 3, "kpt_shape": None},
-            "judged on the data set: they have 3 classes and it has 1",
+            "do not fit the data set: they have 3 classes where the data set has 1",
             "pass EPOCHS=n to train them on this data set",
         ),
         (
             {"data": "coco8-pose.yaml"},
             {"nc": 2, "kpt_shape": (11, 3)},
-            "they have 2 classes and it has 1 and 11 keypoints and it has 17",
+            "they have 2 classes where the data set has 1 and 11 keypoints where",
             "correct names and kpt_shape in data.yaml",
         ),
         (
             {},
             {"kpt_shape": (11, 3)},
-            "judged on the demo data set: they have 11 keypoints and it has 17",
+            "fit the demo data set: they have 11 keypoints where the data set has 17",
             "pass DATA=path/to/data.yaml",
         ),
     ],
