@@ -51,6 +51,8 @@ def fault_of_skeleton(skeleton: object, keypoints: int) -> str | None:
     """What is wrong with pairs of keypoints that are to be joined when drawn; None if nothing."""
     if not isinstance(skeleton, list | tuple):
         return f"skeleton is {skeleton!r:.80}, not a list of pairs of keypoints: [[0, 1], [1, 2]]"
+    if len(skeleton) > MAX_KEYPOINTS:
+        return f"skeleton has {len(skeleton)} pairs, and at most {MAX_KEYPOINTS} are drawn"
     for pair in skeleton:
         if (
             not isinstance(pair, list | tuple)

@@ -155,6 +155,7 @@ def test_a_split_without_images_is_refused(run_step: RunStep, data: Path) -> Non
         ({"skeleton": [[0, 1], [1, 2, 3]]}, "holds [1, 2, 3], which is no pair of keypoints"),
         ({"skeleton": [[0, True]]}, "holds [0, True], which is no pair"),
         ({"skeleton": "0-1"}, "'0-1', not a list of pairs"),
+        ({"skeleton": [[0, 1] for _ in range(1001)]}, "has 1001 pairs, and at most 1000 are drawn"),
     ],
 )
 def test_a_wrong_description_of_poses_is_refused(
