@@ -23,12 +23,8 @@ def check_agreement(request: BuildRequest, data: Dataset | None, weights: Networ
     if weights is None or request.trains:
         return
     demo = request.data is None
-    differing = differences(
-        data,
-        # The demo's classes are nobody's: weights of others may be calibrated on its images.
-        classes=None if demo else weights.nc,
-        keypoints=weights.kpt_shape[0] if weights.kpt_shape else None,
-    )
+    keypoints = weights.kpt_shape[0] if weights.kpt_shape else None
+    differing = differences(data, classes=weights.nc, keypoints=keypoints)
     if differing:
         raise WeightsError(
             f"the weights do not fit the {'demo ' if demo else ''}data set: they have {differing}",

@@ -227,7 +227,7 @@ def test_start_weights_of_other_keypoints_give_all_but_the_head(
     assert 300 < taken < of
     said = [each["message"] for each in trial.warnings]
     assert (
-        "the head is new: the weights have 17 keypoints and the data set 2; "
+        "part of the head is new: the weights have 17 keypoints and the data set 2; "
         f"{taken} of {of} tensors come from the start weights"
     ) in said
 

@@ -137,9 +137,10 @@ class DetectRun(DetectionTrainer):
             self.model.load_state_dict(taken, strict=False)
             self.taken_over = (len(taken), len(own))
             if len(taken) < len(own):
+                why = _new_head(self.plan.start, self.model)
                 self.plan.events.warning(
-                    f"the head is new: {_new_head(self.plan.start, self.model)}; {len(taken)} of "
-                    f"{len(own)} tensors come from the start weights"
+                    f"part of the head is new: {why}; {len(taken)} of {len(own)} tensors come from "
+                    "the start weights"
                 )
         checkpoint.describe(self.model)
 

@@ -509,6 +509,12 @@ def test_a_gpu_that_the_engine_did_not_give_is_a_warning(paths: Paths) -> None:
             "fit the demo data set: they have 11 keypoints where the data set has 17",
             "pass DATA=path/to/data.yaml",
         ),
+        (
+            {"task": "detect"},
+            {"task": "detect", "nc": 80, "kpt_shape": None},
+            "fit the demo data set: they have 80 classes where the data set has 1",
+            "pass DATA=path/to/data.yaml",
+        ),
     ],
 )
 def test_own_weights_that_do_not_fit_the_data_set_stop_before_anything_is_built(
@@ -543,18 +549,6 @@ def test_own_weights_that_are_trained_further_may_have_another_head(
     train = TrainSettings(epochs=1)
     _build(paths, executor, weights=str(own), train=train).run(Record())
     assert "train" in executor.ran
-
-
-def test_own_weights_of_other_classes_may_be_calibrated_on_the_demo(
-    paths: Paths, tmp_path: Path
-) -> None:
-    own = tmp_path / "best.pt"
-    own.write_bytes(b"weights")
-    executor = ScriptedExecutor()
-    imported = dataclasses.replace(RESULTS["import"], task="detect", nc=3, kpt_shape=None)
-    executor.scripts = {"import": _gives("import", imported)}
-    _build(paths, executor, weights=str(own), task="detect").run(Record())
-    assert "evaluate" in executor.ran
 
 
 def test_a_skeleton_that_joins_what_is_not_there_stops_before_anything_is_built(
