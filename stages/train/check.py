@@ -120,9 +120,9 @@ def _check_split(
                 events.progress(number, len(images), f"{split} images")
     if images and not objects:
         _nothing_labelled(split, findings, events)
-    _warn(events, repeated, "label files hold a line twice; the second is dropped")
-    _warn(events, outlined, "label files hold outlines; the box around each is used")
-    _warn(events, _orphans(data, split, images), "label files have no image")
+    _warn(events, repeated, "with a line twice; the second is dropped")
+    _warn(events, outlined, "with outlines; the box around each is used")
+    _warn(events, _orphans(data, split, images), "without an image")
     return len(images), objects
 
 
@@ -207,7 +207,8 @@ def _nothing_labelled(split: str, findings: Findings, events: Events) -> None:
 
 def _warn(events: Events, names: Sequence[str], what: str) -> None:
     if names:
-        events.warning(f"{len(names)} {what}: {names[0]}")
+        files = "1 label file" if len(names) == 1 else f"{len(names)} label files"
+        events.warning(f"{files} {what}: {names[0]}")
 
 
 if __name__ == "__main__":

@@ -180,7 +180,7 @@ def test_outlines_are_taken_as_boxes_and_said(run_step: RunStep, boxes: Path) ->
     trial = _check(run_step, boxes, "detect").expect_success()
     name = label.relative_to(boxes).as_posix()
     (said,) = [each["message"] for each in trial.warnings if "outlines" in each["message"]]
-    assert said == f"1 label files hold outlines; the box around each is used: {name}"
+    assert said == f"1 label file with outlines; the box around each is used: {name}"
 
 
 def test_a_faulty_outline_is_named(run_step: RunStep, boxes: Path) -> None:
