@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from kiln.pipeline.runner import StepOutcome
-from kiln.plan.plan import Plan
 from kiln.plan.request import BuildRequest
 from kiln.plan.schema import read_record
 from kiln.report.result import (
@@ -26,7 +25,6 @@ from stages.results.check import CheckResult
 from stages.results.check_firmware import CheckFirmwareResult
 from stages.results.compile import CompileResult, Layer
 from stages.results.evaluate import METRICS, EvaluateResult, Evidence
-from stages.results.import_weights import ImportResult
 from stages.results.layers import Layers
 from stages.results.quantize import QuantizeResult
 from stages.results.train import TrainResult
@@ -107,28 +105,6 @@ def collect_evidence(outcomes: Outcomes, files: Mapping[str, Path]) -> BuildEvid
         layers=layers,
         curves=_read_curves(files["curves"]) if "curves" in files else {},
     )
-
-
-def mismatched_data(plan: Plan, outcomes: Outcomes) -> list[StepWarning]:
-    """A warning if own weights are judged on a data set of other classes or keypoints."""
-    weights: ImportResult | None = _result(outcomes, "import")
-    if weights is None or plan.request.trains or plan.request.data is None:
-        return []
-    data: CheckResult = outcomes["check"].result
-    compared: list[tuple[str, object, object]] = [("classes", weights.nc, data.nc)]
-    # A data set of poses is a good one for detection: its keypoints are left aside.
-    if plan.request.task == "pose":
-        compared.append(("keypoints", weights.kpt_shape, data.kpt_shape))
-    differing = [f"{words} {one} against {two}" for words, one, two in compared if one != two]
-    if not differing:
-        return []
-    return [
-        StepWarning(
-            step="import",
-            message=f"the weights and the data set do not match: {', '.join(differing)}",
-            hint="pass the data set that the weights were trained on",
-        )
-    ]
 
 
 def unlike_training(outcomes: Outcomes) -> list[StepWarning]:
