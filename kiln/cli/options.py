@@ -31,6 +31,11 @@ port_option = option(
 
 _COMMON_OPTIONS = (
     option("--target", metavar="NAME", help="The board; `kiln targets` lists them, `all` is all."),
+    option(
+        "--firmware",
+        metavar="GENERATION",
+        help="Of the board's firmware; the oldest that has the task. `kiln targets` lists them.",
+    ),
     option("--task", type=click.Choice(["pose", "detect"]), help="What the model finds."),
     option("--data", metavar="PATH", help="data.yaml or its folder, a published name, or a URL."),
     option("--executor", type=click.Choice(["auto", "docker", "local"]), help="Where steps run."),

@@ -77,6 +77,7 @@ class BuildRequest:
     """A whole request. Paths are absolute; None means that Kiln chooses."""
 
     target: str = "grove-v2"
+    firmware: str | None = None
     task: Task = "pose"
     data: str | None = None
     weights: str | None = None
@@ -123,6 +124,7 @@ class Flags:
     """What came from the command line; None if the flag was not given."""
 
     target: str | None = None
+    firmware: str | None = None
     task: Task | None = None
     data: str | None = None
     weights: str | None = None
