@@ -73,7 +73,7 @@ def describe_firmware(found: BoardFirmware, target: Target) -> str:
         return f"of version {found.software}, which targets/{target.name}.toml does not know"
     if found.algorithms is None:
         return generation.name
-    return f"built on {found.software}: {generation.name}, or older code"
+    return f"{generation.name} or older, built on {found.software}"
 
 
 def refusal(needs: ModelNeeds, found: BoardFirmware, target: Target) -> str:
@@ -92,7 +92,7 @@ def refusal(needs: ModelNeeds, found: BoardFirmware, target: Target) -> str:
     able = [each.name for each in target.generations if not _reason(needs, each, listed=False)]
     others = f"; {' and '.join(able)} can" if able else "; no firmware that Kiln knows can"
     return (
-        f"the board's firmware ({describe_firmware(found, target)}) cannot run this model: "
+        f"the board's firmware, {describe_firmware(found, target)}, cannot run this model: "
         f"{reason}{others}"
     )
 

@@ -59,7 +59,8 @@ def check_taken_for(model: Model, contract: Contract) -> Check | None:
     taken = taken_for(model, contract.tried, exact=contract.exact_outputs)
     if taken is None or judged or not contract.forms:
         return None
-    fits = taken in contract.forms
+    # A file that Kiln does not recognise is not what its first outputs look like.
+    fits = taken in contract.forms and heads.form != "unknown"
     title = _FORMS[taken].title
     return Check(
         name="taken-for",
@@ -68,8 +69,8 @@ def check_taken_for(model: Model, contract: Contract) -> Check | None:
         limit=" or ".join(_FORMS[form].title for form in contract.forms),
         help=""
         if fits
-        else f"{contract.firmware} would read its outputs as {title}, and report what is not "
-        "there: export raw heads with Kiln, or choose another FIRMWARE",
+        else f"{contract.firmware} would read its outputs as {title}, which they are not: export "
+        "raw heads with Kiln, or for a FIRMWARE that tries another form first",
         ok=fits,
     )
 
