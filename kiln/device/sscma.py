@@ -171,6 +171,16 @@ class AtClient:
             raise
         return slot if slot.id else None
 
+    def use_model_at(self, address: int) -> None:
+        """Invoke the model at an address from now on, which the board keeps; none is there: as it
+        was. The labels of AT+INFO are those of the model that it uses."""
+        listed = self._query("MODELS")
+        if not isinstance(listed, list):
+            raise UnexpectedReply("MODELS?", listed)
+        for slot in map(_slot, listed):
+            if slot.address == address:
+                self._command("MODEL", str(slot.id))
+
     def sensors(self) -> tuple[Sensor, ...]:
         """Its cameras."""
         data = self._query("SENSORS")

@@ -20,7 +20,7 @@ from kiln.emulator.firmware import FACTORY_2023, MAIN_2024, RELEASE_1_0, Camera
 from kiln.errors import KilnError
 from tests.support import build_documents
 from tests.support.checkout import ROOT
-from tests.support.emulated_models import FixedModel
+from tests.support.emulated_models import MODEL, FixedModel
 
 ADDRESS = 0x400000
 
@@ -149,6 +149,21 @@ def test_the_board_is_then_checked(tmp_path: Path) -> None:
     record = json.loads((result / "board.json").read_text(encoding="utf-8"))
     assert record["sha256"] == hashlib.sha256(model).hexdigest()
     assert "measured on board" in (result / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_board_with_several_models_is_told_to_use_the_one_that_was_written(
+    tmp_path: Path,
+) -> None:
+    result, _model = _result(tmp_path)
+    with EmulatedBoard(FixedModel(), boot_s=0.1, camera=Camera(fps=200)) as board:
+        board.load(MODEL, ADDRESS)
+        variables = {"KILN_PORT": board.port, "KILN_ADDRESS": "0xA00000"}
+        code, out, err = _run(tmp_path, result, **variables)
+        assert code == 0, out + err
+        commands = [each.partition("@")[2] for each in board.commands]
+    assert "model that the board uses: at 0xa00000" in out
+    labels = next(n for n, each in enumerate(commands) if each.startswith("INFO="))
+    assert commands.index("MODEL=2") < labels, "labels are kept for each model"
 
 
 class _Blind(FixedModel):
