@@ -45,33 +45,41 @@ class _Form:
 
 
 def check_taken_for(model: Model, contract: Contract) -> Check | None:
-    """The firmware takes the model for one of the task; None if it takes it for nothing at all.
+    """The firmware takes the model for one of the task.
 
-    Also None for what other checks judge: an output decoded in the graph, another task's model, and
-    a pose model of several classes.
+    None for what other checks judge: an output decoded in the graph, another task's model, a number
+    of classes that the task cannot have, and what neither Kiln nor the firmware recognises.
     """
     heads = model.heads
     judged = (
         heads.form == "decoded"
         or heads.task not in (contract.task, None)
         or (heads.task == "pose" and heads.classes != 1)
+        or heads.classes == BOX_CHANNELS
     )
     taken = taken_for(model, contract.tried, exact=contract.exact_outputs)
-    if taken is None or judged or not contract.forms:
+    unknown = heads.form == "unknown"
+    if judged or not contract.forms or not contract.tried or (taken is None and unknown):
         return None
+    title = _FORMS[taken].title if taken else "nothing"
     # A file that Kiln does not recognise is not what its first outputs look like.
-    fits = taken in contract.forms and heads.form != "unknown"
-    title = _FORMS[taken].title
+    fits = taken in contract.forms and not unknown
     return Check(
         name="taken-for",
         title="taken for",
         figure=title,
         limit=" or ".join(_FORMS[form].title for form in contract.forms),
-        help=""
-        if fits
-        else f"{contract.firmware} would read its outputs as {title}, which they are not: export "
-        "raw heads with Kiln, or for a FIRMWARE that tries another form first",
+        help="" if fits else _help(contract.firmware, title if taken else None),
         ok=fits,
+    )
+
+
+def _help(firmware: str, title: str | None) -> str:
+    if title is None:
+        return f"{firmware} wants no further outputs: export raw heads with Kiln"
+    return (
+        f"{firmware} would read its outputs as {title}, which they are not: export raw heads with "
+        "Kiln, or for a FIRMWARE that tries another form first"
     )
 
 
