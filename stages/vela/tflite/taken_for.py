@@ -78,8 +78,8 @@ def _help(firmware: str, title: str | None) -> str:
     if title is None:
         return f"{firmware} wants no further outputs: export raw heads with Kiln"
     return (
-        f"{firmware} would read its outputs as {title}, whatever they are: for a YOLOv8, export raw "
-        "heads with Kiln, or choose a FIRMWARE that tries another form first"
+        f"{firmware} would read its outputs as {title}, whatever they are: for a YOLOv8, export "
+        "raw heads with Kiln, or choose a FIRMWARE that tries another form first"
     )
 
 
