@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from kiln.errors import RequestError, UnknownName
@@ -38,29 +38,32 @@ def _merged(
     if not isinstance(own, Mapping):
         raise RequestError(f"{where}: firmware.generations must be a list of tables")
     table = {**common, **own}
-    changed = _table(table, "tasks", where) if "tasks" in table else {}
+    changed, flaws = _table(table, "tasks", where, {}), _table(table, "flaws", where, {})
     for name in changed:
         if name not in tasks:
             raise UnknownName("task", name, tasks, where=f"{where}: firmware.generations")
-    flaws, tried = table.get("flaws", {}), table.get("forms", ())
     table["tasks"] = {
-        name: {**facts, **changed.get(name, {})}
-        for name, facts in tasks.items()
-        if name not in flaws and _is_tried(facts, tried)
+        name: {**_table(tasks, name, where), **_table(changed, name, where, {})}
+        for name in tasks
+        if name not in flaws and _is_tried(tasks[name], table.get("forms"))
     }
     if table.get("generation"):
         table["name"] = f"{table.get('name', '')} ({table['generation']})"
     return table
 
 
-def _is_tried(facts: object, tried: Sequence[str]) -> bool:
+def _is_tried(facts: object, tried: object) -> bool:
     """Whether the firmware tries the form of a task; it has every task if it names no forms."""
     forms = facts.get("forms") if isinstance(facts, Mapping) else None
-    return not tried or not forms or forms[0] in tried
+    if not (isinstance(forms, list) and isinstance(tried, list) and forms and tried):
+        return True
+    return forms[0] in tried
 
 
-def _table(table: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:
-    found = table.get(name)
+def _table(
+    table: Mapping[str, Any], name: str, where: str, default: Mapping[str, Any] | None = None
+) -> Mapping[str, Any]:
+    found = table.get(name, default)
     if not isinstance(found, Mapping):
-        raise RequestError(f"{where} lacks the table [{name}]")
+        raise RequestError(f"{where}: {name} must be a table")
     return found

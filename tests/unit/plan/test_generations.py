@@ -87,6 +87,9 @@ def test_every_generation_is_whole_and_dated_in_order(name: str) -> None:
         (('generation = "2024-05"', 'generation = "2024-03"'), "a name of its own"),
         (("since = ", "sinse = "), "did you mean 'since'"),
         (("[tasks.detect]", "[task.detect]"), "unknown key 'task'"),
+        (("flaws.detect = ", "flaws = "), "flaws must be a table"),
+        (("[tasks.pose]", "[tasks]\npose = 3\n[tasks.other]"), "pose must be a table"),
+        (('forms = ["yolov8-pose"]', "forms = 3"), "forms must be a list"),
     ],
 )
 def test_a_file_that_says_them_wrongly(change: tuple[str, str], says: str, tmp_path: Path) -> None:
