@@ -1,7 +1,7 @@
 # Thin entry points; `make` alone lists them. Everything is also a command line: kiln --help
 #
 # Settings are given as in  make model TARGET=grove-v2 DATA='my set/data.yaml'
-SETTINGS := TARGET TASK DATA WEIGHTS MODEL IMGSZ EPOCHS BATCH NAME EXECUTOR GPU REPRODUCIBLE QUANT \
+SETTINGS := TARGET FIRMWARE TASK DATA WEIGHTS MODEL IMGSZ EPOCHS BATCH NAME EXECUTOR GPU REPRODUCIBLE QUANT \
   CAMERA FRAMING LAYERS FORCE REGISTRY TRUST_WEIGHTS CONFIG
 
 # Of `make release` and `make verify` alone.

@@ -17,7 +17,7 @@ from kiln.pipeline.events import Observer
 from kiln.pipeline.runner import Runner, StepOutcome
 from kiln.plan import steps
 from kiln.plan.plan import data_steps
-from kiln.plan.request import BuildRequest
+from kiln.plan.request import BuildRequest, Task
 from kiln.plan.step import FromHost, Step
 from kiln.plan.targets import Target
 from kiln.report.result import StepWarning, Usage, Verdict
@@ -33,14 +33,15 @@ _MAX_BYTES = 512 << 20
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What was found. ``model`` and ``interpreter`` are those of the step `check-firmware`;
-    ``accuracy`` is the result of `evaluate`, or None without a data set.
+    """What was found. ``task`` is that of the contract; ``model`` and ``interpreter`` are those of
+    the step `check-firmware`; ``accuracy`` is the result of `evaluate`, None without a data set.
     """
 
     file: str
     sha256: str
     target: str
     firmware: str
+    task: Task
     verdict: Verdict
     model: ModelDescription
     flash: Usage
@@ -86,6 +87,7 @@ class Inspector:
             sha256=self._brought["model"].files[""].sha256,
             target=self._target.name,
             firmware=self._target.firmware.name,
+            task=checked.step.params["task"],
             verdict=Verdict.of(found, forced=False),
             model=found.model,
             flash=Usage.of_flash(found.flash),
@@ -102,6 +104,7 @@ class Inspector:
         tasks = self._target.tasks
         wanted = (model.task, self._request.task, next(iter(tasks)))
         task = next(task for task in wanted if task is not None and task in tasks)
+        self._target = self._target.choose(task, self._request.firmware)
         # Without an NPU the host can compute what the board would.
         on_host = self._target.vela is None and model.kind == "int8"
         needed = [

@@ -37,6 +37,7 @@ from stages.vela.tflite.firmware_checks import (
     check_outputs,
 )
 from stages.vela.tflite.model import Model, describe, read_model
+from stages.vela.tflite.taken_for import check_taken_for
 from stages.vela.tflm.runner import Trial, try_model
 
 PACKAGES = ("ethos-u-vela", "tflite-micro", "numpy")
@@ -85,6 +86,7 @@ def make_checks(model: Model, contract: Contract, arena: Arena, trial: Trial | N
         check_input(model, contract),
         check_outputs(model, contract),
         check_classes(model, contract),
+        check_taken_for(model, contract),
         check_operators(model, contract),
         check_accelerator(model, contract),
         check_arena(model, contract, arena),

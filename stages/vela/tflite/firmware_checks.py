@@ -31,7 +31,8 @@ class Contract:
     ``fixed`` if output i must be the i-th of ``outputs``; ``keypoints`` is the number for which the
     firmware is built; ``accelerator`` is None on a board without an NPU. ``decoded_max_classes`` is
     the most classes that the firmware accepts in one output decoded in the graph, None if it
-    accepts no such output.
+    accepts no such output. ``tried`` are the forms for which it looks, in this order, with
+    ``exact_outputs`` each for its number of outputs; those of ``forms`` are decoded as the task.
     """
 
     task: Task
@@ -50,6 +51,9 @@ class Contract:
     firmware: str
     per_channel: bool = False
     decoded_max_classes: int | None = None
+    forms: Sequence[str] = ()
+    tried: Sequence[str] = ()
+    exact_outputs: bool = False
 
 
 def check_input(model: Model, contract: Contract) -> Check:

@@ -260,7 +260,7 @@ def test_a_model_that_the_firmware_refuses_fails_the_build_before_its_accuracy_i
     with pytest.raises(NotAccepted) as error:
         _build(paths, executor, name="dog").run(Record())
     assert error.value.message.splitlines() == [
-        "SSCMA-Micro 1.0.x would not take this model:",
+        "SSCMA-Micro 1.0.x (2024-03) would not take this model:",
         "  ✕ tensor arena: 1171 KiB, limit 1110 KiB (a smaller IMGSZ)",
     ]
     assert "FORCE=1" in error.value.hint
