@@ -41,7 +41,10 @@ class Firmware:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InputContract:
-    """The model's input as the firmware fills it; ``scale`` and ``zero_point`` of the int8."""
+    """The model's input as the firmware fills it; ``scale`` and ``zero_point`` of the int8.
+
+    ``frames``: width and height of the camera's frames in each of its modes, the default one first.
+    """
 
     default_size: int
     multiple_of: int
@@ -50,6 +53,7 @@ class InputContract:
     scale: float
     zero_point: int
     resize: Resize
+    frames: tuple[tuple[int, int], ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -206,7 +210,13 @@ class Target:
             "arena_kib": firmware.arena_at(imgsz),
             "flash_kib": self.flash.model_bytes / 1024,
             "accelerator": self.vela.accelerator if self.vela else None,
+            "frames": [list(self.frame)],
         }
+
+    @property
+    def frame(self) -> tuple[int, int]:
+        """Width and height of the camera's frames in its default mode."""
+        return self.input.frames[0]
 
     def check_classes(self, task: Task, count: int) -> None:
         """Raises ModelError for a class count that the firmware cannot tell apart."""

@@ -32,6 +32,7 @@ from stages.export.evaluation.inference import (
 from stages.export.evaluation.snr import snr_db
 from stages.export.models.model_runners import is_per_channel
 from stages.results.evaluate import (
+    LEAST_MAP50,
     METRICS,
     ClassAccuracy,
     EvaluateResult,
@@ -44,8 +45,9 @@ from stages.results.evaluate import (
 THRESHOLDS = Thresholds(score=0.001, iou=0.45)
 #: A larger drop, in points of any mAP, is a warning.
 ACCEPTED_DROP = 2.0
-#: So many of the outputs that lost most are named.
+#: So many of the outputs that lost most are named, and of the classes that are never found.
 NAMED_OUTPUTS = 3
+NAMED_CLASSES = 5
 
 FILES = {"onnx": "model.onnx", "float32": "float32.tflite", "int8": "int8.tflite"}
 PACKAGES = ("tensorflow-cpu", "onnxruntime", "pycocotools", "numpy")
@@ -84,6 +86,24 @@ class Findings:
             for name, (one, other) in both.items()
             if one is not None and other is not None
         }
+
+    def finds_nothing(self, side: str) -> str:
+        """The mAP50 of a side by which it finds next to nothing, or ""."""
+        known = self.figures(self.sides[side]) if side in self.sides else {}
+        low = {
+            name: value
+            for name, value in known.items()
+            if name.endswith("/map50") and value is not None and value < LEAST_MAP50
+        }
+        return min(low, key=lambda name: low[name], default="")
+
+    def never_found(self) -> list[str]:
+        """The labelled classes of which the model, int8 if it is there, finds no object."""
+        side = "int8" if "int8" in self.sides else "float32"
+        found = self.precision[self.sides[side]]["box"].classes
+        return [
+            name for name, value in zip(self.evaluation.names, found, strict=True) if value == 0
+        ]
 
     def drop(self) -> dict[str, float]:
         """Points of every mAP that int8 is below float32."""
@@ -142,6 +162,7 @@ def run(job: Job, events: Events) -> EvaluateResult:
         score_threshold=THRESHOLDS.score,
         iou_threshold=THRESHOLDS.iou,
         versions={package: version(package) for package in PACKAGES},
+        finds_nothing=any(findings.finds_nothing(side) for side in ("float32", "int8")),
     )
 
 
@@ -187,6 +208,8 @@ def shortcomings(findings: Findings, job: Job) -> Iterator[tuple[str, str]]:
             f"{' and '.join(unknown)} cannot be measured: no evaluation image has such an object",
             "label some images of val, or evaluate on more of them ([evaluation] images)",
         )
+    if small := _finds_little(findings):
+        yield small
     drop = findings.drop()
     worst = max(drop, key=lambda name: drop[name], default="")
     if not worst or drop[worst] <= ACCEPTED_DROP:
@@ -198,6 +221,29 @@ def shortcomings(findings: Findings, job: Job) -> Iterator[tuple[str, str]]:
         f"{100 * after:.1f}){_worst_outputs(findings.outputs())}",
         f"try more calibration images ([calibration] images) that look like those the board "
         f"will see, {finer}or a larger IMGSZ",
+    )
+
+
+def _finds_little(findings: Findings) -> tuple[str, str] | None:
+    """A network that finds next to nothing; else the classes that it never finds."""
+    side = "float32" if "float32" in findings.sides else "int8"
+    if metric := findings.finds_nothing(side):
+        value = findings.figures(findings.sides[side])[metric]
+        return (
+            f"the network finds next to nothing: its {METRICS[metric]} is {value:.3f}",
+            "train for more epochs (EPOCHS=), start from weights of a similar task (WEIGHTS=), "
+            "or look in the report at what is labelled and what is found",
+        )
+    missing = findings.never_found()
+    if not missing:
+        return None
+    named = ", ".join(missing[:NAMED_CLASSES])
+    more = len(missing) - NAMED_CLASSES
+    others = f" and {more} more" if more > 0 else ""
+    return (
+        f"{len(missing)} of the {len(findings.evaluation.names)} classes are labelled and never "
+        f"found: {named}{others}",
+        "add images of them, train for more epochs, or leave them out of the data set",
     )
 
 
