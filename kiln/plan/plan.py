@@ -62,7 +62,7 @@ def make_plan(request: BuildRequest, target: Target) -> Plan:
         catalogue.check_firmware(
             target, request.task, imgsz, deployed, reference=target.vela is None
         ),
-        catalogue.evaluate(catalogue.EVALUATED),
+        catalogue.evaluate(target, catalogue.EVALUATED),
         *([catalogue.layers()] if request.evaluation.layers else []),
     ]
     names = {step.name for step in steps}

@@ -303,14 +303,14 @@ def check_firmware(
     )
 
 
-def evaluate(models: Mapping[str, Input]) -> Step:
+def evaluate(target: Target, models: Mapping[str, Input]) -> Step:
     """Measure the accuracy of models: model.onnx, float32.tflite, int8.tflite, any of them."""
     return Step(
         name="evaluate",
         title="measure accuracy",
         environment="export",
         module="stages.export.evaluate",
-        params={},
+        params={"frame": list(target.frame)},
         inputs={**models, "evaluation": _EVALUATION},
     )
 

@@ -1,12 +1,14 @@
 """Measure the accuracy of every form of the model on the evaluation images, and the loss by int8.
 
-``params``: none. ``in/``: any of model.onnx, float32.tflite, int8.tflite; ``evaluation/``
-(images.npy, uint8 [m,S,S,3] RGB, and truth.json).
+``params``: frame (width and height of the camera's frames, in pixels). ``in/``: any of model.onnx,
+float32.tflite, int8.tflite; ``evaluation/`` (images.npy, uint8 [m,S,S,3] RGB, and truth.json).
 ``out/evidence.json``: the fields of ``stages.results.evaluate.Evidence``.
 
-Images go in as on the board and detections come out as in the firmware. Two detections are one
-object above an IoU of 0.45, the firmware's default. The firmware's score threshold is not used: mAP
-ranks all detections, so those of 0.1 % and more count, as is usual.
+Images go in as on the board and detections come out as in the firmware, with the threshold of 45
+percent at which it takes two boxes for one. Its score threshold is not used: mAP ranks all
+detections, so whatever the firmware would report at its lowest threshold counts, which are poses of
+0.1 % and more and boxes of 1 %. They are ranked by their scores before the firmware makes whole
+percents of them (see ``stages.export.evaluation.decode``).
 Without a float32.tflite, the ONNX file stands for float32; they are the same function.
 """
 
@@ -24,7 +26,6 @@ from stages.export.evaluation.inference import (
     Artifact,
     Evaluation,
     ImageResult,
-    Thresholds,
     open_artifact,
     read_evaluation,
     run_on_all,
@@ -41,8 +42,10 @@ from stages.results.evaluate import (
     OutputSnr,
     ReportImage,
 )
+from stages.suppression import LEAST_BOX_PERCENT, LEAST_POSE_SCORE
 
-THRESHOLDS = Thresholds(score=0.001, iou=0.45)
+#: The firmware's default, in percent, for poses and for boxes.
+IOU = 45
 #: A larger drop, in points of any mAP, is a warning.
 ACCEPTED_DROP = 2.0
 #: So many of the outputs that lost most are named, and of the classes that are never found.
@@ -142,7 +145,8 @@ class Findings:
 
 def run(job: Job, events: Events) -> EvaluateResult:
     """Run everything, then measure, warn, and keep what a report shows."""
-    evaluation = read_evaluation(job.inputs / "evaluation")
+    width, height = job.params["frame"]
+    evaluation = read_evaluation(job.inputs / "evaluation", frame=(width, height), iou=IOU)
     findings = run_and_measure(open_artifacts(job, evaluation), evaluation, events)
     for message, hint in shortcomings(findings, job):
         events.warning(message, hint=hint)
@@ -159,8 +163,8 @@ def run(job: Job, events: Events) -> EvaluateResult:
             name: round(sum(result.seconds[name] for result in findings.results), 3)
             for name in names
         },
-        score_threshold=THRESHOLDS.score,
-        iou_threshold=THRESHOLDS.iou,
+        score_threshold=LEAST_POSE_SCORE if evaluation.keypoints else LEAST_BOX_PERCENT / 100,
+        iou_threshold=IOU / 100,
         versions={package: version(package) for package in PACKAGES},
         finds_nothing=any(findings.finds_nothing(side) for side in ("float32", "int8")),
     )
@@ -185,7 +189,7 @@ def run_and_measure(
     side_of = {"onnx": "float32", "float32": "float32", "int8": "int8"}
     sides = {side_of[name]: name for name in names}
     results = []
-    for result in run_on_all(artifacts, evaluation, THRESHOLDS, list(sides.values())):
+    for result in run_on_all(artifacts, evaluation, list(sides.values())):
         results.append(result)
         events.progress(len(results), len(evaluation.images), "images")
     precision = {
