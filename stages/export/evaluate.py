@@ -244,8 +244,9 @@ def _finds_little(findings: Findings) -> tuple[str, str] | None:
     named = ", ".join(missing[:NAMED_CLASSES])
     more = len(missing) - NAMED_CLASSES
     others = f" and {more} more" if more > 0 else ""
+    verb = "is" if len(missing) == 1 else "are"
     return (
-        f"{len(missing)} of the {len(findings.evaluation.names)} classes are labelled and never "
+        f"{len(missing)} of {len(findings.evaluation.names)} classes {verb} labelled and never "
         f"found: {named}{others}",
         "add images of them, train for more epochs, or leave them out of the data set",
     )

@@ -228,6 +228,34 @@ def test_nothing_is_labelled(spotter: Path, run_step: RunStep, tmp_path: Path) -
     assert trial.result.artifacts == {"int8": {"box/map50": None, "box/map50_95": None}}
 
 
+def test_a_network_that_finds_nothing_says_so(
+    spotter: Path, run_step: RunStep, tmp_path: Path
+) -> None:
+    elsewhere = [
+        [each | {"box": [each["box"][0] + 17, 0, each["box"][0] + 20, 3]} for each in objects]
+        for objects in _labels(spotter)
+    ]
+    folder = _evaluation(spotter, tmp_path / "evaluation", elsewhere)
+    trial = run_step("evaluate", FRAME, _inputs(spotter, evaluation=folder)).expect_success()
+    (warning,) = trial.warnings
+    assert "finds next to nothing: its box mAP50 is 0.000" in warning["message"]
+    assert "EPOCHS=" in warning["hint"]
+    assert trial.result.finds_nothing
+
+
+def test_a_class_that_is_labelled_and_never_found(
+    spotter: Path, run_step: RunStep, tmp_path: Path
+) -> None:
+    objects = _labels(spotter)
+    objects[2] = [{"class": 3, "box": [0, 0, 16, 16], "keypoints": None}]
+    folder = _evaluation(spotter, tmp_path / "evaluation", objects)
+    trial = run_step("evaluate", FRAME, _inputs(spotter, evaluation=folder)).expect_success()
+    (warning,) = trial.warnings
+    assert warning["message"] == "1 of 4 classes is labelled and never found: ghost"
+    assert "images of them" in warning["hint"]
+    assert not trial.result.finds_nothing
+
+
 def test_no_images_no_models(spotter: Path, run_step: RunStep, tmp_path: Path) -> None:
     empty = write_evaluation(tmp_path / "empty", np.zeros((0, 64, 64, 3), np.uint8), [])
     trial = run_step("evaluate", FRAME, {"model.onnx": spotter / "model.onnx", "evaluation": empty})
