@@ -100,7 +100,8 @@ class Inspector:
         tasks = self._target.tasks
         wanted = (model.task, self._request.task, next(iter(tasks)))
         task = next(task for task in wanted if task is not None and task in tasks)
-        check = functools.partial(steps.check_firmware, self._target, task, model.imgsz, _MODEL)
+        request = dataclasses.replace(self._request, task=task)
+        check = functools.partial(steps.check_firmware, request, self._target, model.imgsz, _MODEL)
         looked = self._run([check(reference=False)], observer)["check-firmware"]
         # Without an NPU the host can compute what the board would, if the board would run it.
         if self._target.vela or model.kind != "int8" or not looked.result.accepted:
@@ -126,7 +127,7 @@ class Inspector:
         name = "int8.tflite" if model.kind == "int8" else "float32.tflite"
         needed += [
             steps.images(request, self._target, data, model.imgsz),
-            steps.evaluate(self._target, {name: _MODEL}),
+            steps.evaluate(request, self._target, {name: _MODEL}),
         ]
         return self._run(needed, observer)["evaluate"]
 

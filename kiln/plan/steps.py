@@ -25,6 +25,7 @@ from stages.results.difference import DifferenceResult
 from stages.results.emulator_frames import EmulatorFramesResult
 from stages.results.evaluate import EvaluateResult
 from stages.results.fetch import FetchResult
+from stages.results.frames import FramesResult
 from stages.results.images import ImagesResult
 from stages.results.import_weights import ImportResult
 from stages.results.layers import LayersResult
@@ -35,6 +36,7 @@ from stages.results.tflm_outputs import TflmOutputsResult
 from stages.results.train import TrainResult
 
 _DATASET = FromStep(step="check", path="dataset.json")
+_FRAMES = FromStep(step="frames", path="data")
 _EVALUATION = FromStep(step="images", path="evaluation")
 _CALIBRATION = FromStep(step="images", path="calibration.npy")
 _ONNX = FromStep(step="onnx", path="model.onnx")
@@ -50,6 +52,7 @@ RESULTS: Mapping[str, type[Any]] = {
     "fetch-weights": FetchResult,
     "check": CheckResult,
     "import": ImportResult,
+    "frames": FramesResult,
     "train": TrainResult,
     "images": ImagesResult,
     "onnx": OnnxResult,
@@ -172,7 +175,23 @@ def import_weights(request: BuildRequest, source: Input) -> Step:
     )
 
 
-def train(request: BuildRequest, data: Input, start: Input | None, imgsz: int) -> Step:
+def frames(request: BuildRequest, target: Target, data: Input, imgsz: int) -> Step:
+    """The images to train on, as the board would see them but for single pixels: boards with one
+    size of frame share a training.
+    """
+    mode = target.camera.mode(request.camera.mode)
+    frame = {"width": mode.width, "height": mode.height, "framing": request.camera.framing}
+    return Step(
+        name="frames",
+        title="look through the camera",
+        environment="train",
+        module="stages.train.frames",
+        params={"imgsz": imgsz, "camera": frame},
+        inputs={"data": data, "dataset.json": _DATASET},
+    )
+
+
+def train(request: BuildRequest, start: Input | None, imgsz: int) -> Step:
     """Train from ``start``, or the architecture from nothing."""
     settings = request.train
     demo = DEMO if request.data is None else None
@@ -194,7 +213,7 @@ def train(request: BuildRequest, data: Input, start: Input | None, imgsz: int) -
             "overrides": {**(demo.overrides if demo else {}), **settings.overrides},
         },
         inputs={
-            "data": data,
+            "data": _FRAMES,
             "dataset.json": _DATASET,
             **({} if start is None else {"weights.safetensors": start}),
         },
@@ -205,7 +224,7 @@ def train(request: BuildRequest, data: Input, start: Input | None, imgsz: int) -
 
 def images(request: BuildRequest, target: Target, data: Input, imgsz: int) -> Step:
     """The images to calibrate and to evaluate with, as the board would see them."""
-    resize = request.calibration.resize or target.input.resize
+    camera, mode = target.camera, target.camera.mode(request.camera.mode)
     return Step(
         name="images",
         title="prepare images",
@@ -213,9 +232,15 @@ def images(request: BuildRequest, target: Target, data: Input, imgsz: int) -> St
         module="stages.train.images",
         params={
             "imgsz": imgsz,
+            "camera": {
+                "width": mode.width,
+                "height": mode.height,
+                "framing": request.camera.framing,
+                "sampling": camera.sampling,
+                "pixels": camera.pixels,
+            },
             "calibration": request.calibration.images,
             "evaluation": request.evaluation.images,
-            "letterbox": resize == "letterbox",
         },
         inputs={"data": data, "dataset.json": _DATASET},
     )
@@ -287,7 +312,7 @@ def describe(model: Input) -> Step:
 
 
 def check_firmware(
-    target: Target, task: Task, imgsz: int | None, model: Input, *, reference: bool
+    request: BuildRequest, target: Target, imgsz: int | None, model: Input, *, reference: bool
 ) -> Step:
     """Hold the file that would be flashed against the firmware's contract.
 
@@ -298,19 +323,20 @@ def check_firmware(
         title=f"check against {target.firmware.name}",
         environment="vela",
         module="stages.vela.check_firmware",
-        params=target.contract(task, imgsz),
+        params=target.contract(request.task, imgsz, request.camera.mode),
         inputs={"model.tflite": model, **({"reference.npz": REFERENCE} if reference else {})},
     )
 
 
-def evaluate(target: Target, models: Mapping[str, Input]) -> Step:
+def evaluate(request: BuildRequest, target: Target, models: Mapping[str, Input]) -> Step:
     """Measure the accuracy of models: model.onnx, float32.tflite, int8.tflite, any of them."""
+    mode = target.camera.mode(request.camera.mode)
     return Step(
         name="evaluate",
         title="measure accuracy",
         environment="export",
         module="stages.export.evaluate",
-        params={"frame": list(target.frame)},
+        params={"frame": [mode.width, mode.height]},
         inputs={**models, "evaluation": _EVALUATION},
     )
 

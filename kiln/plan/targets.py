@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kiln.errors import ModelError, RequestError, UnknownName
-from kiln.plan.request import Resize, Task
+from kiln.plan.request import Task
 from kiln.plan.schema import read_record, read_toml
 
 #: Part of the arena that Vela must leave free: TensorFlow Lite Micro's own structures, about 1 KiB.
@@ -41,10 +41,7 @@ class Firmware:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InputContract:
-    """The model's input as the firmware fills it; ``scale`` and ``zero_point`` of the int8.
-
-    ``frames``: width and height of the camera's frames in each of its modes, the default one first.
-    """
+    """The model's input as the firmware fills it; ``scale`` and ``zero_point`` of the int8."""
 
     default_size: int
     multiple_of: int
@@ -52,8 +49,44 @@ class InputContract:
     dtype: Literal["int8"]
     scale: float
     zero_point: int
-    resize: Resize
-    frames: tuple[tuple[int, int], ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CameraMode:
+    """A size of the camera's frames, in pixels; ``option`` chooses it on the board, if it can."""
+
+    name: str
+    width: int
+    height: int
+    option: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Camera:
+    """The camera's modes, and how the firmware makes the square input of a frame.
+
+    ``sampling`` is the rule by which it picks the frame's pixel for each of the input's, and
+    ``pixels`` what a frame holds: see ``stages.train.dataset.camera``.
+    """
+
+    default: str
+    modes: tuple[CameraMode, ...]
+    sampling: Literal["float32", "fixed16", "aligned-corners"]
+    pixels: Literal["rgb888", "rgb565"] = "rgb888"
+
+    def mode(self, name: str | None) -> CameraMode:
+        """A mode by its name, or the default; raises UnknownName."""
+        wanted = name or self.default
+        named = {mode.name: mode for mode in self.modes}
+        if wanted not in named:
+            raise UnknownName("camera mode", wanted, list(named))
+        return named[wanted]
+
+    def frames(self, name: str | None) -> list[list[int]]:
+        """Width and height of a mode's frames, then those of the other modes."""
+        chosen = self.mode(name)
+        others = [mode for mode in self.modes if mode != chosen]
+        return [[mode.width, mode.height] for mode in (chosen, *others)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -147,6 +180,7 @@ class Target:
     description: str
     firmware: Firmware
     input: InputContract
+    camera: Camera
     flash: FlashMap
     device: Device
     tasks: Mapping[Task, TaskContract]
@@ -185,8 +219,9 @@ class Target:
         settings = dataclasses.asdict(self.vela)
         return {**settings, "arena_kib": self.firmware.arena_at(imgsz) - INTERPRETER_KIB}
 
-    def contract(self, task: Task, imgsz: int | None) -> dict[str, Any]:
-        """What `check-firmware` holds a model against; without a size, the largest arena."""
+    def contract(self, task: Task, imgsz: int | None, mode: str | None = None) -> dict[str, Any]:
+        """What `check-firmware` holds a model against; without a size, the largest arena, and
+        without a camera mode the default one."""
         firmware, source, form = self.firmware, self.input, self.task(task)
         return {
             "task": task,
@@ -210,13 +245,8 @@ class Target:
             "arena_kib": firmware.arena_at(imgsz),
             "flash_kib": self.flash.model_bytes / 1024,
             "accelerator": self.vela.accelerator if self.vela else None,
-            "frames": [list(self.frame)],
+            "frames": self.camera.frames(mode),
         }
-
-    @property
-    def frame(self) -> tuple[int, int]:
-        """Width and height of the camera's frames in its default mode."""
-        return self.input.frames[0]
 
     def check_classes(self, task: Task, count: int) -> None:
         """Raises ModelError for a class count that the firmware cannot tell apart."""

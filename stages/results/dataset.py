@@ -15,7 +15,9 @@ class Dataset:
 
     ``nc`` is the number of classes, ``names`` their names by number; ``kpt_shape`` is (keypoints,
     numbers each) and ``flip_idx`` the keypoint that each becomes in a mirrored image, both None
-    for detect. ``images`` and ``objects`` are counts by split, train and val.
+    for detect. ``label_kpt_shape``: the same as kpt_shape, but as the lines of the labels have it,
+    also for detect: without visibility it has two numbers each. ``skeleton``: pairs of keypoints
+    that data.yaml joins. ``images`` and ``objects`` are counts by split, train and val.
     """
 
     task: Task
@@ -25,3 +27,5 @@ class Dataset:
     flip_idx: tuple[int, ...] | None
     images: Mapping[str, int]
     objects: Mapping[str, int]
+    label_kpt_shape: tuple[int, ...] | None = None
+    skeleton: tuple[tuple[int, ...], ...] = ()

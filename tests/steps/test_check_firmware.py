@@ -202,9 +202,9 @@ def test_a_model_of_kiln_runs_as_tflite_does(
         (
             "detect",
             "detect",
-            {"frames": [[64, 64]]},
+            {"frames": [[64, 64], [240, 240]]},
             "frame",
-            ["64x64", "another IMGSZ", "outside an array"],
+            ["64x64", "another IMGSZ or CAMERA", "outside an array"],
         ),
         (
             "two-classes",

@@ -40,8 +40,8 @@ class Contract:
     ``fixed`` if output i must be the i-th of ``outputs``; ``keypoints`` is the number for which the
     firmware is built; ``accelerator`` is None on a board without an NPU. ``decoded_max_classes`` is
     the most classes that the firmware accepts in one output decoded in the graph, None if it
-    accepts no such output. ``frames``: [width, height] of the camera's frames, for each of its
-    modes; () if that does not matter.
+    accepts no such output. ``frames``: [width, height] of the camera's frames, first in the
+    mode in which the model is to run, then in the others.
     """
 
     task: Task

@@ -6,8 +6,10 @@ from stages.results.check_firmware import Check
 from stages.vela.tflite.firmware_checks import Contract
 from stages.vela.tflite.model import Model
 
-_HELP = """
-another IMGSZ: in a frame of the model's own size this firmware reads outside an array and stops"""
+_HELP = (
+    "another IMGSZ or CAMERA: in a frame of the model's own size this firmware reads outside an "
+    "array and stops"
+)
 
 
 def check_frame(model: Model, contract: Contract) -> Check | None:
@@ -21,17 +23,17 @@ def check_frame(model: Model, contract: Contract) -> Check | None:
     by_shape = contract.task == "detect" and contract.order == "any"
     if heads.form != "raw-heads" or heads.task != "detect" or not by_shape or not contract.frames:
         return None
-    own = [model.size, model.size]
-    clashes = [list(frame) == own for frame in contract.frames]
     size = f"{model.size}x{model.size}"
+    clashes = [list(frame) == [model.size, model.size] for frame in contract.frames]
+    chosen, other = clashes[0], any(clashes[1:])
     return Check(
         name="frame",
         title="size against the frame",
         figure=size,
         limit="another size than the camera's frame",
-        help=_HELP.strip() if all(clashes) else "",
-        ok=not all(clashes),
+        help=_HELP if chosen else "",
+        ok=not chosen,
         note=f"set no camera mode of {size}: the firmware stops in it"
-        if any(clashes) and not all(clashes)
+        if other and not chosen
         else "",
     )
