@@ -246,8 +246,8 @@ def _finds_little(findings: Findings) -> tuple[str, str] | None:
     others = f" and {more} more" if more > 0 else ""
     verb = "is" if len(missing) == 1 else "are"
     return (
-        f"{len(missing)} of {len(findings.evaluation.names)} classes {verb} labelled and never "
-        f"found: {named}{others}",
+        f"{len(missing)} of {len(findings.evaluation.names)} classes {verb} "
+        f"labelled and never found: {named}{others}",
         "add images of them, train for more epochs, or leave them out of the data set",
     )
 

@@ -16,8 +16,8 @@ from stages.sampling import evenly
 IMAGES = 12
 #: At most so many of them are those in which quantising changed most; the others are typical.
 MOST_CHANGED = 6
-#: The least score of a detection that is drawn; AT+TSCORE sets it on a board.
-SHOWN_SCORE = 0.25
+#: The least score of a detection that is drawn: the firmware's default; AT+TSCORE sets it.
+SHOWN_SCORE = 0.5
 #: Detections with a lower IoU are different objects.
 _SAME_IOU = 0.5
 _JPEG_QUALITY = 90
