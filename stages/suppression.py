@@ -34,7 +34,7 @@ def kept_poses(corners: Sequence[Corners], scores: Sequence[float], *, iou: int)
     def overlap(one: int, other: int) -> bool:
         return _pose_overlap(corners[one], corners[other]) > most
 
-    return _kept(_ranked(scores, LEAST_POSE_SCORE), overlap)
+    return _kept(_ranked(scores, LEAST_POSE_SCORE), corners, overlap)
 
 
 def kept_boxes(
@@ -48,7 +48,9 @@ def kept_boxes(
     def overlap(one: int, other: int) -> bool:
         return classes[one] == classes[other] and _box_overlap(boxes[one], boxes[other]) > iou
 
-    return _kept(_ranked(percents, LEAST_BOX_PERCENT), overlap)
+    # Centres are taken for corners.
+    spans = [(x, y, x + width, y + height) for x, y, width, height in boxes]
+    return _kept(_ranked(percents, LEAST_BOX_PERCENT), spans, overlap)
 
 
 def _ranked(scores: Sequence[float], least: float) -> list[int]:
@@ -56,13 +58,22 @@ def _ranked(scores: Sequence[float], least: float) -> list[int]:
     return sorted(numbers, key=lambda number: (-scores[number], -number))
 
 
-def _kept(ranked: list[int], overlap: Callable[[int, int], bool]) -> list[int]:
-    kept = []
-    while ranked:
-        best = ranked[0]
-        kept.append(best)
-        ranked = [each for each in ranked[1:] if not overlap(best, each)]
-    return kept
+def _kept(
+    ranked: list[int], spans: Sequence[Corners], overlap: Callable[[int, int], bool]
+) -> list[int]:
+    """Those that no better one removes; ``spans`` tell cheaply which cannot overlap at all."""
+    listed = [(number, spans[number]) for number in ranked]
+    removed: set[int] = set()
+    for position, (best, (left, top, right, bottom)) in enumerate(listed):
+        if best in removed:
+            continue
+        near = [
+            other
+            for other, (start, upper, end, lower) in listed[position + 1 :]
+            if start < right and end > left and upper < bottom and lower > top
+        ]
+        removed.update(other for other in near if other not in removed and overlap(best, other))
+    return [number for number in ranked if number not in removed]
 
 
 def _pose_overlap(one: Corners, other: Corners) -> float:

@@ -348,7 +348,7 @@ def test_one_output_decoded_in_the_graph(desk: Desk, nets: dict[str, Path], tmp_
 def test_what_is_accepted_with_a_note(desk: Desk, nets: dict[str, Path]) -> None:
     bright = desk.verify(nets["bright"], "xiao-esp32s3")
     assert broken(bright) == set()
-    assert "pixels are 1.5% brighter" in check_of(bright, "input").note
+    assert "pixels are 1.5 % brighter" in check_of(bright, "input").note
 
     eight = desk.verify(nets["eight"], "xiao-esp32s3")
     assert broken(eight) == set()

@@ -273,8 +273,8 @@ def _input_note(source: Tensor, contract: Contract) -> str:
     share = (source.scale or 0) / contract.input["scale"] - 1
     if abs(share) <= SAME_SCALE:
         return ""
-    effect = "brighter" if share > 0 else "darker"
-    return f"the board's pixels are {abs(share):.1%} {effect} to this model than its images were"
+    effect = f"{100 * abs(share):.1f} % {'brighter' if share > 0 else 'darker'}"
+    return f"the board's pixels are {effect} to this model than its images were"
 
 
 def _read_outputs(model: Model) -> list[Tensor]:
