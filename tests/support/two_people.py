@@ -20,7 +20,7 @@ JOINTS = (
 HIDDEN = 15
 #: Middles of the sure and the doubtful person, and their scores.
 SURE, DOUBTFUL = (70, 120), (180, 120)
-SURE_SCORE, DOUBTFUL_SCORE = 0.9, 0.6
+SURE_SCORE, DOUBTFUL_SCORE = 0.9, 0.42
 
 #: A wall in one colour with this much noise on it, as the browser compresses it.
 _JPEG = """([colour, noise]) => {
