@@ -27,6 +27,11 @@ from stages.results.dataset import Dataset
 from stages.results.evaluate import EvaluateResult
 
 _MODEL = FromHost(source="model")
+_UNMEASURED = StepWarning(
+    step="evaluate",
+    message="its accuracy was not measured: no host can run it as a board would",
+    hint="the checks that failed say what would help",
+)
 #: Of float32, yolov8x takes 270 MiB.
 _MAX_BYTES = 512 << 20
 
@@ -79,7 +84,9 @@ class Inspector:
         self._brought = {"model": hash_file_input(file.absolute(), self._runner)}
         checked = self._check(observer)
         found: CheckFirmwareResult = checked.result
-        evaluated = self._evaluate(found.model, observer) if self._request.data else None
+        wanted = self._request.data is not None
+        runs = found.accepted or _can_be_run(found.model)
+        evaluated = self._evaluate(found.model, observer) if wanted and runs else None
         done = [checked, *([evaluated] if evaluated else [])]
         return Inspection(
             file=file.name,
@@ -92,7 +99,10 @@ class Inspector:
             sram=Usage.of_arena(found.arena),
             interpreter=found.interpreter,
             accuracy=evaluated.result if evaluated else None,
-            warnings=tuple(warning for each in done for warning in warnings_of(each)),
+            warnings=(
+                *(warning for each in done for warning in warnings_of(each)),
+                *([_UNMEASURED] if wanted and not runs else []),
+            ),
         )
 
     def _check(self, observer: Observer) -> StepOutcome:
@@ -153,6 +163,13 @@ def _check_data(model: ModelDescription, outcome: StepOutcome) -> None:
             f"its accuracy cannot be measured on this data set: it has {differing}",
             hint="pass --data with the data set that it was trained on, or leave --data out",
         )
+
+
+def _can_be_run(model: ModelDescription) -> bool:
+    """Whether a refused file may be measured all the same, as a float one is."""
+    ends = [tensor for tensor in (model.input, *model.outputs) if tensor is not None]
+    known = all(tensor.dtype in ("int8", "float32") for tensor in ends)
+    return model.kind == "vela" or (known and model.task is not None and model.imgsz is not None)
 
 
 def _size(file: Path) -> int | None:
