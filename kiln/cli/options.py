@@ -31,8 +31,14 @@ port_option = option(
 
 _COMMON_OPTIONS = (
     option("--target", metavar="NAME", help="The board; `kiln targets` lists them, `all` is all."),
-    option("--task", type=click.Choice(["pose", "detect"]), help="What the model finds."),
-    option("--data", metavar="PATH", help="data.yaml or its folder, a published name, or a URL."),
+    option(
+        "--task", type=click.Choice(["pose", "detect", "classify"]), help="What the model finds."
+    ),
+    option(
+        "--data",
+        metavar="PATH",
+        help="data.yaml, a folder, a published name, or a URL.",
+    ),
     option("--executor", type=click.Choice(["auto", "docker", "local"]), help="Where steps run."),
     option(
         "--resize",

@@ -19,7 +19,7 @@ from kiln.pipeline.events import Observer
 from kiln.pipeline.runner import Runner
 from kiln.plan import steps
 from kiln.plan.plan import data_steps
-from kiln.plan.request import BuildRequest
+from kiln.plan.request import BuildRequest, Task
 from kiln.plan.schema import read_record
 from kiln.plan.step import FromHost, Step
 from kiln.plan.targets import Target
@@ -66,19 +66,19 @@ def record_model(
         raise ModelError(f"{folder} has no int8 model", hint="build it again")
     brought = {"model": hash_file_input((folder / name).absolute(), runner)}
     data, needed = data_steps(request)
-    needed += [steps.images(request, target, data, build.imgsz), *recording_steps()]
+    needed += [steps.images(request, target, data, build.imgsz), *recording_steps(build.task)]
     made = runner.run(needed, brought, observer)
     frames = made["emulator-frames"].entry.files["frames.json"].path
     flashed = build.deployed_file
     return read_recorded_model(frames, sha256=flashed.sha256, size=flashed.bytes)
 
 
-def recording_steps() -> list[Step]:
+def recording_steps(task: Task) -> list[Step]:
     """The steps from images and a model (``model`` of this host) to frames.json."""
     return [
         steps.tflm_outputs(_MODEL, images=_IMAGES),
         steps.emulator_frames(
-            _MODEL, frame=_FRAME, score=_LEAST_SCORE, candidates=_MOST_CANDIDATES
+            task, _MODEL, frame=_FRAME, score=_LEAST_SCORE, candidates=_MOST_CANDIDATES
         ),
     ]
 

@@ -125,7 +125,7 @@ class Inspector:
         name = "int8.tflite" if model.kind == "int8" else "float32.tflite"
         needed += [
             steps.images(request, self._target, data, model.imgsz),
-            steps.evaluate({name: _MODEL}),
+            steps.evaluate(model.task, {name: _MODEL}),
         ]
         return self._run(needed, observer)["evaluate"]
 

@@ -62,7 +62,7 @@ def make_plan(request: BuildRequest, target: Target) -> Plan:
         catalogue.check_firmware(
             target, request.task, imgsz, deployed, reference=target.vela is None
         ),
-        catalogue.evaluate(catalogue.EVALUATED),
+        catalogue.evaluate(request.task, catalogue.EVALUATED),
         *([catalogue.layers()] if request.evaluation.layers else []),
     ]
     names = {step.name for step in steps}
@@ -118,8 +118,8 @@ def _default_name(request: BuildRequest, imgsz: int) -> str:
     """Own weights keep their name; a training is named by architecture and data set."""
     if not request.trains and request.weights is not None:
         return f"{_stem(request.weights)}-{imgsz}"
-    suffix = "-pose" if request.task == "pose" else ""
-    return f"{request.architecture}{suffix}-{_data_name(request.data)}-{imgsz}"
+    suffixes = {"pose": "-pose", "detect": "", "classify": "-cls"}
+    return f"{request.architecture}{suffixes[request.task]}-{_data_name(request.data)}-{imgsz}"
 
 
 def _data_name(data: str | None) -> str:

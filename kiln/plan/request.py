@@ -13,7 +13,7 @@ from kiln.errors import RequestError, WeightsError
 from kiln.executors.protocol import ExecutorName
 from kiln.plan.schema import read_record, read_toml
 
-Task = Literal["pose", "detect"]
+Task = Literal["pose", "detect", "classify"]
 Granularity = Literal["mixed", "per-tensor", "per-channel"]
 Resize = Literal["stretch", "letterbox"]
 GpuChoice = Literal["none", "auto", "required"]

@@ -110,8 +110,18 @@ DEMO = DemoSettings(
     overrides={"optimizer": "AdamW", "lr0": 0.002, "momentum": 0.9, "mosaic": 0.0},
 )
 
+#: Mosaics are no augmentation of classifiers.
+DEMO_CLASSIFY = dataclasses.replace(
+    DEMO, epochs=20, overrides={"optimizer": "AdamW", "lr0": 0.002, "momentum": 0.9}
+)
+
 DEFAULT_EPOCHS = 100
 DEFAULT_BATCH = 16
+
+
+def _module(environment: str, step: str, task: Task) -> str:
+    """The module of a step that works differently for whole images than for objects in them."""
+    return f"stages.{environment}.{step}{'_classes' if task == 'classify' else ''}"
 
 
 def read_result(step: str, table: object, where: str) -> Any:
@@ -121,14 +131,23 @@ def read_result(step: str, table: object, where: str) -> Any:
     return read_record(RESULTS[step], table, f"{where}: {step}")
 
 
+def demo_settings(task: Task) -> DemoSettings:
+    """How large the demo data set of a task is, and how it is trained."""
+    return DEMO_CLASSIFY if task == "classify" else DEMO
+
+
 def demo(task: Task) -> Step:
     """Draw the demo data set."""
+    settings = demo_settings(task)
     return Step(
         name="demo",
         title="draw the demo data set",
         environment="train",
         module="stages.train.demo",
-        params={"task": task, "train": DEMO.train, "val": DEMO.val, "seed": DEMO.seed},
+        params={
+            "task": task,
+            **{key: getattr(settings, key) for key in ("train", "val", "seed")},
+        },
         inputs={},
     )
 
@@ -152,7 +171,7 @@ def check(task: Task, data: Input) -> Step:
         name="check",
         title="check the data set",
         environment="train",
-        module="stages.train.check",
+        module=_module("train", "check", task),
         params={"task": task},
         inputs={"data": data},
     )
@@ -175,7 +194,7 @@ def import_weights(request: BuildRequest, source: Input) -> Step:
 def train(request: BuildRequest, data: Input, start: Input | None, imgsz: int) -> Step:
     """Train from ``start``, or the architecture from nothing."""
     settings = request.train
-    demo = DEMO if request.data is None else None
+    demo = demo_settings(request.task) if request.data is None else None
     gpu: GpuChoice = "none" if settings.reproducible else settings.gpu
     return Step(
         name="train",
@@ -210,7 +229,7 @@ def images(request: BuildRequest, target: Target, data: Input, imgsz: int) -> St
         name="images",
         title="prepare images",
         environment="train",
-        module="stages.train.images",
+        module=_module("train", "images", request.task),
         params={
             "imgsz": imgsz,
             "calibration": request.calibration.images,
@@ -222,10 +241,10 @@ def images(request: BuildRequest, target: Target, data: Input, imgsz: int) -> St
 
 
 def onnx(weights: Input, imgsz: int) -> Step:
-    """Export the network with raw heads."""
+    """Export the network with the outputs that the firmware reads."""
     return Step(
         name="onnx",
-        title="export raw heads",
+        title="export to ONNX",
         environment="train",
         module="stages.train.onnx",
         params={"imgsz": imgsz},
@@ -303,13 +322,13 @@ def check_firmware(
     )
 
 
-def evaluate(models: Mapping[str, Input]) -> Step:
+def evaluate(task: Task, models: Mapping[str, Input]) -> Step:
     """Measure the accuracy of models: model.onnx, float32.tflite, int8.tflite, any of them."""
     return Step(
         name="evaluate",
         title="measure accuracy",
         environment="export",
-        module="stages.export.evaluate",
+        module=_module("export", "evaluate", task),
         params={},
         inputs={**models, "evaluation": _EVALUATION},
     )
@@ -351,7 +370,7 @@ def tflm_outputs(model: Input, *, images: int) -> Step:
     )
 
 
-def emulator_frames(model: Input, *, frame: int, score: float, candidates: int) -> Step:
+def emulator_frames(task: Task, model: Input, *, frame: int, score: float, candidates: int) -> Step:
     """What an emulated board sees: frames of ``frame`` pixels and what the model finds in them,
     at most ``candidates`` of at least ``score``, before suppression.
     """
@@ -359,7 +378,7 @@ def emulator_frames(model: Input, *, frame: int, score: float, candidates: int) 
         name="emulator-frames",
         title="decode what the model sees",
         environment="export",
-        module="stages.export.emulator_frames",
+        module=_module("export", "emulator_frames", task),
         params={"frame": frame, "score": score, "candidates": candidates},
         inputs={
             "model.tflite": model,

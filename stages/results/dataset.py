@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
-Task = Literal["pose", "detect"]
+Task = Literal["pose", "detect", "classify"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,7 +15,8 @@ class Dataset:
 
     ``nc`` is the number of classes, ``names`` their names by number; ``kpt_shape`` is (keypoints,
     numbers each) and ``flip_idx`` the keypoint that each becomes in a mirrored image, both None
-    for detect. ``images`` and ``objects`` are counts by split, train and val.
+    for other tasks than pose. ``images`` and ``objects`` are counts by split, train and val; for
+    classify an image counts as one object.
     """
 
     task: Task

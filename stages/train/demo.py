@@ -1,7 +1,8 @@
 """Draw the demo data set: the same bytes on every host.
 
-``params``: task (pose, detect), train and val (numbers of images), seed. ``out/data/`` is a data
-set in YOLO's layout: people with COCO's 17 keypoints, or shapes of five classes.
+``params``: task, train and val (numbers of images), seed. ``out/data/`` is a data set in YOLO's
+layout: people with COCO's 17 keypoints, or shapes of five classes; for classify one shape an image,
+in images/<split>/<class>/.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ Box = tuple[int, int, int, int]
 def run(job: Job, events: Events) -> DemoResult:
     """Draw both splits."""
     task, seed = job.params["task"], job.params["seed"]
+    if task == "classify":
+        return _draw_classes(job, events)
     draw: Callable[[random.Random], LabelledJpeg] = draw_people if task == "pose" else draw_shapes
     counts = {split: int(job.params[split]) for split in SPLITS}
     data, total = job.out / "data", sum(counts.values())
@@ -112,6 +115,44 @@ def draw_shapes(rng: random.Random) -> LabelledJpeg:
         for owner, (kind, mask) in enumerate(zip(kinds, masks, strict=True), start=1)
     ]
     return canvas.jpeg(), [label for label in labels if label is not None]
+
+
+def _draw_classes(job: Job, events: Events) -> DemoResult:
+    """Draw both splits for classify, as many images of each class as of the others."""
+    counts = {split: int(job.params[split]) for split in SPLITS}
+    data, total, done = job.out / "data", sum(counts.values()), 0
+    for split, count in counts.items():
+        for number in range(count):
+            kind = number % len(SHAPES)
+            rng = random.Random(f"{job.params['seed']}/classify/{split}/{number}")
+            file = data / "images" / split / SHAPES[kind] / f"{number:05d}.jpg"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(draw_shape_alone(rng, kind))
+            done += 1
+            if done % 16 == 0 or done == total:
+                events.progress(done, total, "images")
+    (data / "data.yaml").write_text(_description("classify", SHAPES))
+    return DemoResult(
+        task="classify",
+        names=SHAPES,
+        images=counts,
+        objects=counts,
+        versions={name: version(name) for name in ("opencv-python-headless", "numpy")},
+    )
+
+
+def draw_shape_alone(rng: random.Random, kind: int) -> bytes:
+    """A JPEG with one shape, of a size and at a place at which no frame cuts it badly."""
+    canvas = Canvas(*rng.choice(SIZES))
+    draw_backdrop(canvas, rng, blocks=False)
+    side = min(canvas.width, canvas.height)
+    radius = side * rng.randrange(22, 42) // 100
+    spread = max(1, side // 2 - radius)
+    x, y = (
+        length // 2 + rng.randrange(-spread, spread + 1) for length in (canvas.width, canvas.height)
+    )
+    draw_shape(canvas, rng, kind=kind, centre=(x, y), radius=radius, owner=1)
+    return canvas.jpeg()
 
 
 def _place(

@@ -20,6 +20,9 @@ from stages.yolo import BOX_SIDES
 #: Largest accepted deviation of a scale, in parts of the scale.
 SCALE_TOLERANCE = 1e-3
 
+#: Largest accepted distance of the ends of a classifier's output from 0 and 1.
+ENDS_TOLERANCE = 0.02
+
 _KIB = 1024
 
 
@@ -31,7 +34,7 @@ class Contract:
     ``fixed`` if output i must be the i-th of ``outputs``; ``keypoints`` is the number for which the
     firmware is built; ``accelerator`` is None on a board without an NPU. ``decoded_max_classes`` is
     the most classes that the firmware accepts in one output decoded in the graph, None if it
-    accepts no such output.
+    accepts no such output. ``min_classes`` is the fewest of a classifier.
     """
 
     task: Task
@@ -48,6 +51,7 @@ class Contract:
     flash_kib: float
     accelerator: str | None
     firmware: str
+    min_classes: int = 1
     per_channel: bool = False
     decoded_max_classes: int | None = None
 
@@ -70,10 +74,11 @@ def check_outputs(model: Model, contract: Contract) -> Check:
     """Number, shapes and type of the outputs, and their order if the firmware relies on it."""
     heads = model.heads
     types = sorted({tensor.dtype for tensor in model.file.outputs} - {"int8"})
-    named = heads.roles if heads.form == "raw-heads" else ()
+    named = heads.roles if heads.form in ("raw-heads", "classifier") else ()
     shapes = [shape_text(tensor.shape) for tensor in model.file.outputs]
     points = f", {heads.keypoints} keypoints" if contract.keypoints and heads.keypoints else ""
-    order = "in any order" if contract.order == "any" else "in this order"
+    order = ", in any order" if contract.order == "any" else ", in this order"
+    order = order if len(contract.outputs) > 1 else " from 0 to 1"
     wanted = f", {contract.keypoints} keypoints" if contract.keypoints else ""
     decoded = contract.decoded_max_classes if contract.task == "detect" else None
     other = f"; or one decoded [1,4+classes,N], up to {decoded} classes" if decoded else ""
@@ -81,7 +86,7 @@ def check_outputs(model: Model, contract: Contract) -> Check:
         name="outputs",
         title="outputs",
         figure=", ".join([*(str(role) for role in named or shapes), *types]) + points,
-        limit=f"{', '.join(contract.outputs)}, {order}, int8{wanted}{other}",
+        limit=f"{', '.join(contract.outputs)}{order}, int8{wanted}{other}",
         help=_outputs_help(model, contract, types),
     )
 
@@ -95,9 +100,11 @@ def check_classes(model: Model, contract: Contract) -> Check | None:
         return None
     most = contract.decoded_max_classes if decoded else contract.max_classes
     refused = () if decoded else contract.refused_classes
-    limits = [f"at most {most}"] if most is not None else []
+    least = contract.min_classes
+    limits = [f"at least {least}"] if least > 1 else []
+    limits += [f"at most {most}"] if most is not None else []
     limits += [f"any but {', '.join(map(str, refused))}"] if refused else []
-    fits = (most is None or classes <= most) and classes not in refused
+    fits = classes >= least and (most is None or classes <= most) and classes not in refused
     return _check(
         name="classes",
         title="classes",
@@ -115,7 +122,7 @@ def check_operators(model: Model, contract: Contract) -> Check:
         remedy = "compile the model for the NPU, which runs these"
     else:
         remedy = (
-            "export raw heads with Kiln, which leaves none on the CPU"
+            "export it with Kiln, which leaves none on the CPU"
             if contract.accelerator
             else "use other activations and layers, and leave input and outputs int8"
         )
@@ -255,11 +262,27 @@ def _outputs_help(model: Model, contract: Contract, types: Sequence[str]) -> str
         return f"TASK={heads.task}: the model is one for {heads.task}"
     if types:
         return "quantise in full, the outputs to int8 too"
+    if heads.form == "classifier":
+        return _probabilities_help(model.file.outputs[0])
     if contract.keypoints and heads.keypoints != contract.keypoints:
         return f"train with {contract.keypoints} keypoints: the firmware is built for these"
     if contract.order == "fixed" and list(heads.roles) != list(contract.outputs):
         return "export for this board again: its firmware reads outputs by their position"
     return ""
+
+
+def _probabilities_help(output: Tensor) -> str:
+    """What helps if the firmware would not read probabilities out of an output; "" if it would.
+
+    It takes values for parts of 1 if their scale is under 0.1, else for percent, and compares them
+    with a threshold in percent (el_algorithm_imcls.cpp).
+    """
+    if output.scale is None or output.zero_point is None:
+        return "quantise it again: its output has no scale"
+    ends = [output.scale * (end - output.zero_point) for end in (-128, 127)]
+    if all(abs(end - ideal) <= ENDS_TOLERANCE for end, ideal in zip(ends, (0, 1), strict=True)):
+        return ""
+    return "export it with its softmax: the firmware takes its output for probabilities, 0 to 1"
 
 
 def _decoded_help(model: Model, contract: Contract) -> str:
