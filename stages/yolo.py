@@ -22,7 +22,7 @@ IMAGE_SUFFIXES = frozenset(
     (".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".mpo", ".dng", ".pfm", ".heic")
 )
 #: Keys of data.yaml that a data set may do without.
-KEYPOINT_KEYS = ("kpt_shape", "flip_idx", "kpt_names")
+KEYPOINT_KEYS = ("kpt_shape", "flip_idx", "kpt_names", "skeleton")
 
 
 def data_yaml(names: Mapping[int, str], keypoints: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,3 +42,23 @@ def label_path(image: str) -> str:
 def image_name(path: str) -> str:
     """An image's name in its split: a second folder called images would mislead `label_path`."""
     return "/".join(part for part in path.split("/") if part != "images")
+
+
+def fault_of_skeleton(skeleton: object, keypoints: int) -> str | None:
+    """What is wrong with pairs of keypoints that are to be joined when drawn; None if nothing."""
+    if not isinstance(skeleton, list | tuple):
+        return f"skeleton is {skeleton!r:.80}, not a list of pairs of keypoints: [[0, 1], [1, 2]]"
+    for pair in skeleton:
+        if (
+            not isinstance(pair, list | tuple)
+            or len(pair) != 2
+            or any(type(number) is not int for number in pair)
+        ):
+            return f"skeleton holds {pair!r:.80}, which is no pair of keypoints: [0, 1]"
+        for number in pair:
+            if not 0 <= number < keypoints:
+                return (
+                    f"skeleton joins keypoint {number}, and there are keypoints 0 to "
+                    f"{keypoints - 1}: they are counted from 0"
+                )
+    return None

@@ -40,10 +40,11 @@ _COMMON_OPTIONS = (
         help="data.yaml, a folder, a published name, or a URL.",
     ),
     option("--executor", type=click.Choice(["auto", "docker", "local"]), help="Where steps run."),
+    option("--camera", metavar="MODE", help="The camera's mode, one of the board's: 240x240."),
     option(
-        "--resize",
-        type=click.Choice(["stretch", "letterbox"]),
-        help="How images to calibrate and to judge with become square; the board stretches.",
+        "--framing",
+        type=click.Choice(["fit", "fill"]),
+        help="Whether an image fits the camera's frame whole, or fills it and is cut.",
     ),
     option("--registry", metavar="PREFIX", help="Pull stage images from here, if they are there."),
     option(

@@ -22,13 +22,14 @@ def targets(as_json: bool) -> None:
         session.terminal.json([dataclasses.asdict(target) for target in found])
         return
     table = Table(box=None, pad_edge=False)
-    for title in ("target", "board", "tasks", "NPU", "arena KiB", "model room KiB"):
+    for title in ("target", "board", "tasks", "camera", "NPU", "arena KiB", "model room KiB"):
         table.add_column(title, overflow="fold")
     for target in found:
         table.add_row(
             target.name,
             target.title,
             ", ".join(target.tasks),
+            ", ".join(mode.name for mode in target.camera.modes),
             target.vela.accelerator if target.vela else "none",
             str(target.firmware.arena_kib),
             str(target.flash.model_bytes // 1024),

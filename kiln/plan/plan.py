@@ -40,7 +40,7 @@ def make_plan(request: BuildRequest, target: Target) -> Plan:
     target.check_size(imgsz)
     target.task(request.task)
     data, steps = data_steps(request)
-    weights, weight_steps = _weight_steps(request, data, imgsz)
+    weights, weight_steps = _weight_steps(request, target, data, imgsz)
     steps += [
         *weight_steps,
         catalogue.images(request, target, data, imgsz),
@@ -98,7 +98,9 @@ def data_steps(request: BuildRequest) -> tuple[Input, list[Step]]:
     return data, [*source, catalogue.check(request.task, data)]
 
 
-def _weight_steps(request: BuildRequest, data: Input, imgsz: int) -> tuple[FromStep, list[Step]]:
+def _weight_steps(
+    request: BuildRequest, target: Target, data: Input, imgsz: int
+) -> tuple[FromStep, list[Step]]:
     """Own or published weights are imported; then they are trained, or are final as they are."""
     steps: list[Step] = []
     start: Input | None = None
@@ -110,7 +112,8 @@ def _weight_steps(request: BuildRequest, data: Input, imgsz: int) -> tuple[FromS
         steps.append(catalogue.import_weights(request, source))
         start = FromStep(step="import", path="weights.safetensors")
     if request.trains:
-        steps.append(catalogue.train(request, data, start, imgsz))
+        steps.append(catalogue.frames(request, target, data, imgsz))
+        steps.append(catalogue.train(request, start, imgsz))
     return FromStep(step=steps[-1].name, path="weights.safetensors"), steps
 
 

@@ -15,7 +15,7 @@ from kiln.plan.schema import read_record, read_toml
 
 Task = Literal["pose", "detect", "classify"]
 Granularity = Literal["mixed", "per-tensor", "per-channel"]
-Resize = Literal["stretch", "letterbox"]
+Framing = Literal["fit", "fill"]
 GpuChoice = Literal["none", "auto", "required"]
 
 MAX_IMGSZ = 1280
@@ -41,11 +41,20 @@ class TrainSettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class CameraSettings:
+    """The ``[camera]`` table: one of the board's modes by name, and how an image of the data set
+    becomes a frame: it fits it whole, between grey bars, or fills it and is cut.
+    """
+
+    mode: str | None = None
+    framing: Framing = "fit"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class CalibrationSettings:
-    """The ``[calibration]`` table: how many images set the int8 ranges, and their resizing."""
+    """The ``[calibration]`` table: how many images set the int8 ranges."""
 
     images: int = 100
-    resize: Resize | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,6 +96,7 @@ class BuildRequest:
     registry: str | None = None
     trust_weights: bool = False
     force: bool = False
+    camera: CameraSettings = CameraSettings()
     train: TrainSettings = TrainSettings()
     calibration: CalibrationSettings = CalibrationSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
@@ -138,18 +148,21 @@ class Flags:
     gpu: GpuChoice | None = None
     reproducible: bool | None = None
     granularity: Granularity | None = None
-    resize: Resize | None = None
+    camera: str | None = None
+    framing: Framing | None = None
     layers: bool | None = None
 
 
-_FLAG_TABLES: Mapping[str, str] = {
-    "epochs": "train",
-    "batch": "train",
-    "gpu": "train",
-    "reproducible": "train",
-    "granularity": "quantize",
-    "resize": "calibration",
-    "layers": "evaluation",
+#: Flags that are not at the top of the file: their table, and their key in it.
+FLAG_PLACES: Mapping[str, tuple[str, str]] = {
+    "camera": ("camera", "mode"),
+    "framing": ("camera", "framing"),
+    "epochs": ("train", "epochs"),
+    "batch": ("train", "batch"),
+    "gpu": ("train", "gpu"),
+    "reproducible": ("train", "reproducible"),
+    "granularity": ("quantize", "granularity"),
+    "layers": ("evaluation", "layers"),
 }
 
 
@@ -163,9 +176,10 @@ def load_request(flags: Flags, config: Path | None, folder: Path) -> BuildReques
         _anchor(table, config.resolve().parent)
     for name, value in dataclasses.asdict(flags).items():
         if value is not None:
-            owner = table.setdefault(_FLAG_TABLES[name], {}) if name in _FLAG_TABLES else table
+            place, key = FLAG_PLACES.get(name, ("", name))
+            owner = table.setdefault(place, {}) if place else table
             if isinstance(owner, dict):  # else kiln.toml is refused for it
-                owner[name] = value
+                owner[key] = value
     _anchor(table, folder)
     request = read_record(BuildRequest, table, str(config.name) if config else "the request")
     _validate(request)

@@ -25,6 +25,7 @@ from stages.results.difference import DifferenceResult
 from stages.results.emulator_frames import EmulatorFramesResult
 from stages.results.evaluate import EvaluateResult
 from stages.results.fetch import FetchResult
+from stages.results.frames import FramesResult
 from stages.results.images import ImagesResult
 from stages.results.import_weights import ImportResult
 from stages.results.layers import LayersResult
@@ -35,6 +36,7 @@ from stages.results.tflm_outputs import TflmOutputsResult
 from stages.results.train import TrainResult
 
 _DATASET = FromStep(step="check", path="dataset.json")
+_FRAMES = FromStep(step="frames", path="data")
 _EVALUATION = FromStep(step="images", path="evaluation")
 _CALIBRATION = FromStep(step="images", path="calibration.npy")
 _ONNX = FromStep(step="onnx", path="model.onnx")
@@ -50,6 +52,7 @@ RESULTS: Mapping[str, type[Any]] = {
     "fetch-weights": FetchResult,
     "check": CheckResult,
     "import": ImportResult,
+    "frames": FramesResult,
     "train": TrainResult,
     "images": ImagesResult,
     "onnx": OnnxResult,
@@ -191,7 +194,23 @@ def import_weights(request: BuildRequest, source: Input) -> Step:
     )
 
 
-def train(request: BuildRequest, data: Input, start: Input | None, imgsz: int) -> Step:
+def frames(request: BuildRequest, target: Target, data: Input, imgsz: int) -> Step:
+    """The images to train on, as the board would see them but for single pixels: boards with one
+    size of frame share a training.
+    """
+    mode = target.camera.mode(request.camera.mode)
+    frame = {"width": mode.width, "height": mode.height, "framing": request.camera.framing}
+    return Step(
+        name="frames",
+        title="look through the camera",
+        environment="train",
+        module=_module("train", "frames", request.task),
+        params={"imgsz": imgsz, "camera": frame},
+        inputs={"data": data, "dataset.json": _DATASET},
+    )
+
+
+def train(request: BuildRequest, start: Input | None, imgsz: int) -> Step:
     """Train from ``start``, or the architecture from nothing."""
     settings = request.train
     demo = demo_settings(request.task) if request.data is None else None
@@ -213,7 +232,7 @@ def train(request: BuildRequest, data: Input, start: Input | None, imgsz: int) -
             "overrides": {**(demo.overrides if demo else {}), **settings.overrides},
         },
         inputs={
-            "data": data,
+            "data": _FRAMES,
             "dataset.json": _DATASET,
             **({} if start is None else {"weights.safetensors": start}),
         },
@@ -224,7 +243,7 @@ def train(request: BuildRequest, data: Input, start: Input | None, imgsz: int) -
 
 def images(request: BuildRequest, target: Target, data: Input, imgsz: int) -> Step:
     """The images to calibrate and to evaluate with, as the board would see them."""
-    resize = request.calibration.resize or target.input.resize
+    camera, mode = target.camera, target.camera.mode(request.camera.mode)
     return Step(
         name="images",
         title="prepare images",
@@ -232,9 +251,15 @@ def images(request: BuildRequest, target: Target, data: Input, imgsz: int) -> St
         module=_module("train", "images", request.task),
         params={
             "imgsz": imgsz,
+            "camera": {
+                "width": mode.width,
+                "height": mode.height,
+                "framing": request.camera.framing,
+                "sampling": camera.sampling,
+                "pixels": camera.pixels,
+            },
             "calibration": request.calibration.images,
             "evaluation": request.evaluation.images,
-            "letterbox": resize == "letterbox",
         },
         inputs={"data": data, "dataset.json": _DATASET},
     )

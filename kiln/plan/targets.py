@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kiln.errors import ModelError, RequestError, UnknownName
-from kiln.plan.request import Resize, Task
+from kiln.plan.request import Task
 from kiln.plan.schema import read_record, read_toml
 
 #: Part of the arena that Vela must leave free: TensorFlow Lite Micro's own structures, about 1 KiB.
@@ -49,7 +49,38 @@ class InputContract:
     dtype: Literal["int8"]
     scale: float
     zero_point: int
-    resize: Resize
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CameraMode:
+    """A size of the camera's frames, in pixels; ``option`` chooses it on the board, if it can."""
+
+    name: str
+    width: int
+    height: int
+    option: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Camera:
+    """The camera's modes, and how the firmware makes the square input of a frame.
+
+    ``sampling`` is the rule by which it picks the frame's pixel for each of the input's, and
+    ``pixels`` what a frame holds: see ``stages.train.dataset.camera``.
+    """
+
+    default: str
+    modes: tuple[CameraMode, ...]
+    sampling: Literal["float32", "fixed16", "aligned-corners"]
+    pixels: Literal["rgb888", "rgb565"] = "rgb888"
+
+    def mode(self, name: str | None) -> CameraMode:
+        """A mode by its name, or the default; raises UnknownName."""
+        wanted = name or self.default
+        named = {mode.name: mode for mode in self.modes}
+        if wanted not in named:
+            raise UnknownName("camera mode", wanted, list(named))
+        return named[wanted]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -145,6 +176,7 @@ class Target:
     description: str
     firmware: Firmware
     input: InputContract
+    camera: Camera
     flash: FlashMap
     device: Device
     tasks: Mapping[Task, TaskContract]

@@ -15,8 +15,10 @@ class Dataset:
 
     ``nc`` is the number of classes, ``names`` their names by number; ``kpt_shape`` is (keypoints,
     numbers each) and ``flip_idx`` the keypoint that each becomes in a mirrored image, both None
-    for other tasks than pose. ``images`` and ``objects`` are counts by split, train and val; for
-    classify an image counts as one object.
+    for other tasks than pose. ``label_kpt_shape``: the same as kpt_shape, but as the lines of the
+    labels have it, also for detect: without visibility it has two numbers each. ``skeleton``: pairs
+    of keypoints that data.yaml joins. ``images`` and ``objects`` are counts by split, train and
+    val; for classify an image counts as one object.
     """
 
     task: Task
@@ -26,3 +28,5 @@ class Dataset:
     flip_idx: tuple[int, ...] | None
     images: Mapping[str, int]
     objects: Mapping[str, int]
+    label_kpt_shape: tuple[int, ...] | None = None
+    skeleton: tuple[tuple[int, ...], ...] = ()

@@ -20,7 +20,7 @@ from stages.train.dataset.description import read_yaml
 from stages.train.dataset.findings import Findings
 from stages.train.dataset.image_files import fault_of_image, list_images
 from stages.train.dataset.labels import Form, LabelFile, read_labels
-from stages.yolo import KEYPOINT_VALUES, SPLITS, label_path
+from stages.yolo import KEYPOINT_VALUES, SPLITS, fault_of_skeleton, label_path
 
 _PROGRESS_EVERY = 200
 _MAX_KEYPOINTS = 1000
@@ -40,18 +40,29 @@ def run(job: Job, events: Events) -> CheckResult:
             "data.yaml has no flip_idx: the trainer will not mirror images",
             hint="list for each keypoint the one that it becomes in a mirror",
         )
-    flip_idx = table.get("flip_idx") if form.task == "pose" else None
-    dataset = Dataset(
+    dataset = _dataset(table, form, counts)
+    write_json(job.out / "dataset.json", dataset)
+    return CheckResult(**dataclasses.asdict(dataset), versions={"pillow": version("pillow")})
+
+
+def _dataset(
+    table: Mapping[str, Any], form: Form, counts: Mapping[str, tuple[int, int]]
+) -> Dataset:
+    """What dataset.json says; a keypoint has a visibility for all who read it."""
+    drawn = table if form.task == "pose" else {}
+    flip_idx, skeleton = drawn.get("flip_idx"), drawn.get("skeleton") or ()
+    kpt_shape = (form.kpt_shape[0], KEYPOINT_VALUES) if drawn and form.kpt_shape else None
+    return Dataset(
         task=form.task,
         nc=form.nc,
         names=form.names,
-        kpt_shape=form.kpt_shape if form.task == "pose" else None,
+        kpt_shape=kpt_shape,
         flip_idx=None if flip_idx is None else tuple(map(int, flip_idx)),
         images={split: images for split, (images, _objects) in counts.items()},
         objects={split: objects for split, (_images, objects) in counts.items()},
+        label_kpt_shape=form.kpt_shape,
+        skeleton=tuple((first, second) for first, second in skeleton),
     )
-    write_json(job.out / "dataset.json", dataset)
-    return CheckResult(**dataclasses.asdict(dataset), versions={"pillow": version("pillow")})
 
 
 def _check_split(
@@ -63,6 +74,7 @@ def _check_split(
         findings.add(f"images/{split}", "holds no images")
     objects = 0
     repeated: list[str] = []
+    outlined: list[str] = []
     with ThreadPoolExecutor() as pool:  # decoders release the GIL
         for number, (image, fault) in enumerate(
             zip(images, pool.map(fault_of_image, images), strict=True), start=1
@@ -76,11 +88,13 @@ def _check_split(
                 findings.add(name, message, line=line)
             objects += read.objects
             repeated += [name] * bool(read.repeated)
+            outlined += [name] * bool(read.outlines)
             if number % _PROGRESS_EVERY == 0 or number == len(images):
                 events.progress(number, len(images), f"{split} images")
     if images and not objects:
         _nothing_labelled(split, findings, events)
-    _warn(events, repeated, "label files hold a line twice; the trainer drops the second")
+    _warn(events, repeated, "label files hold a line twice; the second is dropped")
+    _warn(events, outlined, "label files hold outlines; the box around each is used")
     _warn(events, _orphans(data, split, images), "label files have no image")
     return len(images), objects
 
@@ -115,20 +129,21 @@ def _faults_of_keypoints(table: Mapping[str, Any], shape: object) -> Iterator[st
     if shape is None:
         yield "has no kpt_shape, which TASK=pose needs: kpt_shape: [17, 3], or use TASK=detect"
         return
-    if not _is_shape(shape):
-        yield f"kpt_shape is {shape!r:.80}, not [keypoints, {KEYPOINT_VALUES}]"
-        return
-    points, each = shape
-    if each != KEYPOINT_VALUES:
+    if not _is_shape(shape) or shape[1] not in (2, KEYPOINT_VALUES):
         yield (
-            f"kpt_shape is [{points}, {each}]; the firmware reads x, y and visibility: "
-            f"[{points}, {KEYPOINT_VALUES}]; if visibility is not known, 2 will do"
+            f"kpt_shape is {shape!r:.80}, neither [keypoints, {KEYPOINT_VALUES}], for x, y and "
+            "visibility, nor [keypoints, 2]"
         )
+        return
+    points, _each = shape
     flip = table.get("flip_idx")
     if flip is not None and (
         not isinstance(flip, list) or sorted(map(str, flip)) != sorted(map(str, range(points)))
     ):
         yield f"flip_idx must hold each number from 0 to {points - 1} once; it is {flip!r:.200}"
+    fault = fault_of_skeleton(table.get("skeleton") or (), points)
+    if fault is not None:
+        yield fault
 
 
 def _is_shape(shape: object) -> TypeGuard[Sequence[int]]:

@@ -15,8 +15,8 @@ from stages.contract import Events, Job, StepFailed, main, read_json, write_json
 from stages.results.dataset import Dataset
 from stages.results.images import ClassifiedImage, ClassTruth, ImagesResult
 from stages.sampling import evenly
+from stages.train.dataset.camera import Camera, frame_of, input_of, read_image
 from stages.train.dataset.image_files import list_images
-from stages.train.dataset.resize import read_resized
 
 
 def run(job: Job, events: Events) -> ImagesResult:
@@ -29,11 +29,10 @@ def run(job: Job, events: Events) -> ImagesResult:
     # Sorted by class, so that an even choice has every class in its proportion.
     calibration = [paths[number] for number in evenly(len(paths), job.params["calibration"])]
     evaluation = [paths[number] for number in evenly(len(paths), job.params["evaluation"])]
-    pixels = {}
+    camera, pixels = Camera.of(job.params), {}
     needed = sorted({*calibration, *evaluation})
     for number, path in enumerate(needed, start=1):
-        size, letterbox = int(job.params["imgsz"]), bool(job.params["letterbox"])
-        pixels[path] = read_resized(path, size, letterbox=letterbox).pixels
+        pixels[path] = input_of(frame_of(read_image(path), camera), camera)
         events.progress(number, len(needed), "images")
     np.save(job.out / "calibration.npy", np.stack([pixels[path] for path in calibration]))
     target = job.out / "evaluation"

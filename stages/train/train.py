@@ -1,9 +1,9 @@
 """Train a network on a data set, from start weights or from random ones.
 
 ``params``: task, model, imgsz, epochs, batch, seed, gpu, reproducible (on the CPU: a fixed number
-of threads), overrides (ultralytics' own training arguments). ``in/``: data, dataset.json of the
-step `check`, perhaps weights.safetensors. ``out/``: weights.safetensors, those of the best epoch;
-curves.csv, a line an epoch. ``state/`` holds the last checkpoint.
+of threads), overrides (ultralytics' own training arguments). ``in/``: data of the step `frames`,
+dataset.json of `check`, perhaps weights.safetensors. ``out/``: weights.safetensors, those of the
+best epoch; curves.csv, a line an epoch. ``state/`` holds the last checkpoint.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ CALLS = (
 )
 _MODULE = "from stages.contract import main\nfrom stages.{}.standin import run\n\nmain(run)\n"
 _MODULES = (
-    *(f"train/{name}" for name in ("demo", "check", "train", "images", "onnx")),
+    *(f"train/{name}" for name in ("demo", "check", "frames", "train", "images", "onnx")),
     *("export/quantize", "export/evaluate", "vela/compile", "vela/check_firmware"),
 )
 _LIMIT_S = 120.0

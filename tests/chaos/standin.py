@@ -29,6 +29,7 @@ from stages.results.check_firmware import Operators as ModelOperators
 from stages.results.compile import CompileResult, Operators
 from stages.results.demo import DemoResult
 from stages.results.evaluate import EvaluateResult
+from stages.results.frames import FramesResult
 from stages.results.images import ImagesResult
 from stages.results.onnx import OnnxResult
 from stages.results.quantize import FileSizes, QuantizeResult
@@ -42,6 +43,7 @@ EPOCHS = 3
 GIVES: Mapping[str, tuple[str, ...]] = {
     "demo": ("data/data.yaml", "data/images/a.png", "data/images/b.png"),
     "check": ("dataset.json",),
+    "frames": ("data/images/train/a.bmp", "data/images/val/a.bmp"),
     "train": ("weights.safetensors", "curves.csv"),
     "images": ("calibration.npy", "evaluation/truth.json"),
     "onnx": ("model.onnx",),
@@ -69,6 +71,7 @@ RESULTS: Mapping[str, Record] = {
     "check": CheckResult(
         **_NETWORK, flip_idx=None, images=_COUNTS, objects=_COUNTS, versions=_VERSIONS
     ),
+    "frames": FramesResult(images=_COUNTS, objects=_COUNTS, left_out=0, versions=_VERSIONS),
     "train": TrainResult(
         metrics={"pose/map50": 0.8},
         epochs_run=3,

@@ -131,7 +131,13 @@ _TAKEN = (
     *("int8.tflite", "vela.tflite"),
 )
 #: A step, and one that takes what it gives.
-_PAIRS = [("demo", "check"), ("check", "train"), ("train", "onnx"), ("quantize", "compile")]
+_PAIRS = [
+    ("demo", "check"),
+    ("check", "frames"),
+    ("frames", "train"),
+    ("train", "onnx"),
+    ("quantize", "compile"),
+]
 
 
 @pytest.mark.parametrize(("step", "next_step"), sample(_PAIRS, 1))

@@ -148,9 +148,13 @@ def test_a_split_without_images_is_refused(run_step: RunStep, data: Path) -> Non
     ("changes", "message"),
     [
         ({"kpt_shape": None}, "has no kpt_shape"),
-        ({"kpt_shape": [17, 2]}, "x, y and visibility"),
-        ({"kpt_shape": "17x3"}, "not [keypoints, 3]"),
+        ({"kpt_shape": [17, 4]}, "neither [keypoints, 3], for x, y and visibility, nor"),
+        ({"kpt_shape": "17x3"}, "neither [keypoints, 3]"),
         ({"flip_idx": [0, 1, 2]}, "each number from 0 to 16 once"),
+        ({"skeleton": [[16, 17]]}, "joins keypoint 17, and there are keypoints 0 to 16"),
+        ({"skeleton": [[0, 1], [1, 2, 3]]}, "holds [1, 2, 3], which is no pair of keypoints"),
+        ({"skeleton": [[0, True]]}, "holds [0, True], which is no pair"),
+        ({"skeleton": "0-1"}, "'0-1', not a list of pairs"),
     ],
 )
 def test_a_wrong_description_of_poses_is_refused(
@@ -160,13 +164,31 @@ def test_a_wrong_description_of_poses_is_refused(
     assert message in _faults(_check(run_step, data))["data.yaml", None]
 
 
-def test_outlines_are_not_boxes(run_step: RunStep, boxes: Path) -> None:
+def test_keypoints_without_visibility_are_taken(run_step: RunStep, data: Path) -> None:
+    _describe(data, kpt_shape=[2, 2], flip_idx=[1, 0], skeleton=[[0, 1]])
+    for label in [*_labels(data), *_labels(data, "val")]:
+        label.write_text("0 0.5 0.5 0.4 0.6 0.5 0.5 0 0\n")
+    found = _check(run_step, data).expect_success().result
+    assert (found.kpt_shape, found.label_kpt_shape) == ((2, 3), (2, 2))
+    assert (found.flip_idx, found.skeleton) == ((1, 0), ((0, 1),))
+
+
+def test_outlines_are_taken_as_boxes_and_said(run_step: RunStep, boxes: Path) -> None:
     label = _labels(boxes)[0]
-    label.write_text("0 0.1 0.1 0.9 0.1 0.9 0.9 0.1 0.9\n0 0.5 0.5 0.2 0.2\n7 0.5 0.5 0.2 0.2\n")
+    label.write_text("0 0.1 0.1 0.9 0.1 0.9 0.9 0.1 0.9\n0 0.5 0.5 0.2 0.2\n")
+    trial = _check(run_step, boxes, "detect").expect_success()
+    name = label.relative_to(boxes).as_posix()
+    (said,) = [each["message"] for each in trial.warnings if "outlines" in each["message"]]
+    assert said == f"1 label files hold outlines; the box around each is used: {name}"
+
+
+def test_a_faulty_outline_is_named(run_step: RunStep, boxes: Path) -> None:
+    label = _labels(boxes)[0]
+    label.write_text("7 0.1 0.1 0.9 0.1 0.9 0.9 0.1 0.9\n0 0.1 0.1 0.9 0.1 0.9 9\n")
     found = _faults(_check(run_step, boxes, "detect"))
     name = label.relative_to(boxes).as_posix()
-    assert "segmentation" in found[name, 1]
-    assert "class 7, but data.yaml names classes 0 to 4" in found[name, 3]
+    assert "class 7, but data.yaml names classes 0 to 4" in found[name, 1]
+    assert "point 2 of the outline: y 9 is not between 0 and 1" in found[name, 2]
     assert len(found) == 2
 
 

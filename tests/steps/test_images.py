@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
+from kiln.plan import steps
+from kiln.plan.request import BuildRequest, CameraSettings
+from kiln.plan.step import FromHost
+from kiln.plan.targets import load_target
+from tests.support.bitmap import write_bmp
+from tests.support.checkout import ROOT
 from tests.support.fixtures import RunScript, RunStep
 from tests.support.shared_results import IMGSZ
 
-PARAMS = {"imgsz": IMGSZ, "calibration": 4, "evaluation": 4, "letterbox": False}
+GREY = 114
 
 #: Run in the train environment: the same image turned, grey and with alpha.
 _IMAGES = """
@@ -36,100 +44,143 @@ upright.save(folder / "d-alpha.png")
 """
 
 
-def _gradient(height: int, width: int) -> NDArray[np.uint8]:
-    """An image whose every pixel holds its own position."""
-    rows, columns = np.mgrid[0:height, 0:width]
-    return np.stack([rows, columns, (rows + columns) % 256], -1).astype(np.uint8)
+def _params(
+    target: str = "grove-v2", mode: str | None = None, imgsz: int = IMGSZ, **settings: Any
+) -> Mapping[str, Any]:
+    """The step's parameters as a build for the board has them."""
+    request = BuildRequest(camera=CameraSettings(mode=mode, **settings))
+    board = load_target(ROOT / "targets", target)
+    params = steps.images(request, board, FromHost(source="data"), imgsz).params
+    return {**params, "calibration": 20, "evaluation": 20}
 
 
-def _own_images(source: Path, target: Path, run_script: RunScript, label: str) -> Path:
-    """A copy of a data set whose val is one image in four forms, the first of them labelled."""
+def _empty(source: Path, target: Path) -> Path:
+    """A copy of a data set without the images and labels of val."""
     data = Path(shutil.copytree(source / "data", target / "data"))
-    np.save(target / "pixels.npy", _gradient(120, 200))
-    run_script("train", _IMAGES, data / "images/val", target / "pixels.npy")
-    for path in (data / "labels/val").iterdir():
-        path.unlink()
-    (data / "labels/val/a-upright.txt").write_text(label)
+    for kind in ("images", "labels"):
+        for path in (data / kind / "val").iterdir():
+            path.unlink()
     return data
 
 
-def test_images_are_sampled_as_the_firmware_samples_frames(
+def _gradient(height: int, width: int) -> NDArray[np.uint8]:
+    """An image whose every pixel holds its own position, coarsely in red and green."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    return np.stack([rows % 256, columns % 256, rows // 256 * 16 + columns // 256], -1).astype(
+        np.uint8
+    )
+
+
+def _float32(number: int, source: int, target: int) -> int:
+    """``int tmp = number * beta`` with ``float beta = (float)source / (float)target``."""
+    return int(np.float32(number) * (np.float32(source) / np.float32(target)))
+
+
+def _fixed16(number: int, source: int, target: int) -> int:
+    """``(number * beta) >> 16`` with ``beta = (source << 16) / target``."""
+    return (number * ((source << 16) // target)) >> 16
+
+
+def _corners(number: int, source: int, target: int) -> int:
+    return number * (source - 1) // (target - 1)
+
+
+def _rgb565(pixel: NDArray[np.uint8]) -> list[int]:
+    """Through the firmware's tables, of which some entries stand here."""
+    five = {0: 0x00, 1: 0x08, 3: 0x19, 7: 0x3A, 15: 0x7B, 16: 0x84, 28: 0xE6, 31: 0xFF}
+    six = {0: 0x00, 5: 0x14, 11: 0x2D, 21: 0x55, 22: 0x59, 42: 0xAA, 43: 0xAE, 63: 0xFF}
+    red, green, blue = (int(value) for value in pixel)
+    return [
+        five.get(red >> 3, round((red >> 3) * 255 / 31)),
+        six.get(green >> 2, round((green >> 2) * 255 / 63)),
+        five.get(blue >> 3, round((blue >> 3) * 255 / 31)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("target", "mode", "pick"),
+    [
+        ("grove-v2", "240x240", _float32),
+        ("grove-v2", "480x480", _float32),
+        ("grove-v2", "640x480", _float32),
+        ("xiao-esp32s3", "240x240", _fixed16),
+        ("grove-v2-himax", "640x480", _corners),
+    ],
+)
+@pytest.mark.parametrize("imgsz", [192, 224])
+def test_a_frame_is_sampled_as_its_firmware_samples_it(
+    run_step: RunStep,
+    detect_data: Path,
+    tmp_path: Path,
+    target: str,
+    mode: str,
+    pick: Callable[[int, int, int], int],
+    imgsz: int,
+) -> None:
+    width, height = (int(side) for side in mode.split("x"))
+    data = _empty(detect_data, tmp_path)
+    frame = _gradient(height, width)
+    write_bmp(data / "images/val/frame.bmp", frame)
+    inputs = {"dataset.json": detect_data / "dataset.json", "data": data}
+    out = run_step("images", _params(target, mode, imgsz), inputs).expect_success().out
+    rows = [pick(number, height, imgsz) for number in range(imgsz)]
+    columns = [pick(number, width, imgsz) for number in range(imgsz)]
+    wanted = frame[np.array(rows)[:, None], np.array(columns)]
+    if target == "xiao-esp32s3":
+        wanted = np.array([[_rgb565(pixel) for pixel in row] for row in wanted], np.uint8)
+    (found,) = np.load(out / "calibration.npy")
+    assert (found == wanted).all()
+
+
+def test_images_are_read_as_the_trainer_reads_them(
     run_step: RunStep, pose_data: Path, run_script: RunScript, tmp_path: Path
 ) -> None:
+    data = _empty(pose_data, tmp_path)
+    np.save(tmp_path / "pixels.npy", _gradient(120, 200))
+    run_script("train", _IMAGES, data / "images/val", tmp_path / "pixels.npy")
     line = "0 0.5 0.25 0.5 0.5" + " 0.25 0.75 2" * 17 + "\n"
-    data = _own_images(pose_data, tmp_path, run_script, line * 2)
+    (data / "labels/val/a-upright.txt").write_text(line * 2)
     inputs = {"dataset.json": pose_data / "dataset.json", "data": data}
-    trial = run_step("images", PARAMS, inputs).expect_success()
+    trial = run_step("images", _params(), inputs).expect_success()
     assert (trial.result.evaluation, trial.result.objects) == (4, 1)
-    out = trial.out
-    resized = np.load(out / "calibration.npy")
-    step_y, step_x = (120 << 16) // IMGSZ, (200 << 16) // IMGSZ
-    for y in range(0, IMGSZ, 7):
-        for x in range(0, IMGSZ, 5):
-            row, column = (y * step_y) >> 16, (x * step_x) >> 16
-            assert resized[0, y, x].tolist() == [row, column, (row + column) % 256]
-    assert np.abs(resized[1].astype(int) - resized[0]).mean() < 4
-    assert (resized[2, ..., 0] == resized[2, ..., 1]).all()
-    assert (resized[3] == resized[0]).all()
-    whole = _truth(out)
+    upright, turned, grey, alpha = np.load(trial.out / "calibration.npy")
+    assert np.abs(turned.astype(int) - upright).mean() < 4
+    assert (grey[..., 0] == grey[..., 1]).all()
+    assert (alpha == upright).all()
+    top = IMGSZ * (240 - 144) // 2 // 240  # 200x120 becomes 240x144 in the middle of 240x240
+    assert (upright[: top - 1] == GREY).all()
+    assert (upright[top + 1] != GREY).any()
+    assert (upright[::-1][: top - 1] == GREY).all()
+    whole = _truth(trial.out)
     assert (whole["task"], whole["names"], whole["kpt_shape"]) == ("pose", ["person"], [17, 3])
     assert [15, 13] in whole["skeleton"]
     truth = whole["images"]
-    box = [IMGSZ / 4, 0, IMGSZ * 3 / 4, IMGSZ / 2]
-    keypoints = [[IMGSZ / 4, IMGSZ * 3 / 4, 2]] * 17
-    assert truth[0] == {
-        "file": "a-upright.png",
-        "width": 200,
-        "height": 120,
-        "objects": [{"class": 0, "box": box, "keypoints": keypoints}],
-    }
+    height = IMGSZ * 144 / 240
+    box = [IMGSZ / 4, (IMGSZ - height) / 2, IMGSZ * 3 / 4, IMGSZ / 2]
+    keypoints = [[IMGSZ / 4, (IMGSZ + height / 2) / 2, 2]] * 17
+    assert truth[0]["file"] == "a-upright.png"
+    assert (truth[0]["width"], truth[0]["height"]) == (200, 120)
+    (found,) = truth[0]["objects"]
+    assert found["class"] == 0
+    assert found["box"] == pytest.approx(box, abs=0.01)
+    np.testing.assert_allclose(found["keypoints"], keypoints, atol=0.01)
     assert (truth[1]["width"], truth[1]["height"]) == (200, 120)
     assert [each["objects"] for each in truth[1:]] == [[], [], []]
 
 
-def test_a_letterbox_moves_the_labels_too(
-    run_step: RunStep, detect_data: Path, run_script: RunScript, tmp_path: Path
+def test_a_reduced_image_is_averaged_over_areas(
+    run_step: RunStep, detect_data: Path, tmp_path: Path
 ) -> None:
-    data = _own_images(detect_data, tmp_path, run_script, "3 0.5 0.25 0.5 0.5\n")
+    """Lines a pixel wide in a large image become grey, as optics show them, and do not alias."""
+    data = _empty(detect_data, tmp_path)
+    lines = np.zeros((960, 960, 3), np.uint8)
+    lines[:, ::2] = 255
+    write_bmp(data / "images/val/lines.bmp", lines)
     inputs = {"dataset.json": detect_data / "dataset.json", "data": data}
-    out = run_step("images", PARAMS | {"letterbox": True}, inputs).expect_success().out
-    resized = np.load(out / "calibration.npy")[0]
-    height = round(120 * IMGSZ / 200)
-    top = (IMGSZ - height) // 2
-    assert (resized[:top] == 114).all()
-    assert (resized[top + height :] == 114).all()
-    assert resized[top, 0].tolist() == [0, 0, 0]
-    truth = _truth(out)["images"]
-    box = [IMGSZ / 4, top, IMGSZ * 3 / 4, top + height / 2]
-    assert truth[0]["objects"] == [{"class": 3, "box": box, "keypoints": None}]
+    out = run_step("images", _params(), inputs).expect_success().out
+    assert set(np.load(out / "calibration.npy").ravel().tolist()) == {128}
 
 
 def _truth(out: Path) -> dict[str, Any]:
     text = (out / "evaluation/truth.json").read_text(encoding="utf-8")
     return json.loads(text)  # type: ignore[no-any-return]
-
-
-def _boxes(data: Path) -> dict[str, list[list[float]]]:
-    """The labelled boxes of val by the image's stem: x, y, width, height as parts."""
-    return {
-        path.stem: [[float(word) for word in line.split()[1:5]] for line in _lines(path)]
-        for path in (data / "data/labels/val").glob("*.txt")
-    }
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines()
-
-
-def test_truth_is_what_val_is_labelled_with(detect_data: Path, detect_images: Path) -> None:
-    boxes = _boxes(detect_data)
-    whole = _truth(detect_images)
-    assert (len(whole["names"]), whole["kpt_shape"], whole["skeleton"]) == (5, None, [])
-    truth = whole["images"]
-    assert [each["file"] for each in truth] == sorted(f"{stem}.jpg" for stem in boxes)
-    for each in truth:
-        found = np.array([one["box"] for one in each["objects"]]) / IMGSZ
-        x, y, width, height = np.array(boxes[Path(each["file"]).stem]).T
-        corners = np.stack([x - width / 2, y - height / 2, x + width / 2, y + height / 2], -1)
-        np.testing.assert_allclose(found, corners.clip(0, 1), atol=1e-3)
-        assert all(one["keypoints"] is None for one in each["objects"])

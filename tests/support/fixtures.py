@@ -31,6 +31,7 @@ STEPS: Mapping[str, tuple[EnvironmentName, str]] = {
     "fetch-weights": ("train", "fetch"),
     "check": ("train", "check"),
     "import": ("train", "import_weights"),
+    "frames": ("train", "frames"),
     "train": ("train", "train"),
     "images": ("train", "images"),
     "onnx": ("train", "onnx"),

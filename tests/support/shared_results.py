@@ -69,10 +69,11 @@ def _chain(task: Task) -> list[Step]:
     target = load_target(ROOT / "targets", "grove-v2")
     data = FromStep(step="demo", path="data")
     weights = FromStep(step="train", path="weights.safetensors")
-    train = steps.train(request, data, None, IMGSZ)
+    train = steps.train(request, None, IMGSZ)
     return [
         dataclasses.replace(steps.demo(task), params={"task": task, **_DEMO}),
         steps.check(task, data),
+        steps.frames(request, target, data, IMGSZ),
         dataclasses.replace(train, params={**train.params, "overrides": {}}),
         steps.images(request, target, data, IMGSZ),
         steps.onnx(weights, IMGSZ),

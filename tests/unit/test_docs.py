@@ -16,7 +16,7 @@ import pytest
 from kiln import errors
 from kiln.cli.main import kiln
 from kiln.pipeline.dataset import load_dataset
-from kiln.plan.request import BuildRequest, Flags, load_request
+from kiln.plan.request import FLAG_PLACES, BuildRequest, Flags, load_request
 from kiln.plan.targets import load_target, target_names
 from tests.support.checkout import ROOT
 from tests.support.docs import (
@@ -261,8 +261,9 @@ def _as_toml(value: object) -> str:
 
 
 def test_every_flag_and_make_variable_of_a_build_is_listed_beside_its_setting() -> None:
+    flags = {f"{table}.{key}": flag for flag, (table, key) in FLAG_PLACES.items()}
     told = {
-        row[0].strip("`").rpartition(".")[2]: (row[1].strip("`"), row[2].strip("`"))
+        flags.get(row[0].strip("`"), row[0].strip("`")): (row[1].strip("`"), row[2].strip("`"))
         for row in table_rows("configuration.md", "`kiln.toml`")
     }
     options = [each for each in _options(LEAVES["kiln build"]) if each.envvar]

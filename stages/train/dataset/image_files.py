@@ -11,7 +11,7 @@ from stages.yolo import IMAGE_SUFFIXES
 #: Names that PIL has for ultralytics' formats; for some others it starts programs of the host.
 _FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 #: The trainer ignores anything smaller.
-_LEAST_SIDE = 10
+LEAST_SIDE = 10
 _DRAFT = 8
 
 
@@ -29,8 +29,8 @@ def fault_of_image(path: Path) -> str | None:
     """Decode an image to its end; None if it is whole, else what is wrong with it."""
     try:
         with Image.open(path, formats=_FORMATS) as image:
-            if min(image.size) < _LEAST_SIDE:
-                return f"is {image.width} x {image.height} pixels; at least {_LEAST_SIDE} a side"
+            if min(image.size) < LEAST_SIDE:
+                return f"is {image.width} x {image.height} pixels; at least {LEAST_SIDE} a side"
             # A JPEG is still read to its end, in half the time.
             image.draft(None, (image.width // _DRAFT, image.height // _DRAFT))
             image.load()

@@ -44,12 +44,8 @@ class ClassifyRun(Run, ClassificationTrainer):
                 f"the {mode} images cannot be used: {first}",
                 hint="check the data set, and auto_augment in [train]",
             ) from error
-        # INTERIM: `frames` will have made squares of the images.
-        square = transforms.Resize(
-            (self.args.imgsz, self.args.imgsz), transforms.InterpolationMode.NEAREST
-        )
-        rest = dataset.torch_transforms if mode == "train" else transforms.ToTensor()
-        dataset.torch_transforms = transforms.Compose([square, rest])
+        if mode != "train":
+            dataset.torch_transforms = transforms.ToTensor()
         return dataset
 
 

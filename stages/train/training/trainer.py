@@ -25,7 +25,7 @@ import stages.train.ultralytics_env  # noqa: F401 - before anything of ultralyti
 # isort: split
 import numpy as np
 import torch
-from ultralytics.data import YOLODataset
+from ultralytics.data import YOLODataset, build_yolo_dataset
 from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.models.yolo.pose import PoseTrainer
@@ -237,8 +237,13 @@ class DetectRun(Run, DetectionTrainer):
     def build_dataset(
         self, img_path: str, mode: str = "train", batch: int | None = None
     ) -> YOLODataset:
+        """As the base class does, but validate on squares with bars, as the board sees them, and
+        not on the shapes that fit each batch."""
+        stride = int(unwrap_model(self.model).stride.max())
         try:
-            return super().build_dataset(img_path, mode, batch)
+            return build_yolo_dataset(
+                self.args, img_path, batch, self.data, mode=mode, stride=stride
+            )
         except (ValueError, RuntimeError, FileNotFoundError) as error:
             first = str(error).splitlines()[0]
             raise StepFailed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from kiln.errors import ModelError, RequestError, UnknownName
 from kiln.plan.plan import make_plan
 from kiln.plan.request import (
     BuildRequest,
+    CameraSettings,
     EvaluationSettings,
     Flags,
     TrainSettings,
@@ -27,7 +29,7 @@ def _names(request: BuildRequest, target: str = "grove-v2") -> list[str]:
 
 
 def test_demo_build_runs_start_to_finish() -> None:
-    made = ["demo", "check", "train", "images", "onnx", "quantize", "compile"]
+    made = ["demo", "check", "frames", "train", "images", "onnx", "quantize", "compile"]
     assert _names(BuildRequest()) == [*made, "check-firmware", "evaluate"]
 
 
@@ -97,12 +99,33 @@ def test_only_training_asks_for_a_gpu_and_may_resume() -> None:
     assert [s.name for s in plan.steps if s.resumable] == ["train"]
 
 
-def test_changing_the_target_changes_no_step_before_compile() -> None:
-    grove = make_plan(BuildRequest(), load_target(TARGETS, "grove-v2")).steps
-    xiao = make_plan(BuildRequest(), load_target(TARGETS, "xiao-esp32s3")).steps
-    shared = [step.name for step in grove].index("compile")
-    assert grove[:shared] == xiao[:shared]
-    assert grove[-1] == xiao[-1], "the same int8 model is as accurate on either board"
+def _steps(target: str, **settings: Any) -> dict[str, Step]:
+    plan = make_plan(BuildRequest(**settings), load_target(TARGETS, target))
+    return {step.name: step for step in plan.steps}
+
+
+def test_boards_with_frames_of_one_size_share_a_training() -> None:
+    grove, xiao, himax = (_steps(name) for name in ("grove-v2", "xiao-esp32s3", "grove-v2-himax"))
+    for name in ("demo", "check", "frames", "train", "onnx"):
+        assert grove[name] == xiao[name]
+    assert grove["images"].params["camera"]["pixels"] == "rgb888"
+    assert xiao["images"].params["camera"]["pixels"] == "rgb565"
+    assert himax["frames"].params["camera"] == {"width": 640, "height": 480, "framing": "fit"}
+
+
+def test_a_camera_mode_changes_what_is_seen() -> None:
+    wide = _steps("grove-v2", camera=CameraSettings(mode="640x480", framing="fill"))
+    for name in ("frames", "images"):
+        camera = wide[name].params["camera"]
+        assert (camera["width"], camera["height"], camera["framing"]) == (640, 480, "fill")
+
+
+def test_a_camera_mode_that_the_board_lacks() -> None:
+    with pytest.raises(UnknownName, match="unknown camera mode '640x48O'") as error:
+        _steps("grove-v2", camera=CameraSettings(mode="640x48O"))
+    assert error.value.hint == "did you mean '640x480'? known: 240x240, 480x480, 640x480"
+    with pytest.raises(UnknownName):
+        _steps("xiao-esp32s3", camera=CameraSettings(mode="640x480"))
 
 
 def test_training_arguments_of_the_user_win_over_the_demo_s() -> None:
