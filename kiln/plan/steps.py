@@ -113,9 +113,14 @@ DEMO = DemoSettings(
     overrides={"optimizer": "AdamW", "lr0": 0.002, "momentum": 0.9, "mosaic": 0.0},
 )
 
-#: Mosaics are no augmentation of classifiers.
+#: Augmentations are as strong as so short a training bears, and no sign is mirrored.
 DEMO_CLASSIFY = dataclasses.replace(
-    DEMO, epochs=20, overrides={"optimizer": "AdamW", "lr0": 0.002, "momentum": 0.9}
+    DEMO,
+    epochs=12,
+    overrides={
+        **{"optimizer": "AdamW", "lr0": 0.001, "momentum": 0.9, "warmup_epochs": 1.0},
+        **{"auto_augment": "", "erasing": 0.0, "fliplr": 0.0},
+    },
 )
 
 DEFAULT_EPOCHS = 100
