@@ -14,8 +14,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kiln.emulator.arguments import Command, crc16_maxim, read_command, whole_number
+from kiln.emulator.classifier import ClassifiedFrame, RecordedClassifier
 from kiln.emulator.flash import Flash, Slot
-from kiln.emulator.postprocess import EmulatedModel, report
+from kiln.emulator.postprocess import EmulatedModel, RecordedFrame, report
 
 _NAME = "Grove Vision AI V2"
 _DEVICE_ID = "7e2d02cf"
@@ -24,12 +25,14 @@ _REPLY, _EVENT, _LOG = 0, 1, 2
 _OK, _INVALID, _NOT_PERMITTED = 0, 5, 9
 _MAX_LINE = 4095
 
-_POSE, _DETECT = 5, 8
+_CLASSIFIER, _POSE, _DETECT = 4, 5, 8
 _CAMERA = 1
 #: Type and category of each algorithm that the WE2 port has; the key is misspelt there.
 _ALGORITHMS = [
     {"type": number, "categroy": category, "input_from": _CAMERA}
-    for number, category in ((1, 1), (3, 1), (4, 3), (_POSE, 2), (6, 1), (7, 1), (_DETECT, 1))
+    for number, category in (
+        *((1, 1), (3, 1), (_CLASSIFIER, 3), (_POSE, 2), (6, 1), (7, 1), (_DETECT, 1)),
+    )
 ]
 _UNDEFINED = {"type": 0, "categroy": 0, "input_from": 0}
 _SENSOR = {"id": 1, "type": _CAMERA, "state": 2, "opt_id": 0, "opt_detail": "240x240 Auto"}
@@ -43,13 +46,30 @@ _KEY = ord("1")
 
 
 @dataclasses.dataclass
+class Thresholds:
+    """In percent; the defaults are those of poses, of both forms of boxes, and of a classifier,
+    which has no ``iou``.
+
+    Source: the constructors in core/algorithm/el_algorithm_yolo_pose.h, el_algorithm_yolo_world.h,
+    el_algorithm_yolov8.h and el_algorithm_imcls.h; the values in their config structs are used by
+    nothing.
+    """
+
+    score: int = 50
+    iou: int = 45
+
+
+@dataclasses.dataclass
 class Storage:
-    """What the firmware keeps over resets and new models; thresholds in percent."""
+    """What the firmware keeps over resets and new models; thresholds by type of algorithm."""
 
     info: str = ""
     boot_count: int = 0
-    score: int = 70
-    iou: int = 45
+    thresholds: dict[int, Thresholds] = dataclasses.field(default_factory=dict)
+
+    def of(self, algorithm: int) -> Thresholds:
+        """An algorithm's thresholds; its first run stores the defaults."""
+        return self.thresholds.setdefault(algorithm, Thresholds())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,7 +111,7 @@ class Firmware:
         self,
         flash: Flash,
         storage: Storage,
-        model: EmulatedModel | None,
+        model: EmulatedModel | RecordedClassifier | None,
         camera: Camera,
         send: Callable[[bytes], None],
         is_busy: Callable[[], bool],
@@ -157,8 +177,7 @@ class Firmware:
         invocation.due = max(now, invocation.due + 1 / self._camera.fps)
         frame = self._model.infer(self._frames)
         self._frames += 1
-        pose = self._model.pose
-        found = report(frame, score=self._storage.score, iou=self._storage.iou, pose=pose)
+        found = self._report(frame)
         if invocation.differed and found == invocation.last:
             return
         invocation.last = found
@@ -167,6 +186,14 @@ class Firmware:
         if not invocation.result_only:
             data["image"] = frame.image
         self._frame(_EVENT, invocation.name, _OK, data)
+
+    def _report(self, frame: RecordedFrame | ClassifiedFrame) -> dict[str, Any]:
+        """What an event says of a frame."""
+        limits = self._limits()
+        if isinstance(frame, ClassifiedFrame):
+            return frame.report(limits.score)
+        pose = self._algorithm() == _POSE
+        return report(frame, score=limits.score, iou=limits.iou, pose=pose)
 
     def _do(self, line: str) -> None:
         self._on_command(line)
@@ -206,20 +233,24 @@ class Firmware:
         }
 
     def _thresholds(self) -> dict[str, _Handler]:
-        """Commands that are available only while an algorithm runs."""
-        return {
-            "TSCORE?": (0, lambda command, _: self._reply(command, self._storage.score)),
+        """Commands that are available only while an algorithm runs, if it has the threshold."""
+        score: dict[str, _Handler] = {
+            "TSCORE?": (0, lambda command, _: self._reply(command, self._limits().score)),
             "TSCORE": (1, lambda *asked: self._set_threshold("score", *asked)),
-            "TIOU?": (0, lambda command, _: self._reply(command, self._storage.iou)),
+        }
+        if self._algorithm() == _CLASSIFIER:
+            return score
+        return score | {
+            "TIOU?": (0, lambda command, _: self._reply(command, self._limits().iou)),
             "TIOU": (1, lambda *asked: self._set_threshold("iou", *asked)),
         }
 
     def _set_threshold(self, name: str, command: Command, arguments: list[str]) -> None:
         percent = whole_number(arguments[0]) & 0xFF  # kept in a byte
         if percent <= 100:
-            setattr(self._storage, name, percent)
+            setattr(self._limits(), name, percent)
         code = _OK if percent <= 100 else _INVALID
-        self._reply(command, getattr(self._storage, name), code)
+        self._reply(command, getattr(self._limits(), name), code)
 
     def _reply_model(self, command: Command, _arguments: list[str]) -> None:
         code = _OK if self._current else _INVALID
@@ -255,9 +286,11 @@ class Firmware:
         code = self._readiness()
         algorithm: dict[str, Any] = dict(_UNDEFINED)
         if code == _OK and self._model is not None:
-            number = _POSE if self._model.pose else _DETECT
+            number, limits = self._algorithm(), self._limits()
             algorithm = dict(next(each for each in _ALGORITHMS if each["type"] == number))
-            algorithm["config"] = {"tscore": self._storage.score, "tiou": self._storage.iou}
+            algorithm["config"] = {"tscore": limits.score}
+            if number != _CLASSIFIER:
+                algorithm["config"]["tiou"] = limits.iou
             if times:
                 self._invocation = _Invocation(
                     name=command.tagged,
@@ -268,6 +301,15 @@ class Firmware:
                 )
         data = {"model": _model(self._current), "algorithm": algorithm, "sensor": _SENSOR}
         self._reply(command, data, code)
+
+    def _algorithm(self) -> int:
+        """The type by which the firmware reads the emulated model's outputs."""
+        if isinstance(self._model, RecordedClassifier):
+            return _CLASSIFIER
+        return _POSE if self._model is not None and self._model.pose else _DETECT
+
+    def _limits(self) -> Thresholds:
+        return self._storage.of(self._algorithm())
 
     def _readiness(self) -> int:
         """The code of an INVOKE: the current model must be there, and be the emulated one.

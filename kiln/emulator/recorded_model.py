@@ -12,6 +12,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from kiln.emulator.classifier import RecordedClassifier, read_recorded_classifier
 from kiln.emulator.postprocess import Candidate, RecordedFrame
 from kiln.errors import ModelError
 from kiln.pipeline.build import hash_file_input
@@ -55,7 +56,7 @@ class RecordedModel:
 
 def record_model(
     build: BuildResult, folder: Path, target: Target, runner: Runner, observer: Observer
-) -> RecordedModel:
+) -> RecordedModel | RecordedClassifier:
     """Run the model of a build, which lies in ``folder``, on the demo's images.
 
     What has been run before comes from the store. Raises KilnError.
@@ -70,7 +71,8 @@ def record_model(
     made = runner.run(needed, brought, observer)
     frames = made["emulator-frames"].entry.files["frames.json"].path
     flashed = build.deployed_file
-    return read_recorded_model(frames, sha256=flashed.sha256, size=flashed.bytes)
+    read = read_recorded_classifier if build.task == "classify" else read_recorded_model
+    return read(frames, sha256=flashed.sha256, size=flashed.bytes)
 
 
 def recording_steps(task: Task) -> list[Step]:
@@ -98,11 +100,12 @@ def read_recorded_model(frames: Path, *, sha256: str, size: int) -> RecordedMode
 def _frame_of(frame: Frame) -> RecordedFrame:
     candidates = tuple(
         Candidate(
+            limit=limit,
+            box=tuple(box),
+            points=tuple(tuple(point) for point in points),
             corners=tuple(corners),
             score=score,
-            target=target,
-            points=tuple(tuple(point) for point in points),
         )
-        for corners, score, target, points in frame.candidates
+        for limit, box, points, corners, score in frame.candidates
     )
     return RecordedFrame(base64.b64decode(frame.image), candidates)

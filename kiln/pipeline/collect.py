@@ -82,6 +82,7 @@ def _accuracy(outcomes: Outcomes) -> Accuracy:
         images=evaluated.images,
         artifacts={**before, **evaluated.artifacts},
         drop=evaluated.drop,
+        finds_nothing=evaluated.finds_nothing,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -99,12 +100,13 @@ class Inspector:
         tasks = self._target.tasks
         wanted = (model.task, self._request.task, next(iter(tasks)))
         task = next(task for task in wanted if task is not None and task in tasks)
-        # Without an NPU the host can compute what the board would.
-        on_host = self._target.vela is None and model.kind == "int8"
-        needed = [
-            *([steps.reference(_MODEL, evaluation=False)] if on_host else []),
-            steps.check_firmware(self._target, task, model.imgsz, _MODEL, reference=on_host),
-        ]
+        request = dataclasses.replace(self._request, task=task)
+        check = functools.partial(steps.check_firmware, request, self._target, model.imgsz, _MODEL)
+        looked = self._run([check(reference=False)], observer)["check-firmware"]
+        # Without an NPU the host can compute what the board would, if the board would run it.
+        if self._target.vela or model.kind != "int8" or not looked.result.accepted:
+            return looked
+        needed = [steps.reference(_MODEL, evaluation=False), check(reference=True)]
         return self._run(needed, observer)["check-firmware"]
 
     def _evaluate(self, model: ModelDescription, observer: Observer) -> StepOutcome:
@@ -125,7 +127,7 @@ class Inspector:
         name = "int8.tflite" if model.kind == "int8" else "float32.tflite"
         needed += [
             steps.images(request, self._target, data, model.imgsz),
-            steps.evaluate(model.task, {name: _MODEL}),
+            steps.evaluate(request, self._target, {name: _MODEL}),
         ]
         return self._run(needed, observer)["evaluate"]
 

@@ -6,12 +6,12 @@ parameters each is run.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
 from kiln.errors import UnknownName
+from kiln.plan.demo_settings import demo_settings
 from kiln.plan.request import BuildRequest, GpuChoice, Task
 from kiln.plan.schema import read_record
 from kiln.plan.step import FromHost, FromStep, Input, Step
@@ -90,39 +90,6 @@ EVIDENCE: Mapping[str, FromStep] = {
 }
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DemoSettings:
-    """How large the demo data set is, and how it is trained if the user does not say."""
-
-    train: int
-    val: int
-    seed: int
-    epochs: int
-    batch: int
-    overrides: Mapping[str, Any]
-
-
-#: What reaches its accuracy soonest on two CPU cores: many small updates, and no mosaics, which a
-#: short training has no time to learn from.
-DEMO = DemoSettings(
-    train=256,
-    val=48,
-    seed=0,
-    epochs=14,
-    batch=8,
-    overrides={"optimizer": "AdamW", "lr0": 0.002, "momentum": 0.9, "mosaic": 0.0},
-)
-
-#: Augmentations are as strong as so short a training bears, and no sign is mirrored.
-DEMO_CLASSIFY = dataclasses.replace(
-    DEMO,
-    epochs=12,
-    overrides={
-        **{"optimizer": "AdamW", "lr0": 0.001, "momentum": 0.9, "warmup_epochs": 1.0},
-        **{"auto_augment": "", "erasing": 0.0, "fliplr": 0.0},
-    },
-)
-
 DEFAULT_EPOCHS = 100
 DEFAULT_BATCH = 16
 
@@ -137,11 +104,6 @@ def read_result(step: str, table: object, where: str) -> Any:
     if step not in RESULTS:
         raise UnknownName("step", step, RESULTS, where=where)
     return read_record(RESULTS[step], table, f"{where}: {step}")
-
-
-def demo_settings(task: Task) -> DemoSettings:
-    """How large the demo data set of a task is, and how it is trained."""
-    return DEMO_CLASSIFY if task == "classify" else DEMO
 
 
 def demo(task: Task) -> Step:
@@ -336,7 +298,7 @@ def describe(model: Input) -> Step:
 
 
 def check_firmware(
-    target: Target, task: Task, imgsz: int | None, model: Input, *, reference: bool
+    request: BuildRequest, target: Target, imgsz: int | None, model: Input, *, reference: bool
 ) -> Step:
     """Hold the file that would be flashed against the firmware's contract.
 
@@ -347,19 +309,20 @@ def check_firmware(
         title=f"check against {target.firmware.name}",
         environment="vela",
         module="stages.vela.check_firmware",
-        params=target.contract(task, imgsz),
+        params=target.contract(request.task, imgsz, request.camera.mode),
         inputs={"model.tflite": model, **({"reference.npz": REFERENCE} if reference else {})},
     )
 
 
-def evaluate(task: Task, models: Mapping[str, Input]) -> Step:
+def evaluate(request: BuildRequest, target: Target, models: Mapping[str, Input]) -> Step:
     """Measure the accuracy of models: model.onnx, float32.tflite, int8.tflite, any of them."""
+    mode = target.camera.mode(request.camera.mode)
     return Step(
         name="evaluate",
         title="measure accuracy",
         environment="export",
-        module=_module("export", "evaluate", task),
-        params={},
+        module=_module("export", "evaluate", request.task),
+        params={"frame": [mode.width, mode.height]},
         inputs={**models, "evaluation": _EVALUATION},
     )
 

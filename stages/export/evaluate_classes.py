@@ -1,7 +1,8 @@
 """Measure how often every form of a classifier is right on the evaluation images.
 
-``params``: none. ``in/``: any of model.onnx, float32.tflite, int8.tflite; ``evaluation/``
-(images.npy, uint8 [m,S,S,3] RGB, and truth.json, a ClassTruth).
+``params``: those of the step `evaluate`; none is needed. ``in/``: any of model.onnx,
+float32.tflite, int8.tflite; ``evaluation/`` (images.npy, uint8 [m,S,S,3] RGB, and truth.json, a
+ClassTruth).
 ``out/evidence.json``: the fields of ``stages.results.evaluate.Evidence``.
 
 Top-1: the most probable class is the right one; top-5: it is among the five most probable. Of equal
@@ -36,8 +37,11 @@ from stages.results.evaluate import (
     EvaluateResult,
     Evidence,
     OutputSnr,
+    least_top1,
 )
 
+#: So many classes that are never told are named.
+NAMED_CLASSES = 5
 #: A larger drop, in points of top-1 accuracy, is a warning.
 ACCEPTED_DROP = 2.0
 FILES = {"onnx": "model.onnx", "float32": "float32.tflite", "int8": "int8.tflite"}
@@ -76,6 +80,7 @@ def run(job: Job, events: Events) -> EvaluateResult:
         score_threshold=None,
         iou_threshold=None,
         versions={package: version(package) for package in PACKAGES},
+        finds_nothing=any(_guesses(each, evaluation) for each in sides.values()),
     )
 
 
@@ -120,6 +125,8 @@ def _shortcomings(
     evaluation: Evaluation, sides: Mapping[str, Classified], drop: Mapping[str, float], job: Job
 ) -> Iterator[tuple[str, str]]:
     """What the user is warned of, each with what to do about it."""
+    if small := _tells_little(evaluation, sides):
+        yield small
     if drop.get("class/top1", 0) <= ACCEPTED_DROP:
         return
     before, after = (accuracy(sides[side], evaluation.truth) for side in ("float32", "int8"))
@@ -130,6 +137,37 @@ def _shortcomings(
         f"try more calibration images ([calibration] images) that look like those the board "
         f"will see, {finer}or a larger IMGSZ",
     )
+
+
+def _tells_little(
+    evaluation: Evaluation, sides: Mapping[str, Classified]
+) -> tuple[str, str] | None:
+    """A network that is hardly better than guessing; else the classes that it never tells."""
+    found = sides["float32" if "float32" in sides else "int8"]
+    if _guesses(found, evaluation):
+        top1 = accuracy(found, evaluation.truth)["class/top1"]
+        return (
+            f"the network tells next to nothing apart: its {METRICS['class/top1']} is {top1:.3f}, "
+            f"and guessing gives {1 / len(evaluation.names):.3f}",
+            "train for more epochs (EPOCHS=), start from WEIGHTS=yolov8n-cls.pt, or look in the "
+            "report at what is labelled and what is found",
+        )
+    deployed = "int8" if "int8" in sides else "float32"
+    shares = ((each.name, getattr(each, deployed)) for each in _classes(evaluation, sides))
+    missing = [name for name, share in shares if share == 0]
+    if not missing:
+        return None
+    others = f" and {len(missing) - NAMED_CLASSES} more" if len(missing) > NAMED_CLASSES else ""
+    return (
+        f"{len(missing)} of {len(evaluation.names)} classes {'is' if len(missing) == 1 else 'are'} "
+        f"in val and never told: {', '.join(missing[:NAMED_CLASSES])}{others}",
+        "add images of them, train for more epochs, or leave them out of the data set",
+    )
+
+
+def _guesses(found: Classified, evaluation: Evaluation) -> bool:
+    top1 = accuracy(found, evaluation.truth)["class/top1"]
+    return top1 < least_top1(len(evaluation.names))
 
 
 def _evidence(evaluation: Evaluation, sides: Mapping[str, Classified]) -> Evidence:

@@ -19,6 +19,13 @@ METRICS: Mapping[str, str] = {
     "pose/map50": "pose mAP50",
     "pose/map50_95": "pose mAP50-95",
 }
+#: Below this mAP50, 0 to 1, a network has learnt next to nothing.
+LEAST_MAP50 = 0.01
+
+
+def least_top1(classes: int) -> float:
+    """Below this top-1 accuracy, 0 to 1, a classifier is hardly better than guessing."""
+    return min(1.5 / classes, 1 / classes + 0.1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,6 +54,7 @@ class EvaluateResult:
     ``artifacts``: by file (onnx, float32, int8) every figure of METRICS, 0 to 1, that the task has;
     None if there is no object to find. ``drop``: points of each that int8 is below float32.
     ``seconds``: what all inferences of a file took. A threshold is None if the task has none.
+    ``finds_nothing``: a mAP50 is below `LEAST_MAP50`, or a classifier is no better than guessing.
     """
 
     images: int
@@ -59,6 +67,7 @@ class EvaluateResult:
     score_threshold: float | None
     iou_threshold: float | None
     versions: Mapping[str, str]
+    finds_nothing: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,7 @@ from ultralytics.utils import LOGGER
 
 from stages.contract import Events, Job, StepFailed, main, read_json
 from stages.results.dataset import Dataset, Task
+from stages.results.evaluate import LEAST_MAP50, least_top1
 from stages.results.train import Device, TrainResult
 from stages.train.training.arguments import training_arguments
 from stages.train.training.classify import ClassifyRun, link_classes
@@ -43,10 +44,6 @@ _TRAINERS: Mapping[Task, type[Run]] = {
     "classify": ClassifyRun,
 }
 _METRIC_KINDS = ("box/", "pose/", "class/")
-#: Below this mAP50 a model finds nothing.
-_LEAST_MAP50 = 0.01
-#: Below this multiple of what guessing gives a classifier has learnt nothing.
-_LEAST_TIMES_GUESSING = 1.2
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
@@ -193,11 +190,11 @@ def _too_little(metrics: Mapping[str, float], classes: int) -> str | None:
     """The figure that shows that a model has learnt nothing; None if it has."""
     if "class/top1" in metrics:
         top1 = metrics["class/top1"]
-        if top1 >= _LEAST_TIMES_GUESSING / classes:
+        if top1 >= least_top1(classes):
             return None
-        return f"{top1:.1%} of the images are told right, and guessing gives {1 / classes:.1%}"
+        return f"top-1 accuracy is {top1:.3f}, and guessing gives {1 / classes:.3f}"
     map50 = min(value for name, value in metrics.items() if name.endswith("/map50"))
-    return f"mAP50 is {map50:.3f}" if map50 < _LEAST_MAP50 else None
+    return f"mAP50 is {map50:.3f}" if map50 < LEAST_MAP50 else None
 
 
 if __name__ == "__main__":

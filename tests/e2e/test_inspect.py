@@ -10,7 +10,8 @@ import pytest
 
 from kiln.plan.targets import load_target
 from tests.support.checkout import ROOT
-from tests.support.fixtures import RunStep
+from tests.support.fixtures import RunScript, RunStep
+from tests.support.nets import make_nets
 from tests.support.shared_results import IMGSZ
 from tests.support.user import User
 
@@ -69,6 +70,19 @@ def test_a_task_that_nobody_named(user: User, detect_int8: Path) -> None:
     found = _inspects(user, file, "--target", "xiao-esp32s3")
     assert (found["model"]["task"], found["model"]["classes"]) == ("detect", 5)
     assert _failed(found) == set()
+
+
+def test_what_an_interpreter_would_not_survive_gets_its_verdict_too(
+    user: User, run_script: RunScript, tmp_path: Path
+) -> None:
+    nets = make_nets(run_script, {"int16": {"extra": "int16"}, "two": {"classes": 2}}, tmp_path)
+    found = _inspects(user, nets["int16"], "--target", "xiao-esp32s3", code=REFUSED)
+    assert {"input", "outputs"} <= _failed(found)
+    assert found["interpreter"] is None
+    out, _err = user.types(
+        "inspect", str(nets["two"]), *LOCAL, "--target", "xiao-esp32s3", code=REFUSED
+    )
+    assert "take it for a detection model of 2 classes" in out
 
 
 def test_a_float_file_and_one_that_is_no_model(user: User, pose_int8: Path, tmp_path: Path) -> None:

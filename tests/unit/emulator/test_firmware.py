@@ -12,13 +12,19 @@ from kiln.emulator.flash import MODELS_ADDRESS, Flash
 from tests.support.emulated_models import FixedModel
 
 
-def _invoking(sent: list[bytes], *, busy: bool = False) -> Firmware:
+def _invoking(
+    sent: list[bytes],
+    *,
+    busy: bool = False,
+    storage: Storage | None = None,
+    pose: bool = True,
+) -> Firmware:
     flash = Flash()
     flash.memory[MODELS_ADDRESS : MODELS_ADDRESS + 8] = b"\x1c\0\0\0TFL3"
     firmware = Firmware(
         flash,
-        Storage(),
-        FixedModel(),
+        storage or Storage(),
+        FixedModel(pose=pose),
         Camera(fps=50),
         sent.append,
         lambda: busy,
@@ -57,3 +63,17 @@ def test_a_late_frame_delays_the_ones_after_it() -> None:
 
 def test_no_frame_is_taken_while_the_line_still_carries_the_last() -> None:
     assert _invoking([], busy=True).due() is None
+
+
+def test_each_algorithm_keeps_thresholds_of_its_own() -> None:
+    storage = Storage()
+
+    def thresholds(*, pose: bool, then: bytes = b"") -> Any:
+        sent: list[bytes] = []
+        _invoking(sent, storage=storage, pose=pose).receive(then, 0.0)
+        return json.loads(sent[0])["data"]["algorithm"]["config"]
+
+    assert thresholds(pose=True, then=b"AT+TSCORE=20\r") == {"tscore": 50, "tiou": 45}
+    assert thresholds(pose=False, then=b"AT+TIOU=30\r") == {"tscore": 50, "tiou": 45}
+    assert thresholds(pose=True) == {"tscore": 20, "tiou": 45}
+    assert thresholds(pose=False) == {"tscore": 50, "tiou": 30}

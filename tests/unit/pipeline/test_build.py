@@ -216,6 +216,7 @@ def test_the_result_folder_holds_the_models_their_sums_and_the_recipe(paths: Pat
             "int8": {"pose/map50": 0.78},
         },
         "drop": {"pose/map50": 1.0},
+        "finds_nothing": False,
     }
     assert document["evidence"]["curves"] == {"epoch": [1, 2], "box/map50": [0.25, None]}
     assert document["deployed"] == "dog_full_integer_quant_vela.tflite"
