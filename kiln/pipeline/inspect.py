@@ -10,6 +10,7 @@ from pathlib import Path
 from kiln.errors import ModelError
 from kiln.executors.protocol import Executor
 from kiln.paths import Paths
+from kiln.pipeline.agreement import differences
 from kiln.pipeline.build import hash_file_input, hash_inputs
 from kiln.pipeline.collect import warnings_of
 from kiln.pipeline.events import Observer
@@ -22,6 +23,7 @@ from kiln.plan.targets import Target
 from kiln.report.result import StepWarning, Usage, Verdict
 from kiln.store.tree import Tree
 from stages.results.check_firmware import CheckFirmwareResult, InterpreterTrial, ModelDescription
+from stages.results.dataset import Dataset
 from stages.results.evaluate import EvaluateResult
 
 _MODEL = FromHost(source="model")
@@ -129,10 +131,28 @@ class Inspector:
             steps.images(request, self._target, data, model.imgsz),
             steps.evaluate(request, self._target, {name: _MODEL}),
         ]
-        return self._run(needed, observer)["evaluate"]
+        check = functools.partial(_check_data, model)
+        return self._run(needed, observer, check)["evaluate"]
 
-    def _run(self, needed: Sequence[Step], observer: Observer) -> dict[str, StepOutcome]:
-        return self._runner.run(needed, self._brought, observer)
+    def _run(
+        self,
+        needed: Sequence[Step],
+        observer: Observer,
+        check: Callable[[StepOutcome], None] = lambda _outcome: None,
+    ) -> dict[str, StepOutcome]:
+        return self._runner.run(needed, self._brought, observer, check=check)
+
+
+def _check_data(model: ModelDescription, outcome: StepOutcome) -> None:
+    """Raise ModelError as soon as a data set turns out to be one for another model."""
+    if not isinstance(outcome.result, Dataset):
+        return
+    differing = differences(outcome.result, classes=model.classes, keypoints=model.keypoints)
+    if differing:
+        raise ModelError(
+            f"its accuracy cannot be measured on this data set: it has {differing}",
+            hint="pass --data with the data set that it was trained on, or leave --data out",
+        )
 
 
 def _size(file: Path) -> int | None:

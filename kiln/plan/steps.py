@@ -227,6 +227,7 @@ def images(request: BuildRequest, target: Target, data: Input, imgsz: int) -> St
             },
             "calibration": request.calibration.images,
             "evaluation": request.evaluation.images,
+            **({"skeleton": request.skeleton} if request.skeleton else {}),
         },
         inputs={"data": data, "dataset.json": _DATASET},
     )

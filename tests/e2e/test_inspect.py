@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from kiln.plan.targets import load_target
 from tests.support.checkout import ROOT
@@ -51,6 +53,23 @@ def test_an_int8_file_with_its_accuracy(user: User, pose_int8: Path, pose_data: 
     assert "(already made)" in err
     assert "accepted by SSCMA-Micro 1.0.x" in out
     assert "box mAP50" in out
+
+
+def test_a_data_set_of_other_keypoints_is_refused_before_it_is_measured(
+    user: User, pose_int8: Path, pose_data: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(pose_data / "data", tmp_path / "data")
+    for label in (data / "labels").rglob("*.txt"):
+        lines = [line.split()[: 5 + 2 * 3] for line in label.read_text("utf-8").splitlines()]
+        label.write_text("".join(" ".join(line) + "\n" for line in lines))
+    table = yaml.safe_load((data / "data.yaml").read_text("utf-8"))
+    table |= {"kpt_shape": [2, 3], "flip_idx": [0, 1]}
+    (data / "data.yaml").write_text(yaml.safe_dump(table))
+    file = str(pose_int8 / "int8.tflite")
+    arguments = ("--target", "grove-v2", "--data", str(data))
+    _out, err = user.types("inspect", file, *LOCAL, *arguments, code=REFUSED)
+    assert "it has 17 keypoints where the data set has 2" in err
+    assert "measure accuracy" not in err
 
 
 def test_a_file_that_vela_has_compiled(user: User, vela_file: Path, pose_data: Path) -> None:

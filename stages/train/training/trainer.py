@@ -29,6 +29,7 @@ from ultralytics.data import YOLODataset, build_yolo_dataset
 from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.models.yolo.pose import PoseTrainer
+from ultralytics.nn.modules import Pose
 from ultralytics.utils import nms
 from ultralytics.utils.torch_utils import intersect_dicts, unwrap_model
 
@@ -120,6 +121,12 @@ class Run(BaseTrainer):
             taken = intersect_dicts(self.plan.start.state_dict(), own)
             self.model.load_state_dict(taken, strict=False)
             self.taken_over = (len(taken), len(own))
+            if len(taken) < len(own):
+                why = _new_head(self.plan.start, self.model)
+                self.plan.events.warning(
+                    f"part of the head is new: {why}; {len(taken)} of {len(own)} tensors come from "
+                    "the start weights"
+                )
         checkpoint.describe(self.model)
 
     def resume_training(self, ckpt: object) -> None:  # noqa: ARG002
@@ -260,6 +267,20 @@ class DetectRun(Run, DetectionTrainer):
 
 class PoseRun(DetectRun, PoseTrainer):
     """Trains a pose network."""
+
+
+def _new_head(start: checkpoint.Model, model: checkpoint.Model) -> str:
+    """In what the head of start weights differs from the one that the data set needs."""
+    old, new = start.model[-1], model.model[-1]
+    counts = [("classes", start.yaml["nc"], model.yaml["nc"])]
+    if isinstance(old, Pose) and isinstance(new, Pose):
+        counts.append(("keypoints", old.kpt_shape[0], new.kpt_shape[0]))
+    differing = [
+        f"the weights have {had} {what} and the data set {needs}"
+        for what, had, needs in counts
+        if had != needs
+    ]
+    return " and ".join(differing) or "the weights have a wider one"
 
 
 def _read_state(plan: Plan) -> dict[str, Any] | None:

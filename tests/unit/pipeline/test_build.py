@@ -13,7 +13,15 @@ from typing import Any, Literal
 
 import pytest
 
-from kiln.errors import DataError, KilnError, NotAccepted, OutOfMemory, StepCrashed
+from kiln.errors import (
+    DataError,
+    KilnError,
+    NotAccepted,
+    OutOfMemory,
+    RequestError,
+    StepCrashed,
+    WeightsError,
+)
 from kiln.executors.environments import Environment
 from kiln.executors.events import Device, Failed, Finished, LogLine, Problem, StepObserver
 from kiln.executors.protocol import Say, StepExit, StepRun
@@ -21,7 +29,13 @@ from kiln.paths import Paths
 from kiln.pipeline.build import Build
 from kiln.pipeline.events import Event, Message, StepReused, StepStarted
 from kiln.plan.plan import make_plan
-from kiln.plan.request import BuildRequest, EvaluationSettings, LimitSettings, QuantizeSettings
+from kiln.plan.request import (
+    BuildRequest,
+    EvaluationSettings,
+    LimitSettings,
+    QuantizeSettings,
+    TrainSettings,
+)
 from kiln.plan.targets import load_target
 from kiln.system import process
 from stages.results.check_firmware import CheckFirmwareResult
@@ -34,6 +48,7 @@ from tests.support.checkout import ROOT
 
 OUTPUTS: Mapping[str, Sequence[str]] = {
     "demo": ["data/data.yaml", "data/images/train/a.png"],
+    "fetch-data": ["data/data.yaml"],
     "check": ["dataset.json"],
     "frames": ["data/images/train/a.bmp"],
     "train": ["weights.safetensors", "curves.csv"],
@@ -474,26 +489,76 @@ def test_a_gpu_that_the_engine_did_not_give_is_a_warning(paths: Paths) -> None:
     assert any("asked for a GPU" in warning.message for warning in result.warnings)
 
 
-def test_own_weights_of_other_classes_than_the_data_set_s(paths: Paths, tmp_path: Path) -> None:
-    weights = tmp_path / "best.pt"
-    weights.write_bytes(b"weights")
+@pytest.mark.parametrize(
+    ("request_", "weights", "sentence", "hint"),
+    [
+        (
+            {"data": "coco8.yaml", "task": "detect"},
+            {"task": "detect", "nc": 3, "kpt_shape": None},
+            "do not fit the data set: they have 3 classes where the data set has 1",
+            "pass EPOCHS=n to train them on this data set",
+        ),
+        (
+            {"data": "coco8-pose.yaml"},
+            {"nc": 2, "kpt_shape": (11, 3)},
+            "they have 2 classes where the data set has 1 and 11 keypoints where",
+            "correct names and kpt_shape in data.yaml",
+        ),
+        (
+            {},
+            {"kpt_shape": (11, 3)},
+            "fit the demo data set: they have 11 keypoints where the data set has 17",
+            "pass DATA=path/to/data.yaml",
+        ),
+        (
+            {"task": "detect"},
+            {"task": "detect", "nc": 80, "kpt_shape": None},
+            "fit the demo data set: they have 80 classes where the data set has 1",
+            "pass DATA=path/to/data.yaml",
+        ),
+    ],
+)
+def test_own_weights_that_do_not_fit_the_data_set_stop_before_anything_is_built(
+    paths: Paths,
+    tmp_path: Path,
+    request_: dict[str, Any],
+    weights: dict[str, Any],
+    sentence: str,
+    hint: str,
+) -> None:
+    own = tmp_path / "best.pt"
+    own.write_bytes(b"weights")
     executor = ScriptedExecutor()
+    executor.scripts = {
+        "fetch-data": _gives("fetch-data", RESULTS["fetch-data"]),
+        "import": _gives("import", dataclasses.replace(RESULTS["import"], **weights)),
+    }
+    with pytest.raises(WeightsError, match=sentence) as error:
+        _build(paths, executor, weights=str(own), force=True, **request_).run(Record())
+    assert hint in error.value.hint
+    assert not {"quantize", "compile", "evaluate"} & {*executor.ran}
 
-    def of_three_classes(run: StepRun, observe: StepObserver) -> StepExit:
-        (run.out / "weights.safetensors").write_text("imported")
-        return _finish(observe, dataclasses.replace(RESULTS["import"], nc=3))
 
-    def fetched(run: StepRun, observe: StepObserver) -> StepExit:
-        (run.out / "data").mkdir()
-        (run.out / "data" / "data.yaml").write_text("names")
-        return _finish(observe, RESULTS["fetch-data"])
+def test_own_weights_that_are_trained_further_may_have_another_head(
+    paths: Paths, tmp_path: Path
+) -> None:
+    own = tmp_path / "best.pt"
+    own.write_bytes(b"weights")
+    executor = ScriptedExecutor()
+    imported = dataclasses.replace(RESULTS["import"], kpt_shape=(11, 3))
+    executor.scripts = {"import": _gives("import", imported)}
+    train = TrainSettings(epochs=1)
+    _build(paths, executor, weights=str(own), train=train).run(Record())
+    assert "train" in executor.ran
 
-    executor.scripts = {"import": of_three_classes, "fetch-data": fetched}
-    request = {"weights": str(weights), "data": "coco8.yaml", "task": "detect"}
-    result = _build(paths, executor, **request).run(Record())
-    assert [warning.message for warning in result.warnings] == [
-        "the weights and the data set do not match: classes 3 against 1"
-    ]
+
+def test_a_skeleton_that_joins_what_is_not_there_stops_before_anything_is_built(
+    paths: Paths,
+) -> None:
+    executor = ScriptedExecutor()
+    with pytest.raises(RequestError, match="joins keypoint 17, and there are keypoints 0 to 16"):
+        _build(paths, executor, skeleton=((0, 1), (16, 17))).run(Record())
+    assert "train" not in executor.ran
 
 
 def test_a_data_set_of_poses_is_no_mismatch_for_detection_weights(
@@ -502,21 +567,10 @@ def test_a_data_set_of_poses_is_no_mismatch_for_detection_weights(
     weights = tmp_path / "best.pt"
     weights.write_bytes(b"weights")
     executor = ScriptedExecutor()
-
-    def gives(path: str, result: Any) -> Script:
-        def run(run: StepRun, observe: StepObserver) -> StepExit:
-            (run.out / path).parent.mkdir(exist_ok=True)
-            (run.out / path).write_text("given")
-            return _finish(observe, result)
-
-        return run
-
     executor.scripts = {
-        "fetch-data": gives("data/data.yaml", RESULTS["fetch-data"]),
-        "check": gives("dataset.json", RESULTS["check"]),
-        "import": gives(
-            "weights.safetensors", dataclasses.replace(RESULTS["import"], kpt_shape=None)
-        ),
+        "fetch-data": _gives("fetch-data", RESULTS["fetch-data"]),
+        "check": _gives("check", RESULTS["check"]),
+        "import": _gives("import", dataclasses.replace(RESULTS["import"], kpt_shape=None)),
     }
     request = {"weights": str(weights), "data": "coco8-pose.yaml", "task": "detect"}
     assert not _build(paths, executor, **request).run(Record()).warnings
