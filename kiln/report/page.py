@@ -142,7 +142,7 @@ def panels(curves: Mapping[str, Sequence[float | None]]) -> list[Panel]:
         for kind, title in (("pose", "poses"), ("box", "boxes"))
     ]
     wanted += [
-        ("Accuracy on val", {"top-1": "class/top1", "top-5": "class/top5"}),
+        ("Accuracy on val", {"top-5": "class/top5", "top-1": "class/top1"}),
         ("Loss", {"train": "train/loss", "val": "val/loss"}),
     ]
     wanted += [

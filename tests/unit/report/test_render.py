@@ -115,7 +115,7 @@ def test_a_classifier_is_shown_by_its_classes() -> None:
         "Top-5 accuracy 100.0 → 100.0",
         "ripe largest difference float32: ripe 60.0 % int8: unripe 55.0 % wrong ripe/0.jpg",
         "ripe float32: ripe 60.0 % int8: ripe 55.0 % ripe/1.jpg",
-        "Accuracy on val top-1 0.9 top-5 0.9",
+        "Accuracy on val top-5 0.9 top-1 0.9",
         "By class, top-1 accuracy Class Images float32 int8 ripe 6 83.3 66.7 rotten 0",
         "True class ripe rotten unripe ripe 4 \N{EN DASH} 2",
         "The most frequent mistakes, int8 Class Taken for Images ripe unripe 2 of 6",
