@@ -47,6 +47,7 @@ _KNOWN = re.compile(
     r"ultralytics\..+|torch\.nn\..+|torch\._utils\._rebuild_\w+"
     r"|torch\.(\w+Storage|b?float\d+|u?int\d+|bool|Size|device|Tensor)"
     r"|torch\.(serialization\._get_layout|torch_version\.TorchVersion)"
+    r"|torchvision\.transforms\.(functional|transforms)\.\w+"  # a classifier's own preprocessing
     r"|numpy\.(dtype|ndarray|_?core\.multiarray\.(scalar|_reconstruct))"
     r"|(builtins|__builtin__)\.(getattr|set|frozenset|slice|bytearray|complex)|_codecs\.encode"
     r"|collections\.(OrderedDict|defaultdict|Counter)|pathlib\.(_local\.)?\w+|argparse\.Namespace"

@@ -306,3 +306,59 @@ def test_the_emulated_board_reports_the_classes_of_a_frame(
     assert [score for score, _number in reported] == sorted(
         (score for score, _number in reported), reverse=True
     )
+
+
+#: Run in the train environment: train for an epoch as a user would.
+_CHECKPOINT = """
+import sys
+from pathlib import Path
+import stages.train.ultralytics_env
+from ultralytics import YOLO
+folder, data = Path(sys.argv[1]), sys.argv[2]
+model = YOLO("yolov8n-cls.yaml")
+model.train(
+    data=data, imgsz=64, epochs=1, batch=4, device="cpu", workers=0, plots=False, amp=False,
+    project=str(folder), name="run",
+)
+"""
+#: Does the exported file compute what the checkpoint computes?
+_EXPORTED = """
+import sys
+import stages.train.ultralytics_env
+import torch
+from onnx.reference import ReferenceEvaluator
+from ultralytics.nn.tasks import load_checkpoint
+network, _checkpoint = load_checkpoint(sys.argv[1])
+images = torch.rand(1, 3, 64, 64)
+with torch.no_grad():
+    theirs = network(images)[0]
+(ours,) = ReferenceEvaluator(sys.argv[2]).run(None, {"images": images.numpy()})
+print(float(abs(theirs.numpy() - ours).max()))
+"""
+
+
+@pytest.mark.slow
+def test_weights_of_ultralytics_are_taken_and_trained_further(
+    run_step: RunStep, run_script: RunScript, shared: SharedResults, data: Path, tmp_path: Path
+) -> None:
+    run_script("train", _CHECKPOINT, tmp_path, data / "data" / "images")
+    pt = tmp_path / "run" / "weights" / "best.pt"
+    params = {"task": "classify", "trust": False}
+    imported = run_step("import", params, {"weights.pt": pt}).expect_success()
+    assert (imported.result.task, imported.result.model) == ("classify", "yolov8n-cls")
+    assert imported.result.names == SIGNS
+    weights = {"weights.safetensors": imported.out / "weights.safetensors"}
+    exported = run_step("onnx", {"imgsz": IMGSZ}, weights).expect_success()
+    assert [each.name for each in exported.result.outputs] == ["probabilities"]
+    assert float(run_script("train", _EXPORTED, pt, exported.out / "model.onnx")) < 1e-5
+    inputs = {
+        "data": shared.out("classify", "frames") / "data",
+        "dataset.json": data / "dataset.json",
+        **weights,
+    }
+    trained = run_step("train", TINY, inputs).expect_success()
+    taken, of = trained.result.tensors_taken_over
+    assert taken == of
+    asked = run_step("import", {"task": "detect", "trust": False}, {"weights.pt": pt})
+    assert asked.failure is not None
+    assert "are of a classify network, and TASK=detect" in asked.failure["message"]
