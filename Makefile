@@ -1,7 +1,7 @@
 # Thin entry points; `make` alone lists them. Everything is also a command line: kiln --help
 #
 # Settings are given as in  make model TARGET=grove-v2 DATA='my set/data.yaml'
-SETTINGS := TARGET TASK DATA WEIGHTS MODEL IMGSZ EPOCHS BATCH NAME EXECUTOR GPU REPRODUCIBLE QUANT \
+SETTINGS := TARGET FIRMWARE TASK DATA WEIGHTS MODEL IMGSZ EPOCHS BATCH NAME EXECUTOR GPU REPRODUCIBLE QUANT \
   CAMERA FRAMING LAYERS FORCE REGISTRY TRUST_WEIGHTS CONFIG
 
 # Of `make release` and `make verify` alone.
@@ -94,7 +94,7 @@ bench: $(WORK)/driver/.complete  ## time quantize against onnx2tf, and Kiln itse
 	@$(WORK)/driver/bin/python -m scripts.bench_quantize
 	@$(WORK)/driver/bin/python -m scripts.bench_nothing
 
-bench-quality: $(WORK)/driver/.complete  ## compare ways to quantise: accuracy, cycles, size (half an hour)
+bench-quality: $(WORK)/driver/.complete  ## compare ways to quantise: accuracy, cycles, size; of the demo, or DATA= and WEIGHTS= (half an hour)
 	@$(WORK)/driver/bin/python -m scripts.bench_quality
 
 help:

@@ -84,7 +84,7 @@ class Bench:
 
     @property
     def usual(self) -> Pixels:
-        return self._pool[:USUAL]
+        return self.spread(USUAL)
 
     def spread(self, count: int) -> Pixels:
         return self._pool[evenly(len(self._pool), count)]

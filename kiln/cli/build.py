@@ -116,7 +116,7 @@ def _figures(result: BuildResult) -> Iterator[str]:
     )
     if accuracy.drop:
         lost = ", ".join(
-            f"{METRICS[name]} {-points:+.1f}" for name, points in accuracy.drop.items()
+            f"{METRICS[name]} {0 - points:+.1f}" for name, points in accuracy.drop.items()
         )
         yield f"          against fp32: {lost} points"
 

@@ -13,6 +13,7 @@ from kiln.cli.console import Terminal
 from kiln.cli.options import option, port_option, request_options, requests_of
 from kiln.cli.session import Session
 from kiln.cli.transfer import TransferBar
+from kiln.device.board_firmware import ModelNeeds, ask_firmware, describe_firmware, refusal
 from kiln.device.discovery import AttachedBoard
 from kiln.device.flash import (
     FlashPlan,
@@ -31,13 +32,15 @@ from kiln.errors import BoardError, BoardGone, Interrupted, PortMissing, Request
 from kiln.pipeline.build import write_report
 from kiln.plan.plan import make_plan
 from kiln.plan.request import BuildRequest
-from kiln.plan.targets import Target, load_target
+from kiln.plan.targets import load_target
 from kiln.report.board_record import BoardRecord, write_board_record
 from kiln.report.result import BUILD_FILE, BuildResult, load_build
 
 #: A board with a USB port of its own vanishes from the bus while it restarts.
 _RETURN_S = 10.0
 _LOOK_EVERY_S = 0.2
+#: How long a board may take to say which firmware it has; asked twice.
+_ANSWER_S = 1.5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,11 +97,17 @@ def flash_board(request: FlashRequest, session: Session) -> None:
     """Write a model to a board; every refusal comes before its port is opened."""
     terminal = session.terminal
     plan, build = _plan(request, session)
+    if plan.target.device.loader == "copy":
+        _say_where_to_copy(plan, request, terminal)
+        return
     checks = request.check and plan.target.device.protocol == "sscma"
     labels = describe(build) if checks and build is not None else None
     port = find_port(plan.target, request.port, attached_ports())
-    started = time.monotonic()
     terminal.say(f"{plan.file} to {plan.target.title} at {port}")
+    _ask_board(plan, port, force=request.build.force, terminal=terminal)
+    if plan.target.device.before:
+        terminal.say(" ".join(plan.target.device.before.split()))
+    started = time.monotonic()
     _write(plan, port, session)
     record_flash(session.paths.home, plan, port.path, port.serial_number)
     terminal.done(
@@ -132,10 +141,9 @@ def _plan(request: FlashRequest, session: Session) -> tuple[FlashPlan, BuildResu
     source = request.source
     targets = session.paths.root / "targets"
     if source is not None and source.is_file() and source.name != BUILD_FILE:
-        target = load_target(targets, request.build.target)
-        plan = plan_file(source, target, request.address)
+        plan = plan_file(source, load_target(targets, request.build.target), request.address)
         if not request.build.force:
-            _inspect(source, request.build, target, session)
+            plan = dataclasses.replace(plan, needs=_inspect(source, request.build, session))
         return plan, None
     if source is None:
         target = load_target(targets, request.build.target)
@@ -150,16 +158,75 @@ def _plan(request: FlashRequest, session: Session) -> tuple[FlashPlan, BuildResu
     named = request.source is None or request.target_given
     target = load_target(targets, request.build.target if named else build.target)
     plan = plan_flash(build, folder, target, request.address, force=request.build.force)
-    return plan, build
+    return dataclasses.replace(plan, needs=_needs(build, describe(build))), build
 
 
-def _inspect(file: Path, request: BuildRequest, target: Target, session: Session) -> None:
+def _inspect(file: Path, request: BuildRequest, session: Session) -> ModelNeeds:
     """A file has no verdict yet: raises NotAccepted if the firmware would not take it."""
     # A build's own file needs none of it.
     from kiln.cli.inspect import inspect_file
 
     found = inspect_file(file, dataclasses.replace(request, data=None), session)
-    check_verdict(found.verdict, target)
+    check_verdict(found.verdict, found.firmware)
+    return ModelNeeds(
+        task=found.task,
+        classes=found.model.classes,
+        operators=tuple(found.model.operators.cpu),
+        arena_kib=found.sram.used_kib,
+    )
+
+
+def _needs(build: BuildResult, labels: Description) -> ModelNeeds:
+    return ModelNeeds(
+        task=build.task,
+        classes=len(labels.classes),
+        operators=tuple(build.numbers.operators.get("cpu", {})),
+        arena_kib=build.numbers.sram.used_kib,
+    )
+
+
+def _ask_board(plan: FlashPlan, port: Port, *, force: bool, terminal: Terminal) -> None:
+    """Ask the board's firmware whether it knows this model, before anything is written.
+
+    A board that does not answer may have no firmware yet. Raises BoardError, unless ``force``, if
+    the firmware cannot run the model.
+    """
+    if plan.needs is None or plan.target.device.protocol is None:
+        return
+    link = open_link(port.path, plan.target.device.baud)
+    try:
+        found = ask_firmware(AtClient(link, timeout_s=_ANSWER_S))
+    finally:
+        link.close()
+    if found is None:
+        terminal.say(
+            "the board does not answer AT commands, so its firmware cannot be asked whether it "
+            "knows this model: writing all the same"
+        )
+        return
+    problem = refusal(plan.needs, found, plan.target)
+    if problem and not force:
+        raise BoardError(
+            problem,
+            hint="update the board's firmware, or write the model all the same with FORCE=1",
+        )
+    if problem:
+        terminal.warn(problem)
+    else:
+        terminal.say(f"its firmware is {describe_firmware(found, plan.target)}")
+
+
+def _say_where_to_copy(plan: FlashPlan, request: FlashRequest, terminal: Terminal) -> None:
+    """For a board whose file is copied by hand; raises RequestError for what has no meaning."""
+    copy = plan.target.device.copy
+    if copy is None:
+        raise RequestError(f"targets/{plan.target.name}.toml lacks the table [device.copy]")
+    if request.address is not None or request.port is not None:
+        raise RequestError(
+            f"the file for {plan.target.title} is copied by hand",
+            hint="leave PORT and ADDRESS out",
+        )
+    terminal.result(f"copy {plan.path} to {copy.place} as {copy.name}; then {copy.then}")
 
 
 def _write(plan: FlashPlan, port: Port, session: Session) -> None:
@@ -223,7 +290,7 @@ def _check(
         raise BoardError(
             "the board does not run this model as expected: " + "; ".join(record.failures),
             hint="press its reset button and run the same command again; if that changes nothing, "
-            f"its firmware may not be {plan.target.firmware.name}",
+            f"its firmware may not be {build.board.firmware}",
         )
 
 

@@ -22,6 +22,7 @@ from kiln.device.labels import Description, describe, to_info
 from kiln.device.link import open_link
 from kiln.device.ports import Port
 from kiln.device.sscma import AtClient
+from kiln.errors import RequestError
 from kiln.executors.protocol import ExecutorName
 from kiln.monitor.hub import Hub
 from kiln.monitor.recording import Recorder, Recording, default_folder, unused
@@ -141,6 +142,11 @@ def _emulated_board(request: MonitorRequest, session: Session) -> Iterator[Attac
     from kiln.report.result import load_build
 
     target = load_target(session.paths.root / "targets", request.target or DEMO_TARGET)
+    if target.device.protocol is None:
+        raise RequestError(
+            f"the firmware of {target.name} does not speak the AT protocol: it is not emulated",
+            hint=f"show the demo of another board: TARGET={DEMO_TARGET}",
+        )
     build = BuildRequest(target=target.name, executor=request.executor or "auto")
     with session.working():
         folder = request.build or _demo_build(build, target, session)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from kiln.errors import RequestError
 from kiln.paths import Paths, home_of
 from kiln.plan.request import BuildRequest, Flags, load_request
 
@@ -32,13 +33,14 @@ port_option = option(
 _COMMON_OPTIONS = (
     option("--target", metavar="NAME", help="The board; `kiln targets` lists them, `all` is all."),
     option(
-        "--task", type=click.Choice(["pose", "detect", "classify"]), help="What the model finds."
+        "--firmware",
+        metavar="GENERATION",
+        help="Of the board's firmware; the oldest that has the task. `kiln targets` lists them.",
     ),
     option(
-        "--data",
-        metavar="PATH",
-        help="data.yaml, a folder, a published name, or a URL.",
+        "--task", type=click.Choice(["pose", "detect", "classify"]), help="What the model finds."
     ),
+    option("--data", metavar="PATH", help="data.yaml, a folder, a published name, or a URL."),
     option("--executor", type=click.Choice(["auto", "docker", "local"]), help="Where steps run."),
     option("--camera", metavar="MODE", help="The camera's mode, one of the board's: 240x240."),
     option(
@@ -111,6 +113,12 @@ def requests_of(config: Path | None, flags: dict[str, Any]) -> list[BuildRequest
     request = load_request(Flags(**flags), chosen, Path.cwd())
     if request.target != ALL_TARGETS:
         return [request]
+    if request.firmware is not None:
+        raise RequestError(
+            f"FIRMWARE={request.firmware} is a generation of one board's firmware",
+            hint="name the board too, or leave FIRMWARE out: each is built for the oldest that "
+            "has the task",
+        )
     folder = default_paths().root / "targets"
     targets = [load_target(folder, name) for name in target_names(folder)]
     able = [target.name for target in targets if request.task in target.tasks]

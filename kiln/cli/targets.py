@@ -22,7 +22,9 @@ def targets(as_json: bool) -> None:
         session.terminal.json([dataclasses.asdict(target) for target in found])
         return
     table = Table(box=None, pad_edge=False)
-    for title in ("target", "board", "tasks", "camera", "NPU", "arena KiB", "model room KiB"):
+    for title in (
+        *("target", "board", "tasks", "camera", "NPU", "arena KiB", "model room KiB", "FIRMWARE"),
+    ):
         table.add_column(title, overflow="fold")
     for target in found:
         table.add_row(
@@ -33,5 +35,6 @@ def targets(as_json: bool) -> None:
             target.vela.accelerator if target.vela else "none",
             str(target.firmware.arena_kib),
             str(target.flash.model_bytes // 1024),
+            ", ".join(each.generation for each in target.generations) or target.firmware.name,
         )
     session.terminal.print(table)

@@ -43,7 +43,9 @@ def find_board(targets: Path, *, port: str | None, target: str | None) -> Attach
     present = [
         target for target in candidates if any(each.usb in target.device.usb for each in attached)
     ]
-    if len(present) > 1:
+    known = {usb for target in present for usb in target.device.usb}
+    ports = [each for each in attached if each.usb in known]
+    if len(present) > 1 and len(ports) > 1:
         raise BoardError(
             f"several boards are attached: {', '.join(target.title for target in present)}",
             hint=f"say which one: --target {present[0].name}",

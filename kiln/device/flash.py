@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from kiln import __version__
+from kiln.device.board_firmware import ModelNeeds
 from kiln.device.link import Link
 from kiln.errors import ModelError, NotAccepted, RequestError, os_errors
 from kiln.plan.targets import Device, Target
@@ -28,15 +29,22 @@ PADDING_BYTES = 255
 class FlashPlan:
     """A model that may be written to a board, and where. ``sha256`` is that of ``model``.
 
-    ``build`` is the result folder that it comes from, None for a bare file.
+    ``build`` is the result folder that it comes from, None for a bare file. ``needs`` is what it
+    asks of the board's firmware, None if that was not looked at.
     """
 
     target: Target
-    file: str
+    path: Path
     model: bytes
     sha256: str
     address: int
     build: Path | None = None
+    needs: ModelNeeds | None = None
+
+    @property
+    def file(self) -> str:
+        """The name of the file."""
+        return self.path.name
 
 
 def plan_flash(
@@ -62,7 +70,7 @@ def plan_flash(
             hint="it was changed or damaged since; the same build command writes it again",
         )
     if not force:
-        check_verdict(build.verdict, target)
+        check_verdict(build.verdict, build.board.firmware)
     return _plan(file, model, target, address, build=folder)
 
 
@@ -89,11 +97,11 @@ def read_model(file: Path) -> bytes:
     return model
 
 
-def check_verdict(verdict: Verdict, target: Target) -> None:
+def check_verdict(verdict: Verdict, firmware: str) -> None:
     """Raises NotAccepted for a model that the firmware would not take."""
     if not verdict.accepted:
         raise NotAccepted(
-            target.firmware.name,
+            firmware,
             verdict.refusals,
             hint="FORCE=1 writes it all the same; the board will most likely not run it",
         )
@@ -106,7 +114,7 @@ def _plan(
     check_range(target, address, len(model))
     return FlashPlan(
         target=target,
-        file=file.name,
+        path=file,
         model=model,
         sha256=hashlib.sha256(model).hexdigest(),
         address=address,

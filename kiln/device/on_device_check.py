@@ -35,8 +35,11 @@ def check_on_device(
     board.wait_until_ready(START_S)
     board.stop()  # it may be configured to invoke the model at start
     identity = board.identity()
-    warnings = _write_labels(board, description)
     slot = board.model()
+    if slot is None or slot.address != address:
+        board.use_model_at(address)
+        slot = board.model()
+    warnings = _write_labels(board, description)
     frames = list(board.invoke(FRAMES, with_images=False))
     pre, inference, post = _medians(frames)
     decoder = board.invocation.algorithm

@@ -145,6 +145,22 @@ class AtClient:
         versions = {key: str(version.get(key, "")) for key in ("software", "hardware", "at_api")}
         return Identity(id=str(number), name=str(name), **versions)
 
+    def version(self) -> str:
+        """The version of its firmware: of 1.0.x the date of its build, as 2024.12.07."""
+        version = self._query("VER")
+        software = version.get("software") if isinstance(version, Mapping) else None
+        if not isinstance(software, str):
+            raise UnexpectedReply("VER?", version)
+        return software
+
+    def algorithms(self) -> frozenset[int]:
+        """The types of the algorithms that the firmware holds; raises UnknownCommand."""
+        listed = self._query("ALGOS")
+        types = [each.get("type") if isinstance(each, Mapping) else None for each in listed or ()]
+        if not isinstance(listed, list) or any(type(each) is not int for each in types):
+            raise UnexpectedReply("ALGOS?", listed)
+        return frozenset(each for each in types if each)
+
     def model(self) -> ModelSlot | None:
         """The model that it would invoke; None if it has found none on its flash."""
         try:
@@ -154,6 +170,16 @@ class AtClient:
                 return None
             raise
         return slot if slot.id else None
+
+    def use_model_at(self, address: int) -> None:
+        """Invoke the model at an address from now on, which the board keeps; none is there: as it
+        was. The labels of AT+INFO are those of the model that it uses."""
+        listed = self._query("MODELS")
+        if not isinstance(listed, list):
+            raise UnexpectedReply("MODELS?", listed)
+        for slot in map(_slot, listed):
+            if slot.address == address:
+                self._command("MODEL", str(slot.id))
 
     def sensors(self) -> tuple[Sensor, ...]:
         """Its cameras."""

@@ -22,7 +22,7 @@ from typing import Literal, Protocol
 from kiln.emulator.bootloader import Bootloader, Transfer
 from kiln.emulator.classifier import RecordedClassifier
 from kiln.emulator.faults import Fault, FaultInjector, Faults
-from kiln.emulator.firmware import Camera, Firmware, Storage
+from kiln.emulator.firmware import RELEASE_1_0, Camera, Firmware, Release, Storage
 from kiln.emulator.flash import MODELS_ADDRESS, Flash
 from kiln.emulator.postprocess import EmulatedModel
 from kiln.emulator.uart import Uart
@@ -84,9 +84,9 @@ class EmulatedBoard:
     """A board that is plugged in inside a ``with`` block, with its firmware running.
 
     ``port`` is the path of the host's side. It changes when the board is plugged in again, unless
-    ``link`` is a path for a symbolic link to it. ``baud`` None sends without delay; a rate applies
-    in both directions. ``boot_s`` is how long the bootloader listens after a reset. Methods may be
-    called from any thread.
+    ``link`` is a path for a symbolic link to it. ``release`` is that of its firmware. ``baud`` None
+    sends without delay; a rate applies in both directions. ``boot_s`` is how long the bootloader
+    listens after a reset. Methods may be called from any thread.
     """
 
     def __init__(
@@ -96,12 +96,14 @@ class EmulatedBoard:
         baud: int | None = None,
         faults: Faults | None = None,
         camera: Camera | None = None,
+        release: Release = RELEASE_1_0,
         boot_s: float = 0.3,
         link: Path | None = None,
     ) -> None:
         self._model = model
         self._baud = baud
         self._camera = camera or Camera()
+        self._release = release
         self._boot_s = boot_s
         self._link = link
         self._injector = FaultInjector(faults or Faults())
@@ -331,6 +333,7 @@ class EmulatedBoard:
             self._is_busy,
             restart=self._restart,
             on_command=self.commands.append,
+            release=self._release,
         )
         self._program, self.mode = firmware, "firmware"
         firmware.start()

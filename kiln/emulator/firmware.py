@@ -20,20 +20,14 @@ from kiln.emulator.postprocess import EmulatedModel, RecordedFrame, report
 
 _NAME = "Grove Vision AI V2"
 _DEVICE_ID = "7e2d02cf"
-_VERSION = {"at_api": "v0", "software": "2024.08.16", "hardware": "1"}
 _REPLY, _EVENT, _LOG = 0, 1, 2
-_OK, _INVALID, _NOT_PERMITTED = 0, 5, 9
+_OK, _INVALID, _NOT_SUPPORTED, _NOT_PERMITTED = 0, 5, 8, 9
 _MAX_LINE = 4095
 
 _CLASSIFIER, _POSE, _DETECT = 4, 5, 8
 _CAMERA = 1
-#: Type and category of each algorithm that the WE2 port has; the key is misspelt there.
-_ALGORITHMS = [
-    {"type": number, "categroy": category, "input_from": _CAMERA}
-    for number, category in (
-        *((1, 1), (3, 1), (_CLASSIFIER, 3), (_POSE, 2), (6, 1), (7, 1), (_DETECT, 1)),
-    )
-]
+#: Category of each type of algorithm.
+_CATEGORIES = {1: 1, 2: 2, 3: 1, _CLASSIFIER: 3, _POSE: 2, 6: 1, 7: 1, _DETECT: 1}
 _UNDEFINED = {"type": 0, "categroy": 0, "input_from": 0}
 _SENSOR = {"id": 1, "type": _CAMERA, "state": 2, "opt_id": 0, "opt_detail": "240x240 Auto"}
 _NO_MODEL = {"id": 0, "type": 0, "address": 0, "size": 0}
@@ -43,6 +37,22 @@ _NO_MODEL = {"id": 0, "type": 0, "address": 0, "size": 0}
 _RESTART_KEYS = 5
 _RESTART_KEYS_IN_A_COMMAND = 20
 _KEY = ord("1")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Release:
+    """Which firmware it is: what AT+VER? tells of it, and the types that AT+ALGOS? lists, None for
+    the main line, which does not know that command."""
+
+    software: str
+    algorithms: tuple[int, ...] | None
+
+
+#: What HimaxWiseEyePlus/Seeed_Grove_Vision_AI_Module_V2 holds as the board's factory image.
+FACTORY_2023 = Release(software="2023.12.19", algorithms=(1, 2, 3, 4))
+#: A build of what sscma-example-we2@97978d9 pins.
+RELEASE_1_0 = Release(software="2024.12.07", algorithms=(1, 3, 4, _POSE, 6, 7, _DETECT))
+MAIN_2024 = Release(software="2024.11.13", algorithms=None)
 
 
 @dataclasses.dataclass
@@ -117,7 +127,9 @@ class Firmware:
         is_busy: Callable[[], bool],
         restart: Callable[[], None],
         on_command: Callable[[str], None],
+        release: Release = RELEASE_1_0,
     ) -> None:
+        self._release = release
         self._memory = flash.memory
         self._storage = storage
         self._model = model
@@ -192,7 +204,7 @@ class Firmware:
         limits = self._limits()
         if isinstance(frame, ClassifiedFrame):
             return frame.report(limits.score)
-        pose = self._algorithm() == _POSE
+        pose = self._algorithm_of(self._model) == _POSE
         return report(frame, score=limits.score, iou=limits.iou, pose=pose)
 
     def _do(self, line: str) -> None:
@@ -212,12 +224,15 @@ class Firmware:
 
     def _table(self) -> dict[str, _Handler]:
         """Commands that are always available."""
-        return {
+        listed = self._release.algorithms
+        algorithms = None if listed is None else [*map(_algorithm, listed)]
+        version = {"at_api": "v0", "software": self._release.software, "hardware": "1"}
+        table: dict[str, _Handler] = {
             "ID?": (0, lambda command, _: self._reply(command, _DEVICE_ID)),
             "NAME?": (0, lambda command, _: self._reply(command, _NAME)),
-            "VER?": (0, lambda command, _: self._reply(command, _VERSION)),
+            "VER?": (0, lambda command, _: self._reply(command, version)),
             "STAT?": (0, lambda command, _: self._reply(command, self._status())),
-            "ALGOS?": (0, lambda command, _: self._reply(command, _ALGORITHMS)),
+            "ALGOS?": (0, lambda command, _: self._reply(command, algorithms)),
             "MODELS?": (0, lambda command, _: self._reply(command, [*map(_model, self._slots)])),
             "MODEL?": (0, self._reply_model),
             "MODEL": (1, self._set_model),
@@ -231,6 +246,9 @@ class Firmware:
             "BREAK": (0, self._break),
             "RST": (0, lambda *_: self._reset()),
         }
+        if algorithms is None:
+            del table["ALGOS?"]
+        return table
 
     def _thresholds(self) -> dict[str, _Handler]:
         """Commands that are available only while an algorithm runs, if it has the threshold."""
@@ -238,7 +256,7 @@ class Firmware:
             "TSCORE?": (0, lambda command, _: self._reply(command, self._limits().score)),
             "TSCORE": (1, lambda *asked: self._set_threshold("score", *asked)),
         }
-        if self._algorithm() == _CLASSIFIER:
+        if self._algorithm_of(self._model) == _CLASSIFIER:
             return score
         return score | {
             "TIOU?": (0, lambda command, _: self._reply(command, self._limits().iou)),
@@ -286,8 +304,8 @@ class Firmware:
         code = self._readiness()
         algorithm: dict[str, Any] = dict(_UNDEFINED)
         if code == _OK and self._model is not None:
-            number, limits = self._algorithm(), self._limits()
-            algorithm = dict(next(each for each in _ALGORITHMS if each["type"] == number))
+            number, limits = self._algorithm_of(self._model), self._limits()
+            algorithm = _algorithm(number)
             algorithm["config"] = {"tscore": limits.score}
             if number != _CLASSIFIER:
                 algorithm["config"]["tiou"] = limits.iou
@@ -302,14 +320,8 @@ class Firmware:
         data = {"model": _model(self._current), "algorithm": algorithm, "sensor": _SENSOR}
         self._reply(command, data, code)
 
-    def _algorithm(self) -> int:
-        """The type by which the firmware reads the emulated model's outputs."""
-        if isinstance(self._model, RecordedClassifier):
-            return _CLASSIFIER
-        return _POSE if self._model is not None and self._model.pose else _DETECT
-
     def _limits(self) -> Thresholds:
-        return self._storage.of(self._algorithm())
+        return self._storage.of(self._algorithm_of(self._model))
 
     def _readiness(self) -> int:
         """The code of an INVOKE: the current model must be there, and be the emulated one.
@@ -319,8 +331,16 @@ class Firmware:
         if self._current is None:
             return _INVALID
         memory = memoryview(self._memory).toreadonly()[self._current.address :]
-        runs = self._model is not None and self._model.matches(memory)
-        return _OK if runs else _NOT_PERMITTED
+        if self._model is None or not self._model.matches(memory):
+            return _NOT_PERMITTED
+        known = self._release.algorithms
+        return _OK if known is None or self._algorithm_of(self._model) in known else _NOT_SUPPORTED
+
+    def _algorithm_of(self, model: EmulatedModel | RecordedClassifier | None) -> int:
+        """The type by which the firmware reads a model's outputs."""
+        if isinstance(model, RecordedClassifier):
+            return _CLASSIFIER
+        return _POSE if model is not None and model.pose else _DETECT
 
     def _break(self, command: Command, _arguments: list[str]) -> None:
         self._invocation = None
@@ -344,6 +364,11 @@ class Firmware:
     def _frame(self, kind: int, name: str, code: int, data: Any) -> None:
         frame = {"type": kind, "name": name, "code": code, "data": data}
         self._send(b"\r" + json.dumps(frame).encode("ascii") + b"\n")
+
+
+def _algorithm(number: int) -> dict[str, Any]:
+    """An algorithm in a reply; the key is misspelt there."""
+    return {"type": number, "categroy": _CATEGORIES[number], "input_from": _CAMERA}
 
 
 def _model(slot: Slot | None) -> Mapping[str, int]:

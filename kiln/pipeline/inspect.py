@@ -17,7 +17,7 @@ from kiln.pipeline.events import Observer
 from kiln.pipeline.runner import Runner, StepOutcome
 from kiln.plan import steps
 from kiln.plan.plan import data_steps
-from kiln.plan.request import BuildRequest
+from kiln.plan.request import BuildRequest, Task
 from kiln.plan.step import FromHost, Step
 from kiln.plan.targets import Target
 from kiln.report.result import StepWarning, Usage, Verdict
@@ -27,20 +27,26 @@ from stages.results.dataset import Dataset
 from stages.results.evaluate import EvaluateResult
 
 _MODEL = FromHost(source="model")
+_UNMEASURED = StepWarning(
+    step="evaluate",
+    message="its accuracy was not measured: no host can run it as a board would",
+    hint="the checks that failed say what would help",
+)
 #: Of float32, yolov8x takes 270 MiB.
 _MAX_BYTES = 512 << 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What was found. ``model`` and ``interpreter`` are those of the step `check-firmware`;
-    ``accuracy`` is the result of `evaluate`, or None without a data set.
+    """What was found. ``task`` is that of the contract; ``model`` and ``interpreter`` are those of
+    the step `check-firmware`; ``accuracy`` is the result of `evaluate`, None without a data set.
     """
 
     file: str
     sha256: str
     target: str
     firmware: str
+    task: Task
     verdict: Verdict
     model: ModelDescription
     flash: Usage
@@ -79,20 +85,26 @@ class Inspector:
         self._brought = {"model": hash_file_input(file.absolute(), self._runner)}
         checked = self._check(observer)
         found: CheckFirmwareResult = checked.result
-        evaluated = self._evaluate(found.model, observer) if self._request.data else None
+        wanted = self._request.data is not None
+        runs = found.accepted or _can_be_run(found.model)
+        evaluated = self._evaluate(found.model, observer) if wanted and runs else None
         done = [checked, *([evaluated] if evaluated else [])]
         return Inspection(
             file=file.name,
             sha256=self._brought["model"].files[""].sha256,
             target=self._target.name,
             firmware=self._target.firmware.name,
+            task=checked.step.params["task"],
             verdict=Verdict.of(found, forced=False),
             model=found.model,
             flash=Usage.of_flash(found.flash),
             sram=Usage.of_arena(found.arena),
             interpreter=found.interpreter,
             accuracy=evaluated.result if evaluated else None,
-            warnings=tuple(warning for each in done for warning in warnings_of(each)),
+            warnings=(
+                *(warning for each in done for warning in warnings_of(each)),
+                *([_UNMEASURED] if wanted and not runs else []),
+            ),
         )
 
     def _check(self, observer: Observer) -> StepOutcome:
@@ -102,6 +114,7 @@ class Inspector:
         tasks = self._target.tasks
         wanted = (model.task, self._request.task, next(iter(tasks)))
         task = next(task for task in wanted if task is not None and task in tasks)
+        self._target = self._target.choose(task, self._request.firmware)
         request = dataclasses.replace(self._request, task=task)
         check = functools.partial(steps.check_firmware, request, self._target, model.imgsz, _MODEL)
         looked = self._run([check(reference=False)], observer)["check-firmware"]
@@ -153,6 +166,13 @@ def _check_data(model: ModelDescription, outcome: StepOutcome) -> None:
             f"its accuracy cannot be measured on this data set: it has {differing}",
             hint="pass --data with the data set that it was trained on, or leave --data out",
         )
+
+
+def _can_be_run(model: ModelDescription) -> bool:
+    """Whether a refused file may be measured all the same, as a float one is."""
+    ends = [tensor for tensor in (model.input, *model.outputs) if tensor is not None]
+    known = all(tensor.dtype in ("int8", "float32") for tensor in ends)
+    return model.kind == "vela" or (known and model.task is not None and model.imgsz is not None)
 
 
 def _size(file: Path) -> int | None:

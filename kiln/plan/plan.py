@@ -36,9 +36,9 @@ class Plan:
 
 def make_plan(request: BuildRequest, target: Target) -> Plan:
     """Decide every step of a build; raises RequestError if the target cannot take the request."""
+    target = target.choose(request.task, request.firmware)
     imgsz = request.imgsz or target.input.default_size
     target.check_size(imgsz)
-    target.task(request.task)
     data, steps = data_steps(request)
     weights, weight_steps = _weight_steps(request, target, data, imgsz)
     steps += [

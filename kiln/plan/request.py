@@ -90,6 +90,7 @@ class BuildRequest:
     """
 
     target: str = "grove-v2"
+    firmware: str | None = None
     task: Task = "pose"
     data: str | None = None
     skeleton: tuple[tuple[int, ...], ...] | None = None
@@ -138,6 +139,7 @@ class Flags:
     """What came from the command line; None if the flag was not given."""
 
     target: str | None = None
+    firmware: str | None = None
     task: Task | None = None
     data: str | None = None
     weights: str | None = None

@@ -3,40 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from kiln.errors import ModelError, RequestError, UnknownName
+from kiln.plan.generations import DECODED, generation_tables
 from kiln.plan.request import Task
 from kiln.plan.schema import read_record, read_toml
 
 #: Part of the arena that Vela must leave free: TensorFlow Lite Micro's own structures, about 1 KiB.
 INTERPRETER_KIB = 2
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Firmware:
-    """What the firmware's interpreter knows and how much memory it gives to it.
-
-    ``arena_kib_at`` is for firmware that is built for some image sizes alone, each with an arena
-    of its own; ``arena_kib`` is then the largest of them.
-    """
-
-    name: str
-    source: str
-    operators: tuple[str, ...]
-    arena_kib: int
-    arena_kib_at: Mapping[str, int] = dataclasses.field(default_factory=dict)
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """The only image sizes that it is built for; () if it takes any."""
-        return tuple(sorted(int(size) for size in self.arena_kib_at))
-
-    def arena_at(self, imgsz: int | None) -> int:
-        """The arena in KiB for an image size; without one, the largest."""
-        return self.arena_kib_at.get(str(imgsz), self.arena_kib)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,17 +82,58 @@ class TaskContract:
     stride 8, ``score8`` [1, N, classes], ``keypoints`` [1, sum of N, 3 a keypoint]. In any order
     they are told apart by shape, in a fixed one by position. ``decoded_max_classes`` is the most
     classes that the firmware takes in one output decoded in the graph, if it takes one at all.
-    ``probabilities`` is the one output [1, classes] of a classifier.
+    ``probabilities`` is the one output [1, classes] of a classifier. ``forms`` are what a firmware
+    that tries several forms takes these models for, Kiln's own first.
     """
 
     outputs: tuple[str, ...]
     order: Literal["any", "fixed"]
+    forms: tuple[str, ...] = ()
     keypoints: int | None = None
     min_classes: int = 1
     max_classes: int | None = None
     decoded_max_classes: int | None = None
     refused_classes: tuple[int, ...] = ()
     reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Firmware:
+    """One generation of a firmware: its interpreter, its memory, and what its algorithms decode.
+
+    ``generation`` is what FIRMWARE= says, empty if there is only one. ``arena_kib_at`` is for
+    firmware that is built for some image sizes alone, each with an arena of its own; ``arena_kib``
+    is then the largest of them.
+
+    The board tells its generation by ``AT+VER?``: no build before the date ``since`` (ISO) is of
+    this one; or its version is one of ``software``, if that is no date of a build.
+
+    ``forms`` are the forms of a model that are tried, in this order (() if the firmware takes
+    whatever it is given); with ``exact_outputs`` each wants its number of outputs and no more.
+    ``flaws`` say why a task does not work although its form is tried.
+    """
+
+    name: str
+    source: str
+    operators: tuple[str, ...]
+    arena_kib: int
+    tasks: Mapping[Task, TaskContract]
+    generation: str = ""
+    arena_kib_at: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    since: str = ""
+    software: tuple[str, ...] = ()
+    forms: tuple[str, ...] = ()
+    exact_outputs: bool = False
+    flaws: Mapping[Task, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The only image sizes that it is built for; () if it takes any."""
+        return tuple(sorted(int(size) for size in self.arena_kib_at))
+
+    def arena_at(self, imgsz: int | None) -> int:
+        """The arena in KiB for an image size; without one, the largest."""
+        return self.arena_kib_at.get(str(imgsz), self.arena_kib)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -155,32 +173,49 @@ class Handshake:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class CopyByHand:
+    """Where the user puts the file: under which name, in which place, and what to do then."""
+
+    name: str
+    place: str
+    then: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Device:
     """How the board is reached. ``usb`` ids are `vendor:product` in lower-case hexadecimal.
 
     ``loader`` writes the flash, and ``protocol`` is what the firmware speaks, if Kiln speaks it
-    too. ``handshake`` is of the loader `we2`, ``chip`` the one that `esp` must find.
-    ``address_help`` says what to do if the default address cannot be written.
+    too. ``handshake`` is of the loader `we2`, ``chip`` the one that `esp` must find; `copy` writes
+    nothing and says ``copy``. ``before`` is what the user must do before the flash is written, and
+    ``address_help`` what to do if the default address cannot be.
     """
 
-    usb: tuple[str, ...]
-    baud: int
-    loader: Literal["we2", "esp"]
+    loader: Literal["we2", "esp", "copy"]
+    usb: tuple[str, ...] = ()
+    baud: int = 0
     protocol: Literal["sscma"] | None = None
     handshake: Handshake | None = None
     chip: str | None = None
+    copy: CopyByHand | None = None
     protected: tuple[ProtectedRange, ...] = ()
+    before: str = ""
     address_help: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Target:
-    """One board with one firmware."""
+    """One board with one firmware.
+
+    ``generations`` are those of its firmware that a build may be for, oldest first; ``firmware`` is
+    the one that is taken. ``tasks`` are those that any of them has.
+    """
 
     name: str
     title: str
     description: str
     firmware: Firmware
+    generations: tuple[Firmware, ...]
     input: InputContract
     camera: Camera
     flash: FlashMap
@@ -206,14 +241,48 @@ class Target:
                 hint=f"use one of IMGSZ={sizes}",
             )
 
-    def task(self, name: Task) -> TaskContract:
-        """Raises RequestError for a task that this firmware has no post-processing for."""
-        if name not in self.tasks:
+    def choose(self, task: Task, generation: str | None = None) -> Target:
+        """The target with the named generation, or else with the oldest that has the task.
+
+        Raises UnknownName, which lists them, and RequestError for one without the task.
+        """
+        among = self.generations
+        if generation is not None:
+            among = (self._generation(generation),)
+        able = [firmware for firmware in among if task in firmware.tasks]
+        if not able:
+            raise self._without(task, among)
+        return dataclasses.replace(self, firmware=able[0], generations=among)
+
+    def _generation(self, name: str) -> Firmware:
+        names = {firmware.generation: firmware for firmware in self.generations}
+        if name not in names and list(names) == [""]:
             raise RequestError(
-                f"{self.name} cannot do TASK={name}: its firmware reads {', '.join(self.tasks)}",
+                f"{self.name} has one firmware, {self.firmware.name}, and FIRMWARE={name} is none",
+                hint="leave FIRMWARE out",
+            )
+        if name not in names:
+            raise UnknownName("firmware", name, names, where=f"targets/{self.name}.toml")
+        return names[name]
+
+    def _without(self, task: Task, among: Sequence[Firmware]) -> RequestError:
+        able = [each.generation for each in self.generations if task in each.tasks]
+        if not able:
+            return RequestError(
+                f"{self.name} cannot do TASK={task}: its firmware reads {', '.join(self.tasks)}",
                 hint="choose another target; `kiln targets` lists their tasks",
             )
-        return self.tasks[name]
+        firmware = among[0]
+        reads = ", ".join(firmware.tasks) or "none of Kiln's tasks"
+        return RequestError(
+            f"{firmware.name} on {self.name} cannot do TASK={task}: "
+            + (firmware.flaws.get(task) or f"it reads {reads}"),
+            hint=f"leave FIRMWARE out, or use one of FIRMWARE={', '.join(able)}",
+        )
+
+    def task(self, name: Task) -> TaskContract:
+        """Raises RequestError for a task that this firmware has no post-processing for."""
+        return self.choose(name).firmware.tasks[name]
 
     def compilation(self, imgsz: int) -> dict[str, Any]:
         """What the step `compile` is told; for a target with an NPU."""
@@ -224,7 +293,9 @@ class Target:
     def contract(self, task: Task, imgsz: int | None, mode: str | None = None) -> dict[str, Any]:
         """What `check-firmware` holds a model against; without a size, the largest arena, and
         without a camera mode the default one."""
-        firmware, source, form = self.firmware, self.input, self.task(task)
+        firmware, source = self.choose(task).firmware, self.input
+        form = firmware.tasks[task]
+        decoded = not firmware.forms or DECODED in firmware.forms
         return {
             "task": task,
             "firmware": firmware.name,
@@ -241,13 +312,16 @@ class Target:
             "keypoints": form.keypoints,
             "min_classes": form.min_classes,
             "max_classes": form.max_classes,
-            "decoded_max_classes": form.decoded_max_classes,
+            "decoded_max_classes": form.decoded_max_classes if decoded else None,
             "refused_classes": list(form.refused_classes),
             "reason": form.reason,
             "operators": list(firmware.operators),
             "arena_kib": firmware.arena_at(imgsz),
             "flash_kib": self.flash.model_bytes / 1024,
             "accelerator": self.vela.accelerator if self.vela else None,
+            "forms": list(form.forms),
+            "tried": list(firmware.forms),
+            "exact_outputs": firmware.exact_outputs,
             "frames": self.camera.frames(mode),
         }
 
@@ -276,7 +350,17 @@ def load_target(folder: Path, name: str) -> Target:
     names = target_names(folder)
     if name not in names:
         raise UnknownName("target", name, names)
-    target = read_record(Target, read_toml(folder / f"{name}.toml"), f"targets/{name}.toml")
+    where = f"targets/{name}.toml"
+    table = read_toml(folder / f"{name}.toml")
+    generations = generation_tables(table, where)
+    tasks = {task: facts for each in reversed(generations) for task, facts in each["tasks"].items()}
+    listed = [task for task in table["tasks"] if task in tasks]
+    own = {"firmware": generations[0], "generations": generations}
+    own["tasks"] = {task: tasks[task] for task in listed}
+    target = read_record(Target, {**table, **own}, where)
     if target.name != name:
-        raise RequestError(f"targets/{name}.toml calls itself {target.name!r}")
-    return target
+        raise RequestError(f"{where} calls itself {target.name!r}")
+    # Until a task is chosen, the firmware is one that has the board's first.
+    first = set(listed[:1])
+    able = (each for each in target.generations if first & each.tasks.keys())
+    return dataclasses.replace(target, firmware=next(able, target.firmware))

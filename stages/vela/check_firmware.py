@@ -39,6 +39,7 @@ from stages.vela.tflite.firmware_checks import (
 )
 from stages.vela.tflite.frame_check import check_frame
 from stages.vela.tflite.model import Model, describe, read_model
+from stages.vela.tflite.taken_for import check_taken_for
 from stages.vela.tflm.runner import Trial, try_model
 
 PACKAGES = ("ethos-u-vela", "tflite-micro", "numpy")
@@ -93,6 +94,7 @@ def look_at(model: Model, contract: Contract) -> list[Check]:
         check_input(model, contract),
         check_outputs(model, contract),
         check_classes(model, contract),
+        check_taken_for(model, contract),
         check_frame(model, contract),
         check_operators(model, contract),
         check_accelerator(model, contract),

@@ -16,11 +16,11 @@ import pytest
 from kiln.cli.flash import flash
 from kiln.emulator.board import EmulatedBoard
 from kiln.emulator.faults import Faults
-from kiln.emulator.firmware import Camera
+from kiln.emulator.firmware import FACTORY_2023, MAIN_2024, RELEASE_1_0, Camera
 from kiln.errors import KilnError
 from tests.support import build_documents
 from tests.support.checkout import ROOT
-from tests.support.emulated_models import FixedModel
+from tests.support.emulated_models import MODEL, FixedModel
 
 ADDRESS = 0x400000
 
@@ -151,6 +151,21 @@ def test_the_board_is_then_checked(tmp_path: Path) -> None:
     assert "measured on board" in (result / "report.html").read_text(encoding="utf-8")
 
 
+def test_a_board_with_several_models_is_told_to_use_the_one_that_was_written(
+    tmp_path: Path,
+) -> None:
+    result, _model = _result(tmp_path)
+    with EmulatedBoard(FixedModel(), boot_s=0.1, camera=Camera(fps=200)) as board:
+        board.load(MODEL, ADDRESS)
+        variables = {"KILN_PORT": board.port, "KILN_ADDRESS": "0xA00000"}
+        code, out, err = _run(tmp_path, result, **variables)
+        assert code == 0, out + err
+        commands = [each.partition("@")[2] for each in board.commands]
+    assert "model that the board uses: at 0xa00000" in out
+    labels = next(n for n, each in enumerate(commands) if each.startswith("INFO="))
+    assert commands.index("MODEL=2") < labels, "labels are kept for each model"
+
+
 class _Blind(FixedModel):
     def matches(self, memory: memoryview) -> bool:
         del memory
@@ -164,3 +179,61 @@ def test_a_board_that_cannot_run_the_model_is_no_success(tmp_path: Path) -> None
     assert code == 17
     assert "wrote 19.5 KiB" in out
     assert (tmp_path / "home" / "flashed.jsonl").exists()
+
+
+def test_a_factory_image_of_2023_is_not_given_a_model_that_it_cannot_run(tmp_path: Path) -> None:
+    result, model = _result(tmp_path)
+    with EmulatedBoard(boot_s=0.1, release=FACTORY_2023) as board:
+        code, _out, err = _run(tmp_path, result, "--no-check", "--port", board.port)
+        assert code == 17
+        assert not board.transfers, "nothing was written"
+        assert "built on 2023.12.19" in err
+        assert "it has no YOLOv8 pose" in err
+        assert "SSCMA-Micro 1.0.x (2024-03)" in err
+        assert "FORCE=1" in err
+        arguments = ("--no-check", "--force", "--port", board.port)
+        code, _out, err = _run(tmp_path, result, *arguments)
+        assert code == 0, err
+        assert bytes(board.flash[ADDRESS : ADDRESS + len(model)]) == model
+    assert "it has no YOLOv8 pose" in err
+
+
+def test_a_build_of_1_0_x_is_asked_and_gets_its_model(tmp_path: Path) -> None:
+    result, model = _result(tmp_path)
+    with EmulatedBoard(boot_s=0.1, release=RELEASE_1_0) as board:
+        code, _out, err = _run(tmp_path, result, "--no-check", "--port", board.port)
+        assert code == 0, err
+        assert bytes(board.flash[ADDRESS : ADDRESS + len(model)]) == model
+    assert "its firmware is SSCMA-Micro 1.0.x (2024-10) or older, built on 2024.12.07" in err
+
+
+def test_the_main_line_does_not_list_its_algorithms(tmp_path: Path) -> None:
+    result, _model = _result(tmp_path)
+    with EmulatedBoard(boot_s=0.1, release=MAIN_2024) as board:
+        code, _out, err = _run(tmp_path, result, "--no-check", "--port", board.port)
+    assert code == 0, err
+    assert "its firmware is SSCMA-Micro main (main-2024-11)" in err
+
+
+def test_a_board_whose_firmware_does_not_answer_is_written_all_the_same(tmp_path: Path) -> None:
+    result, model = _result(tmp_path)
+    with EmulatedBoard(boot_s=0.1, faults=Faults(silent_after=1)) as board:
+        code, _out, err = _run(tmp_path, result, "--no-check", "--port", board.port)
+        assert code == 0, err
+        assert bytes(board.flash[ADDRESS : ADDRESS + len(model)]) == model
+    assert "does not answer AT commands" in err
+
+
+def test_a_file_that_goes_onto_a_card_is_said_where_to_copy(tmp_path: Path) -> None:
+    result, _model = _result(tmp_path)
+    document = json.loads((result / "build.json").read_text(encoding="utf-8"))
+    document["target"] = "nuvoton-m55m1"
+    (result / "build.json").write_text(json.dumps(document), encoding="utf-8")
+    code, out, err = _run(tmp_path, result)
+    assert code == 0, err
+    shown = " ".join(out.split())
+    assert f"{document['deployed']} to the root folder of the board's SD card" in shown
+    assert "as YOLOv8n-pose.tflite; then put the card into the board" in shown
+    code, _out, err = _run(tmp_path, result, "--port", "/dev/ttyACM0")
+    assert code == 2
+    assert "is copied by hand" in err

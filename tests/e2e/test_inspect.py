@@ -92,12 +92,15 @@ def test_a_task_that_nobody_named(user: User, detect_int8: Path) -> None:
 
 
 def test_what_an_interpreter_would_not_survive_gets_its_verdict_too(
-    user: User, run_script: RunScript, tmp_path: Path
+    user: User, run_script: RunScript, pose_data: Path, tmp_path: Path
 ) -> None:
     nets = make_nets(run_script, {"int16": {"extra": "int16"}, "two": {"classes": 2}}, tmp_path)
-    found = _inspects(user, nets["int16"], "--target", "xiao-esp32s3", code=REFUSED)
-    assert {"input", "outputs"} <= _failed(found)
-    assert found["interpreter"] is None
+    board = ("--target", "xiao-esp32s3")
+    for data in ((), ("--data", str(pose_data / "data"))):
+        found = _inspects(user, nets["int16"], *board, *data, code=REFUSED)
+        assert {"input", "outputs"} <= _failed(found)
+        assert found["interpreter"] is found["accuracy"] is None
+    assert "its accuracy was not measured" in found["warnings"][0]["message"]
     out, _err = user.types(
         "inspect", str(nets["two"]), *LOCAL, "--target", "xiao-esp32s3", code=REFUSED
     )

@@ -23,6 +23,7 @@ from tests.support.nets import make_nets
 DETECT = ["box8", "score8", "box16", "score16", "box32", "score32"]
 POSE = [*DETECT, "keypoints"]
 HIMAX = ["box16", "box8", "score32", "keypoints", "score8", "box32", "score16"]
+NUVOTON = ["keypoints", "box8", "score16", "box32", "score8", "box16", "score32"]
 
 NETS: Mapping[str, Mapping[str, Any]] = {
     "pose": {},
@@ -51,6 +52,14 @@ NETS: Mapping[str, Mapping[str, Any]] = {
     "himax": {"size": 192, "heads": HIMAX},
     "himax-unordered": {"size": 192},
     "himax-13": {"size": 192, "heads": HIMAX, "keypoints": 13},
+    "segment": {"heads": ["found", "masks"], "classes": 5, "extra": "segment"},
+    "segment-masks-first": {
+        "heads": ["masks", "found"],
+        "classes": 5,
+        "extra": "segment, masks first",
+    },
+    "detect-4": {"heads": DETECT, "classes": 4},
+    "nuvoton": {"size": 192, "heads": NUVOTON},
     "one-reshape": {"heads": ["only"], "extra": "RESHAPE"},
     "seven-reshapes": {"extra": "RESHAPE"},
 }
@@ -96,9 +105,10 @@ class Desk:
         board: str,
         task: Any = "pose",
         reference: Path | None = None,
+        firmware: str | None = None,
         **changes: Any,
     ) -> CheckFirmwareResult:
-        target = load_target(ROOT / "targets", board)
+        target = load_target(ROOT / "targets", board).choose(task, firmware)
         params = {**target.contract(task, 192), **changes}
         inputs = {"model.tflite": model, **({"reference.npz": reference} if reference else {})}
         trial = self.run_step("check-firmware", params, inputs).expect_success()
@@ -343,6 +353,54 @@ def test_one_output_decoded_in_the_graph(desk: Desk, nets: dict[str, Path], tmp_
         archive.writestr("metadata.json", json.dumps(notes))
     model = desk.verify(noted, "xiao-esp32s3").model
     assert (model.task, model.classes, model.keypoints) == ("pose", 1, 17)
+
+
+@pytest.mark.parametrize(
+    ("net", "task", "firmware", "taken"),
+    [
+        ("segment", "pose", None, "decoded YOLOv8"),
+        ("segment", "detect", None, "decoded YOLOv8"),
+        ("segment-masks-first", "pose", None, "FOMO"),
+        ("detect-4", "detect", "main-2024-12", "RTMDet"),
+    ],
+)
+def test_a_file_that_the_firmware_takes_for_something_else(
+    net: str,
+    task: str,
+    firmware: str | None,
+    taken: str,
+    nets: dict[str, Path],
+    desk: Desk,
+) -> None:
+    result = desk.verify(nets[net], "xiao-esp32s3", task, firmware=firmware)
+    found = check_of(result, "taken-for")
+    assert found.figure == taken
+    assert "would read its outputs as" in found.help
+    assert not result.accepted
+
+
+def test_the_order_in_which_forms_are_tried_is_that_of_the_generation(
+    desk: Desk, nets: dict[str, Path]
+) -> None:
+    four = desk.verify(nets["detect-4"], "xiao-esp32s3", "detect")
+    assert broken(four) == set()
+    assert check_of(four, "taken-for").figure == "YOLO-World"
+    before = desk.verify(nets["detect-4"], "xiao-esp32s3", "detect", firmware="main-2024-11")
+    assert broken(before) == set()
+    after = desk.verify(nets["detect-4"], "xiao-esp32s3", "detect", firmware="main-2024-12")
+    assert broken(after) == {"classes", "taken-for"}
+    masks = desk.verify(nets["segment-masks-first"], "xiao-esp32s3", firmware="main-2024-12")
+    assert broken(masks) == {"outputs"}, "there FOMO has one output and no more"
+
+
+def test_a_larger_npu_and_another_order(desk: Desk, nets: dict[str, Path]) -> None:
+    target = load_target(ROOT / "targets", "nuvoton-m55m1")
+    vela, compiled = desk.compile(nets["nuvoton"], **target.compilation(192))
+    result = desk.verify(vela, "nuvoton-m55m1")
+    assert broken(result) == set()
+    assert result.model.accelerator == "ethos-u55-256"
+    assert compiled.operators.cpu == {}
+    assert broken(desk.verify(vela, "grove-v2")) == {"accelerator"}
 
 
 def test_what_is_accepted_with_a_note(desk: Desk, nets: dict[str, Path]) -> None:

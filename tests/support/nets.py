@@ -58,7 +58,7 @@ def build(spec):
         if spec["extra"] == "RESHAPE":
             return [tf.reshape(x, (1, -1, 2**i)) for i in range(len(spec["heads"]))]
         x = tf.nn.relu(conv(x, spec["width"], 2))
-        x = tf.nn.relu(conv(x, 16, 2))
+        x = quarter = tf.nn.relu(conv(x, 16, 2))
         if spec["extra"] == "TANH":
             x = tf.tanh(x)
         if spec["extra"] == "TILE":
@@ -75,6 +75,12 @@ def build(spec):
             columns += [named["keypoints"]] if "keypoints" in spec["heads"] else []
             unit = 1000.0 if spec["extra"] == "pixels" else 1.0
             return [tf.transpose(tf.concat(columns, 2) * unit, (0, 2, 1))]
+        if spec["extra"].startswith("segment"):
+            parts = [tf.concat([rows(x, width) for x in levels.values()], 1) for width in (4, 32)]
+            parts.insert(1, tf.concat([named[f"score{stride}"] for stride in levels], 1))
+            found = tf.transpose(tf.concat(parts, 2), (0, 2, 1))
+            masks = conv(quarter, 32, 1, kernel=1)
+            return [masks, found] if spec["extra"].endswith("masks first") else [found, masks]
         return [named[name] for name in spec["heads"]]
 
     shape = (1, spec["size"], spec["size"], spec["channels"])

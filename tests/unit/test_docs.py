@@ -309,6 +309,24 @@ def test_every_board_is_listed_with_its_limits(page: str) -> None:
         assert row[5] == ", ".join(target.tasks)
 
 
+def test_generations_are_listed_with_their_boards_and_tasks() -> None:
+    boards = {"Grove": "grove-v2", "XIAO": "xiao-esp32s3"}
+    boards |= {"Watcher": "sensecap-watcher", "A1102": "sensecap-a1102"}
+    told = {
+        (boards[board], row[0].strip("`")): [row[2], row[3]]
+        for row in table_rows("boards.md", "`FIRMWARE`")
+        for board in row[1].split(", ")
+    }
+    found = {
+        (name, firmware.generation): [
+            "yes" if task in firmware.tasks else "no" for task in ("pose", "detect")
+        ]
+        for name in boards.values()
+        for firmware in load_target(ROOT / "targets", name).generations
+    }
+    assert told == found
+
+
 def test_the_rooms_are_those_that_imports_are_held_to() -> None:
     told: dict[int, set[str]] = {}
     for number, names, _what in table_rows("architecture.md", "row"):

@@ -18,6 +18,7 @@ from stages.vela.tflite.file import Tensor
 from stages.vela.tflite.heads import DETECT_ROLES
 from stages.vela.tflite.model import Model, plural, shape_text
 from stages.vela.tflite.notes import noted_help
+from stages.vela.tflite.probabilities import probabilities_help
 from stages.vela.tflm.runner import Trial
 from stages.yolo import BOX_CHANNELS, BOX_SIDES
 
@@ -28,9 +29,6 @@ SAME_SCALE = 1e-3
 #: Scores of an output decoded in the graph are multiplied by 100 only below this scale; without,
 #: none ever reaches a threshold in percent. Source: el_algorithm_yolov8.cpp, postprocess.
 DECODED_SCALE = np.float32(0.1)
-
-#: Largest accepted distance of the ends of a classifier's output from 0 and 1.
-ENDS_TOLERANCE = 0.02
 
 _KIB = 1024
 
@@ -43,9 +41,10 @@ class Contract:
     ``fixed`` if output i must be the i-th of ``outputs``; ``keypoints`` is the number for which the
     firmware is built; ``accelerator`` is None on a board without an NPU. ``decoded_max_classes`` is
     the most classes that the firmware accepts in one output decoded in the graph, None if it
-    accepts no such output. ``min_classes`` is the fewest of a classifier. ``frames``: [width,
-    height] of the camera's frames, first in the mode in which the model is to run, then in the
-    others.
+    accepts no such output. ``min_classes`` is the fewest of a classifier. ``tried`` are the forms
+    for which it looks, in this order, with ``exact_outputs`` each for its number of outputs; those
+    of ``forms`` are decoded as the task. ``frames``: [width, height] of the camera's frames, first
+    in the mode in which the model is to run, then in the others.
     """
 
     task: Task
@@ -65,6 +64,9 @@ class Contract:
     min_classes: int = 1
     per_channel: bool = False
     decoded_max_classes: int | None = None
+    forms: Sequence[str] = ()
+    tried: Sequence[str] = ()
+    exact_outputs: bool = False
     frames: Sequence[Sequence[int]] = ()
 
 
@@ -316,7 +318,7 @@ def _outputs_help(model: Model, contract: Contract, types: Sequence[str]) -> str
             "reads nothing but zeros"
         )
     if heads.form == "classifier":
-        return _probabilities_help(model.file.outputs[0])
+        return probabilities_help(model.file.outputs[0])
     if contract.keypoints and heads.keypoints != contract.keypoints:
         return f"train with {contract.keypoints} keypoints: the firmware is built for these"
     if contract.order == "fixed" and [role for role in heads.roles if role] != list(
@@ -324,20 +326,6 @@ def _outputs_help(model: Model, contract: Contract, types: Sequence[str]) -> str
     ):
         return "export for this board again: its firmware reads outputs by their position"
     return ""
-
-
-def _probabilities_help(output: Tensor) -> str:
-    """What helps if the firmware would not read probabilities out of an output; "" if it would.
-
-    It takes values for parts of 1 if their scale is under 0.1, else for percent, and compares them
-    with a threshold in percent (el_algorithm_imcls.cpp).
-    """
-    assert output.scale is not None
-    assert output.zero_point is not None
-    ends = [output.scale * (end - output.zero_point) for end in (-128, 127)]
-    if all(abs(end - ideal) <= ENDS_TOLERANCE for end, ideal in zip(ends, (0, 1), strict=True)):
-        return ""
-    return "export it with its softmax: the firmware takes its output for probabilities, 0 to 1"
 
 
 def _decoded_help(model: Model, contract: Contract) -> str:

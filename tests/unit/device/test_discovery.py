@@ -39,6 +39,15 @@ def test_of_two_boards_one_must_be_named(monkeypatch: pytest.MonkeyPatch) -> Non
     assert find_board(TARGETS, port=XIAO.path, target=None).port == XIAO
 
 
+def test_one_port_that_several_boards_may_have_needs_no_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shared = Port(path="/dev/ttyACM0", usb="1a86:55d2")
+    _plug(monkeypatch, shared)
+    assert find_board(TARGETS, port=None, target=None).port == shared
+    assert find_board(TARGETS, port=None, target="sensecap-watcher").port == shared
+
+
 def test_what_is_not_there_or_does_not_talk_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     _plug(monkeypatch)
     with pytest.raises(BoardError, match="none of these is attached"):

@@ -40,7 +40,7 @@ class Bench:
     def write(self) -> None:
         plan = FlashPlan(
             target=load_target(ROOT / "targets", "xiao-esp32s3"),
-            file="model.tflite",
+            path=Path("model.tflite"),
             model=MODEL,
             sha256=hashlib.sha256(MODEL).hexdigest(),
             address=ADDRESS,

@@ -45,6 +45,7 @@ class FakeBoard(ScriptedLink):
             NAME_Q="Grove Vision AI V2",
             VER_Q={"software": "2024.8.16", "hardware": "1"},
             MODEL_Q=where,
+            MODELS_Q=[where],
             INVOKE=self._invoke,
             INVOKE_Q=0,
             BREAK=1,

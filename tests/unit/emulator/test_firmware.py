@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from kiln.emulator.firmware import Camera, Firmware, Storage
+from kiln.emulator.firmware import (
+    FACTORY_2023,
+    MAIN_2024,
+    RELEASE_1_0,
+    Camera,
+    Firmware,
+    Release,
+    Storage,
+)
 from kiln.emulator.flash import MODELS_ADDRESS, Flash
 from tests.support.emulated_models import FixedModel
 
@@ -16,6 +24,7 @@ def _invoking(
     sent: list[bytes],
     *,
     busy: bool = False,
+    release: Release = RELEASE_1_0,
     storage: Storage | None = None,
     pose: bool = True,
 ) -> Firmware:
@@ -30,6 +39,7 @@ def _invoking(
         lambda: busy,
         restart=lambda: None,
         on_command=lambda _line: None,
+        release=release,
     )
     firmware.receive(b"AT+INVOKE=-1,0,1\r", 0.0)
     return firmware
@@ -63,6 +73,30 @@ def test_a_late_frame_delays_the_ones_after_it() -> None:
 
 def test_no_frame_is_taken_while_the_line_still_carries_the_last() -> None:
     assert _invoking([], busy=True).due() is None
+
+
+def _reply(release: Release, command: bytes) -> dict[str, Any]:
+    sent: list[bytes] = []
+    firmware = _invoking(sent, release=release)
+    sent.clear()
+    firmware.receive(command, 0.0)
+    reply: dict[str, Any] = json.loads(sent[0])
+    return reply
+
+
+def test_a_release_tells_its_version_and_its_algorithms() -> None:
+    assert _reply(FACTORY_2023, b"AT+VER?\r")["data"]["software"] == "2023.12.19"
+    listed = _reply(FACTORY_2023, b"AT+ALGOS?\r")["data"]
+    assert [each["type"] for each in listed] == [1, 2, 3, 4]
+    unknown = _reply(MAIN_2024, b"AT+ALGOS?\r")
+    assert unknown["type"] == 2
+    assert "Unknown command" in unknown["data"]
+
+
+def test_a_release_without_the_algorithm_does_not_invoke_the_model() -> None:
+    assert _reply(FACTORY_2023, b"AT+INVOKE=1,0,1\r")["code"] == 8
+    assert _reply(RELEASE_1_0, b"AT+INVOKE=1,0,1\r")["code"] == 0
+    assert _reply(MAIN_2024, b"AT+INVOKE=1,0,1\r")["code"] == 0
 
 
 def test_each_algorithm_keeps_thresholds_of_its_own() -> None:

@@ -189,7 +189,8 @@ def _gives(step: str, result: Any) -> Script:
     def run(run: StepRun, observe: StepObserver) -> StepExit:
         for name in OUTPUTS[step]:
             (run.out / name).parent.mkdir(parents=True, exist_ok=True)
-            (run.out / name).write_text("given", encoding="utf-8")
+            content = CONTENTS.get(f"{step} {name}") or CONTENTS.get(name) or "given"
+            (run.out / name).write_text(content, encoding="utf-8")
         return _finish(observe, result)
 
     return run
@@ -260,7 +261,7 @@ def test_a_model_that_the_firmware_refuses_fails_the_build_before_its_accuracy_i
     with pytest.raises(NotAccepted) as error:
         _build(paths, executor, name="dog").run(Record())
     assert error.value.message.splitlines() == [
-        "SSCMA-Micro 1.0.x would not take this model:",
+        "SSCMA-Micro 1.0.x (2024-03) would not take this model:",
         "  ✕ tensor arena: 1171 KiB, limit 1110 KiB (a smaller IMGSZ)",
     ]
     assert "FORCE=1" in error.value.hint
@@ -270,6 +271,33 @@ def test_a_model_that_the_firmware_refuses_fails_the_build_before_its_accuracy_i
     result = _build(paths, again, name="dog", force=True).run(Record())
     assert again.ran == ["evaluate"], "nothing that took time is made anew"
     assert (result.verdict.accepted, result.verdict.forced) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("images", "found", "words"),
+    [
+        (2, 0.78, ["pose mAP50-95 of the float network is 78.0", "was 80.0 in training"]),
+        (2, 0.795, []),
+        (1, 0.1, []),
+    ],
+    ids=["another figure", "the same but for ranking", "of some of the images"],
+)
+def test_a_float_network_that_is_judged_unlike_its_training_is_a_warning(
+    paths: Paths, images: int, found: float, words: Sequence[str]
+) -> None:
+    metrics = {"pose/map50": 0.99, "pose/map50_95": 0.8}
+    float32 = {"pose/map50": 0.5, "pose/map50_95": found}
+    executor = ScriptedExecutor()
+    executor.scripts = {
+        "train": _gives("train", dataclasses.replace(RESULTS["train"], metrics=metrics)),
+        "evaluate": _gives(
+            "evaluate",
+            dataclasses.replace(RESULTS["evaluate"], images=images, artifacts={"float32": float32}),
+        ),
+    }
+    warnings = _build(paths, executor).run(Record()).warnings
+    assert len(warnings) == bool(words)
+    assert all(word in warnings[0].message for word in words)
 
 
 def test_layers_are_shown_where_they_were_asked_for(paths: Paths) -> None:

@@ -57,7 +57,9 @@ def test_outputs_are_put_in_order_for_firmware_that_wants_one() -> None:
         quantize = next(step for step in plan.steps if step.name == "quantize")
         orders[name] = quantize.params["order"]
     assert orders["grove-v2"] is orders["xiao-esp32s3"] is None
+    assert orders["sensecap-watcher"] is orders["sensecap-a1102"] is None
     assert orders["grove-v2-himax"][0] == "box16"
+    assert orders["nuvoton-m55m1"][0] == "keypoints"
     assert len(set(orders["grove-v2-himax"])) == 7
 
 
