@@ -21,7 +21,7 @@ FRAMES = 10
 
 #: The decoders that fit a task, by ALGORITHMS' numbers: YOLO-World's reads the raw heads of a
 #: detector, YOLOv8's an output that was decoded in the graph.
-_DECODERS: Mapping[str, tuple[int, ...]] = {"pose": (5,), "detect": (6, 8)}
+_DECODERS: Mapping[str, tuple[int, ...]] = {"pose": (5,), "detect": (6, 8), "classify": (4,)}
 
 
 def check_on_device(
@@ -59,7 +59,9 @@ def check_on_device(
         preprocess_ms=pre,
         inference_ms=inference,
         postprocess_ms=post,
-        most_objects=max((len(each.boxes) + len(each.poses) for each in frames), default=0),
+        most_objects=max(
+            (len(each.boxes) + len(each.poses) + len(each.classes) for each in frames), default=0
+        ),
         estimated_ms=estimated_ms,
         checks=(*checks, _arrival_check(len(frames))),
         warnings=tuple(warnings),

@@ -127,9 +127,11 @@ class SscmaSession:
     def set_thresholds(self, requested: Thresholds) -> Thresholds:
         if requested.score is not None:
             self._client.set_score(requested.score)
-        if requested.iou is not None:
+        if requested.iou is not None and self._client.invocation.iou is not None:
             self._client.set_iou(requested.iou)
-        return Thresholds(score=self._client.score(), iou=self._client.iou())
+        has_iou = self._client.invocation.iou is not None  # a classifier has none
+        iou = self._client.iou() if has_iou else None
+        return Thresholds(score=self._client.score(), iou=iou)
 
     def set_camera(self, mode: int) -> None:
         self._client.set_sensor(self._sensor, mode)

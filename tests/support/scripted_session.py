@@ -7,7 +7,7 @@ import queue
 from collections.abc import Sequence
 
 from kiln.device.at_errors import CommandRefused
-from kiln.device.detections import Box, Detections, Point, Pose
+from kiln.device.detections import Box, ClassScore, Detections, Point, Pose
 from kiln.device.labels import Description
 from kiln.errors import BoardGone
 from kiln.monitor.session import CameraModes, DeviceInfo, Thresholds
@@ -18,6 +18,7 @@ PEOPLE = Description(
     name="people", classes=("person",), keypoints=coco.KEYPOINTS, skeleton=coco.SKELETON
 )
 SHAPES = Description(name="shapes", classes=("disc", "square"))
+FRUIT = Description(name="fruit", task="classify", classes=("ripe", "un/ripe", ""))
 
 
 MODES = {0: "240x240 Auto", 2: "640x480 Auto"}
@@ -103,7 +104,9 @@ def person(x: float, y: float, *, score: float = 80, hidden: tuple[int, ...] = (
 
 
 def detections(
-    *objects: Box | Pose, image: bytes | None = None, size: tuple[int, int] = (240, 240)
+    *objects: Box | Pose | ClassScore,
+    image: bytes | None = None,
+    size: tuple[int, int] = (240, 240),
 ) -> Detections:
     """An event of a board."""
     return Detections(
@@ -114,4 +117,5 @@ def detections(
         resolution=size,
         image=jpeg() if image is None else image,
         raw={},
+        classes=tuple(each for each in objects if isinstance(each, ClassScore)),
     )

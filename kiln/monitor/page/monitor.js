@@ -95,7 +95,8 @@ function showRecording({ running, folder, task, images, objects, note }) {
 }
 
 function counted(number, noun) {
-  return `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
+  const ending = noun.endsWith("s") ? "es" : "s";
+  return `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : ending}`;
 }
 
 /** Sets a text if it has changed, so that screen readers do not repeat it. */
@@ -162,9 +163,10 @@ function shownTime(milliseconds) {
 }
 
 function listObjects({ event, labels }) {
-  const { objects } = event;
-  setText("found-count", objects.length ? counted(objects.length, "object") : "nothing");
-  const best = [...objects].sort((one, other) => other.score - one.score).slice(0, MAX_LISTED);
+  const objects = [...event.objects, ...event.classes];
+  const noun = event.classes.length ? "class" : "object";
+  setText("found-count", objects.length ? counted(objects.length, noun) : "nothing");
+  const best = objects.sort((one, other) => other.score - one.score).slice(0, MAX_LISTED);
   element("found").replaceChildren(...best.map((each) => listItem(each, labels)));
 }
 

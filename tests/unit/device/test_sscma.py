@@ -18,7 +18,7 @@ from kiln.device.at_errors import (
     UnexpectedReply,
     UnknownCommand,
 )
-from kiln.device.detections import Box, Point, Pose, read_detections
+from kiln.device.detections import Box, ClassScore, Point, Pose, read_detections
 from kiln.device.replies import Identity, ModelSlot, Sensor
 from kiln.device.sscma import MAX_EVENTS, AtClient
 from kiln.errors import BoardError, BoardGone
@@ -216,9 +216,15 @@ def test_what_it_sees_is_typed() -> None:
 
 
 def test_results_of_other_algorithms_are_kept_as_they_came() -> None:
-    seen = read_detections({"count": 1, "classes": [[70, 2]], "points": [[1, 2, 3, 4]], "x": None})
-    assert seen.raw == {"classes": [[70, 2]], "points": [[1, 2, 3, 4]], "x": None}
+    seen = read_detections({"count": 1, "points": [[1, 2, 3, 4]], "x": None})
+    assert seen.raw == {"points": [[1, 2, 3, 4]], "x": None}
     assert seen.boxes == ()
+
+
+def test_the_classes_of_a_frame_are_typed() -> None:
+    seen = read_detections({"count": 1, "classes": [[70, 2], ["odd"], [20, 0], [3]]})
+    assert seen.classes == (ClassScore(70, 2), ClassScore(20, 0))
+    assert (seen.boxes, seen.raw) == ((), {})
 
 
 @pytest.mark.parametrize(
