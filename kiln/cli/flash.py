@@ -278,6 +278,7 @@ def _check(
             AtClient(link),
             labels,
             address=plan.address,
+            camera=plan.target.camera.mode(build.request.camera.mode),
             estimated_ms=build.numbers.estimated_ms,
         )
     finally:

@@ -29,7 +29,7 @@ from kiln.monitor.recording import Recorder, Recording, default_folder, unused
 from kiln.monitor.server import MonitorServer
 from kiln.monitor.session import START_S, DeviceInfo, DeviceSession, SscmaSession
 from kiln.plan.request import BuildRequest
-from kiln.plan.targets import Target, load_target
+from kiln.plan.targets import CameraMode, Target, load_target
 
 DEMO_TARGET = "grove-v2"
 
@@ -158,7 +158,7 @@ def _emulated_board(request: MonitorRequest, session: Session) -> Iterator[Attac
     board.load(file, target.flash.model_address)
     with board:
         attached = AttachedBoard(port=Port(path=board.port), target=target)
-        _write_labels(attached, describe(built))
+        _write_labels(attached, describe(built), target.camera.mode(built.request.camera.mode))
         yield attached
 
 
@@ -175,13 +175,15 @@ def _demo_build(request: BuildRequest, target: Target, session: Session) -> Path
     return folder
 
 
-def _write_labels(attached: AttachedBoard, description: Description) -> None:
-    """Leave the model's labels on a board, as `kiln flash` does."""
+def _write_labels(attached: AttachedBoard, description: Description, mode: CameraMode) -> None:
+    """Leave the model's labels on a board and its camera in a mode, as `kiln flash` does."""
     link = open_link(attached.port.path, attached.target.device.baud)
     with contextlib.closing(link):
         board = AtClient(link)
         board.wait_until_ready(START_S)
         board.set_info(to_info(description))
+        for sensor in board.sensors():
+            board.set_sensor(sensor.id, mode.option or 0)
 
 
 def _open(request: MonitorRequest, url: str, terminal: Terminal) -> None:

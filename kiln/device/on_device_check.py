@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from kiln import __version__
+from kiln.device.at_errors import CommandRefused
 from kiln.device.detections import Detections
 from kiln.device.flash import PADDING_BYTES
 from kiln.device.labels import Description, DescriptionTooLong, from_info, to_info
 from kiln.device.replies import ALGORITHMS, ModelSlot
 from kiln.device.sscma import AtClient
+from kiln.plan.targets import CameraMode
 from kiln.report.board_record import BoardRecord, Check
 
 #: From a reset to the first answer a board takes two or three seconds.
@@ -25,13 +28,19 @@ _DECODERS: Mapping[str, tuple[int, ...]] = {"pose": (5,), "detect": (6, 8), "cla
 
 
 def check_on_device(
-    board: AtClient, description: Description, *, address: int, estimated_ms: float | None
+    board: AtClient,
+    description: Description,
+    *,
+    address: int,
+    camera: CameraMode,
+    estimated_ms: float | None,
 ) -> BoardRecord:
     """Wait for a board to start, write the model's labels, and invoke the model.
 
-    ``address`` is where the model was flashed, ``estimated_ms`` what the build expects of one
-    inference. A check that fails is in the record; raises BoardError if the board cannot be asked,
-    or refuses to invoke the model at all.
+    ``address`` is where the model was flashed, ``camera`` the mode whose frames it was made for and
+    into which the camera is put, and ``estimated_ms`` what the build expects of one inference. A
+    check that fails is in the record; raises BoardError if the board cannot be asked, or refuses
+    to invoke the model at all.
     """
     board.wait_until_ready(START_S)
     board.stop()  # it may be configured to invoke the model at start
@@ -41,10 +50,12 @@ def check_on_device(
         board.use_model_at(address)
         slot = board.model()
     warnings = _write_labels(board, description)
+    camera_checks = list(_put_camera_into(board, camera))
     frames = list(board.invoke(FRAMES, with_images=False))
     pre, inference, post = _medians(frames)
     decoder = board.invocation.algorithm
-    checks = [*_slot_checks(slot, description, address), _decoder_check(decoder, description.task)]
+    checks = [*_slot_checks(slot, description, address), *camera_checks]
+    checks.append(_decoder_check(decoder, description.task))
     if not warnings:
         checks.append(_label_check(board, description))
     return BoardRecord(
@@ -75,6 +86,19 @@ def _write_labels(board: AtClient, description: Description) -> list[str]:
     except DescriptionTooLong as error:
         return [f"{error.message}: {error.hint}"]
     return []
+
+
+def _put_camera_into(board: AtClient, mode: CameraMode) -> Iterator[Check]:
+    """Choose the camera's mode, if the board has a choice and says what it chose."""
+    for sensor in board.sensors():
+        if mode.option is None or sensor.option is None:
+            continue
+        if sensor.option != mode.option:
+            with contextlib.suppress(CommandRefused):
+                board.set_sensor(sensor.id, mode.option)
+        chosen = {each.id: each.option for each in board.sensors()}.get(sensor.id)
+        words = "none" if chosen is None else sensor.options.get(chosen, f"option {chosen}")
+        yield Check(title="camera", ok=chosen == mode.option, figure=words, expected=f"{mode.name}")
 
 
 def _label_check(board: AtClient, description: Description) -> Check:

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +43,18 @@ class ClassifiedFrame:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RecordedClassifier:
-    """Repeats its frames for ever. ``sha256`` and ``size`` are those of the flashed file."""
+    """Repeats its frames for ever. ``sha256`` and ``size`` are those of the flashed file;
+    ``modes``: the same in other modes of the camera, by option."""
 
     sha256: str
     size: int
     resolution: tuple[int, int]
     frames: tuple[ClassifiedFrame, ...]
+    modes: Mapping[int, RecordedClassifier] = dataclasses.field(default_factory=dict)
+
+    def at(self, option: int) -> RecordedClassifier:
+        """The same with the camera in another mode."""
+        return self.modes.get(option, self)
 
     def matches(self, memory: memoryview) -> bool:
         """Whether ``memory``, the flash from a model's address on, begins with this model."""
@@ -65,7 +72,7 @@ def read_recorded_classifier(frames: Path, *, sha256: str, size: int) -> Recorde
     return RecordedClassifier(
         sha256=sha256,
         size=size,
-        resolution=(document.size, document.size),
+        resolution=(document.width, document.height),
         frames=tuple(
             ClassifiedFrame(
                 base64.b64decode(frame.image),

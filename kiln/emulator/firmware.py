@@ -29,7 +29,9 @@ _CAMERA = 1
 #: Category of each type of algorithm.
 _CATEGORIES = {1: 1, 2: 2, 3: 1, _CLASSIFIER: 3, _POSE: 2, 6: 1, 7: 1, _DETECT: 1}
 _UNDEFINED = {"type": 0, "categroy": 0, "input_from": 0}
-_SENSOR = {"id": 1, "type": _CAMERA, "state": 2, "opt_id": 0, "opt_detail": "240x240 Auto"}
+_SENSOR_ID, _AVAILABLE = 1, 1
+#: The modes of the camera by option (porting/himax/we2/el_camera_we2.cpp), as AT+SENSORS? has them.
+_MODES = {2: "640x480 Auto", 1: "480x480 Auto", 0: "240x240 Auto"}
 _NO_MODEL = {"id": 0, "type": 0, "address": 0, "size": 0}
 
 #: Keys for the bootloader, which the real firmware ignores: see ``kiln.emulator.board``. A command
@@ -75,6 +77,7 @@ class Storage:
 
     info: str = ""
     boot_count: int = 0
+    camera_option: int = 0
     thresholds: dict[int, Thresholds] = dataclasses.field(default_factory=dict)
 
     def of(self, algorithm: int) -> Thresholds:
@@ -187,14 +190,15 @@ class Firmware:
         if 0 <= invocation.times <= invocation.count:
             self._invocation = None
         invocation.due = max(now, invocation.due + 1 / self._camera.fps)
-        frame = self._model.infer(self._frames)
+        model = self._model.at(self._storage.camera_option)
+        frame = model.infer(self._frames)
         self._frames += 1
         found = self._report(frame)
         if invocation.differed and found == invocation.last:
             return
         invocation.last = found
         data = {"count": invocation.count, "perf": self._camera.perf_ms, **found}
-        data["resolution"] = self._model.resolution
+        data["resolution"] = model.resolution
         if not invocation.result_only:
             data["image"] = frame.image
         self._frame(_EVENT, invocation.name, _OK, data)
@@ -236,8 +240,8 @@ class Firmware:
             "MODELS?": (0, lambda command, _: self._reply(command, [*map(_model, self._slots)])),
             "MODEL?": (0, self._reply_model),
             "MODEL": (1, self._set_model),
-            "SENSORS?": (0, lambda command, _: self._reply(command, [_SENSOR])),
-            "SENSOR?": (0, lambda command, _: self._reply(command, _SENSOR)),
+            "SENSORS?": (0, lambda command, _: self._reply(command, [self._sensor(whole=True)])),
+            "SENSOR?": (0, lambda command, _: self._reply(command, self._sensor())),
             "SENSOR": (3, self._set_sensor),
             "INFO?": (0, self._reply_info),
             "INFO": (1, self._set_info),
@@ -282,11 +286,24 @@ class Firmware:
         self._reply(command, {"model": _model(chosen)}, _OK if chosen else _INVALID)
 
     def _set_sensor(self, command: Command, arguments: list[str]) -> None:
-        """The emulated camera has one mode."""
         self._invocation = None
         sensor, enabled, option = map(whole_number, arguments)
-        code = _OK if (sensor, option) == (1, 0) and enabled else _INVALID
-        self._reply(command, {"sensor": _SENSOR}, code)
+        known = sensor == _SENSOR_ID and option in _MODES and bool(enabled)
+        if known:
+            self._storage.camera_option = option
+        self._reply(command, {"sensor": self._sensor()}, _OK if known else _INVALID)
+
+    def _sensor(self, *, whole: bool = False) -> dict[str, Any]:
+        """The camera in a reply; ``whole``: with all its modes."""
+        option = self._storage.camera_option
+        return {
+            "id": _SENSOR_ID,
+            "type": _CAMERA,
+            "state": _AVAILABLE,
+            "opt_id": option,
+            "opt_detail": _MODES[option],
+            **({"opts": {str(each): words for each, words in _MODES.items()}} if whole else {}),
+        }
 
     def _reply_info(self, command: Command, _arguments: list[str]) -> None:
         info = self._storage.info
@@ -317,7 +334,7 @@ class Firmware:
                     result_only=bool(result_only),
                     due=time.monotonic(),
                 )
-        data = {"model": _model(self._current), "algorithm": algorithm, "sensor": _SENSOR}
+        data = {"model": _model(self._current), "algorithm": algorithm, "sensor": self._sensor()}
         self._reply(command, data, code)
 
     def _limits(self) -> Thresholds:

@@ -57,6 +57,9 @@ class EmulatedModel(Protocol):
     def resolution(self) -> tuple[int, int]:
         """Width and height of a frame in pixels."""
 
+    def at(self, option: int) -> EmulatedModel:
+        """The same with the camera in another mode."""
+
     def matches(self, memory: memoryview) -> bool:
         """Whether ``memory``, the flash from a model's address on, begins with this model."""
 

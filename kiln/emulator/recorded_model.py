@@ -10,7 +10,9 @@ import base64
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from kiln.emulator.classifier import RecordedClassifier, read_recorded_classifier
 from kiln.emulator.postprocess import Candidate, RecordedFrame
@@ -23,29 +25,36 @@ from kiln.plan.plan import data_steps
 from kiln.plan.request import BuildRequest, Task
 from kiln.plan.schema import read_record
 from kiln.plan.step import FromHost, Step
-from kiln.plan.targets import Target
-from kiln.report.result import BuildResult
+from kiln.plan.targets import CameraMode, Target
+from kiln.report.result import BuildResult, ResultFile
 from stages.results.emulator_frames import Frame, Frames
 
 _INT8_ENDING = "_full_integer_quant.tflite"
-#: yolov8n takes half a second an image in the interpreter's plain loops.
-_IMAGES = 24
-_FRAME = 240
+#: In each mode of the camera: yolov8n takes half a second an image in the interpreter's loops.
+_IMAGES = 12
 _LEAST_SCORE = 0.05
 _MOST_CANDIDATES = 200
 
 _MODEL = FromHost(source="model")
 
+Recorded = TypeVar("Recorded", "RecordedModel", RecordedClassifier)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RecordedModel:
-    """Repeats its frames for ever. ``sha256`` and ``size`` are those of the flashed file."""
+    """Repeats its frames for ever. ``sha256`` and ``size`` are those of the flashed file;
+    ``modes``: the same in other modes of the camera, by option."""
 
     sha256: str
     size: int
     pose: bool
     resolution: tuple[int, int]
     frames: tuple[RecordedFrame, ...]
+    modes: Mapping[int, RecordedModel] = dataclasses.field(default_factory=dict)
+
+    def at(self, option: int) -> RecordedModel:
+        """The same with the camera in another mode."""
+        return self.modes.get(option, self)
 
     def matches(self, memory: memoryview) -> bool:
         return hashlib.sha256(memory[: self.size]).hexdigest() == self.sha256
@@ -61,27 +70,40 @@ def record_model(
 
     What has been run before comes from the store. Raises KilnError.
     """
-    request = BuildRequest(target=target.name, task=build.task)
     name = next((name for name in build.files if name.endswith(_INT8_ENDING)), None)
     if name is None:
         raise ModelError(f"{folder} has no int8 model", hint="build it again")
     brought = {"model": hash_file_input((folder / name).absolute(), runner)}
-    data, needed = data_steps(request)
-    needed += [steps.images(request, target, data, build.imgsz), *recording_steps(build.task)]
-    made = runner.run(needed, brought, observer)
-    frames = made["emulator-frames"].entry.files["frames.json"].path
     flashed = build.deployed_file
-    read = read_recorded_classifier if build.task == "classify" else read_recorded_model
-    return read(frames, sha256=flashed.sha256, size=flashed.bytes)
+    frames: dict[int, Path] = {}
+    for mode in target.camera.modes:
+        settings = dataclasses.replace(build.request.camera, mode=mode.name)
+        request = BuildRequest(target=target.name, task=build.task, camera=settings)
+        data, needed = data_steps(request)
+        needed.append(steps.images(request, target, data, build.imgsz))
+        needed += recording_steps(build.task, mode)
+        made = runner.run(needed, brought, observer)["emulator-frames"]
+        frames[mode.option or 0] = made.entry.files["frames.json"].path
+    if build.task == "classify":
+        return _in_all_modes(read_recorded_classifier, frames, flashed)
+    return _in_all_modes(read_recorded_model, frames, flashed)
 
 
-def recording_steps(task: Task) -> list[Step]:
+def _in_all_modes(
+    read: Callable[..., Recorded], frames: Mapping[int, Path], flashed: ResultFile
+) -> Recorded:
+    modes = {
+        option: read(path, sha256=flashed.sha256, size=flashed.bytes)
+        for option, path in frames.items()
+    }
+    return dataclasses.replace(modes[min(modes)], modes=modes)
+
+
+def recording_steps(task: Task, mode: CameraMode) -> list[Step]:
     """The steps from images and a model (``model`` of this host) to frames.json."""
     return [
         steps.tflm_outputs(_MODEL, images=_IMAGES),
-        steps.emulator_frames(
-            task, _MODEL, frame=_FRAME, score=_LEAST_SCORE, candidates=_MOST_CANDIDATES
-        ),
+        steps.emulator_frames(task, _MODEL, mode, score=_LEAST_SCORE, candidates=_MOST_CANDIDATES),
     ]
 
 
@@ -92,7 +114,7 @@ def read_recorded_model(frames: Path, *, sha256: str, size: int) -> RecordedMode
         sha256=sha256,
         size=size,
         pose=document.pose,
-        resolution=(document.size, document.size),
+        resolution=(document.width, document.height),
         frames=tuple(map(_frame_of, document.frames)),
     )
 

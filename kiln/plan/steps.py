@@ -15,7 +15,7 @@ from kiln.plan.demo_settings import demo_settings
 from kiln.plan.request import BuildRequest, GpuChoice, Task
 from kiln.plan.schema import read_record
 from kiln.plan.step import FromHost, FromStep, Input, Step
-from kiln.plan.targets import Target
+from kiln.plan.targets import CameraMode, Target
 from stages.results.check import CheckResult
 from stages.results.check_firmware import CheckFirmwareResult
 from stages.results.compile import CompileResult
@@ -364,8 +364,10 @@ def tflm_outputs(model: Input, *, images: int) -> Step:
     )
 
 
-def emulator_frames(task: Task, model: Input, *, frame: int, score: float, candidates: int) -> Step:
-    """What an emulated board sees: frames of ``frame`` pixels and what the model finds in them,
+def emulator_frames(
+    task: Task, model: Input, mode: CameraMode, *, score: float, candidates: int
+) -> Step:
+    """What an emulated board sees: frames of a camera mode and what the model finds in them,
     at most ``candidates`` of at least ``score``, before suppression.
     """
     return Step(
@@ -373,7 +375,11 @@ def emulator_frames(task: Task, model: Input, *, frame: int, score: float, candi
         title="decode what the model sees",
         environment="export",
         module=_module("export", "emulator_frames", task),
-        params={"frame": frame, "score": score, "candidates": candidates},
+        params={
+            "frame": [mode.width, mode.height],
+            "score": score,
+            "candidates": candidates,
+        },
         inputs={
             "model.tflite": model,
             "outputs.npz": FromStep(step="tflm-outputs", path="outputs.npz"),

@@ -1,7 +1,7 @@
 """Make the frames of the emulated board: images, and the candidates of its model in each before
 suppression.
 
-``params``: frame (side of a frame in pixels), score (least score of a candidate, 0 to 1),
+``params``: frame (width and height in pixels), score (least score of a candidate, 0 to 1),
 candidates (at most so many of a frame are kept, the best).
 ``in/``: model.tflite (int8), outputs.npz of the step `tflm-outputs`, evaluation/ (images.npy, uint8
 [m,S,S,3] RGB).
@@ -50,7 +50,7 @@ def run(job: Job, events: Events) -> EmulatorFramesResult:
     shapes = [output.shape for output in outputs]
     labels = labels_of(shapes, images.shape[1])
     roles = find_roles(shapes, labels)
-    side = int(job.params["frame"])
+    width, height = job.params["frame"]
     quanta = {role: outputs[slot.output].scale for role, slot in roles.items()}
     frames = []
     for index, number in enumerate(numbers):
@@ -59,11 +59,11 @@ def run(job: Job, events: Events) -> EmulatorFramesResult:
             for i, output in enumerate(outputs)
         ]
         rows = {role: slot.rows(values) for role, slot in roles.items()}
-        found = candidates(rows, labels, frame=(side, side))
+        found = candidates(rows, labels, frame=(width, height))
         listed = described(found, limits(found, rows, quanta), job.params)
-        frames.append(Frame(image=jpeg(images[number], side), candidates=listed))
+        frames.append(Frame(image=jpeg(images[number], width, height), candidates=listed))
         events.progress(len(frames), len(numbers), "frames")
-    document = Frames(pose=labels.keypoints > 0, size=side, frames=tuple(frames))
+    document = Frames(pose=labels.keypoints > 0, width=width, height=height, frames=tuple(frames))
     write_json(job.out / "frames.json", document)
     return EmulatorFramesResult(
         frames=len(frames),
@@ -114,9 +114,9 @@ def described(
     return tuple(zip(limits[chosen].tolist(), boxes, points, corners, scores, strict=True))
 
 
-def jpeg(image: Pixels, side: int) -> str:
+def jpeg(image: Pixels, width: int, height: int) -> str:
     """An image [S,S,3] stretched to the frame, as the base64 of a JPEG."""
-    frame = tf.cast(tf.round(tf.image.resize(image, (side, side))), tf.uint8)
+    frame = tf.cast(tf.round(tf.image.resize(image, (height, width))), tf.uint8)
     encoded = tf.io.encode_jpeg(frame, quality=_JPEG_QUALITY).numpy()
     return base64.b64encode(encoded).decode("ascii")
 

@@ -1,6 +1,6 @@
 """Make the frames of the emulated board for a classifier: images, and the classes in each.
 
-``params``: frame (side of a frame in pixels), score (least probability of a class, 0 to 1),
+``params``: frame (width and height in pixels), score (least probability of a class, 0 to 1),
 candidates (at most so many classes of a frame are kept, best first).
 ``in/``: model.tflite (int8), outputs.npz of the step `tflm-outputs`, evaluation/ (images.npy, uint8
 [m,S,S,3] RGB).
@@ -34,16 +34,18 @@ def run(job: Job, events: Events) -> EmulatorFramesResult:
             hint="it takes a model that Kiln has built",
         )
     most, least = int(job.params["candidates"]), 100 * job.params["score"]
-    side, (output,) = int(job.params["frame"]), outputs
+    (width, height), (output,) = job.params["frame"], outputs
     frames = []
     for index, number in enumerate(numbers):
         values = dequantised(recorded["output_0"][index][0], output.scale, output.zero_point)
         best = np.argsort(-values, kind="stable")[:most]
         percents = [(round(100 * float(values[each]), 4), int(each)) for each in best]
         kept = tuple(sorted((each for each in percents if each[0] >= least), key=lambda e: e[1]))
-        frames.append(ClassFrame(image=jpeg(images[number], side), percents=kept))
+        frames.append(ClassFrame(image=jpeg(images[number], width, height), percents=kept))
         events.progress(len(frames), len(numbers), "frames")
-    write_json(job.out / "frames.json", ClassFrames(size=side, frames=tuple(frames)))
+    write_json(
+        job.out / "frames.json", ClassFrames(width=width, height=height, frames=tuple(frames))
+    )
     return EmulatorFramesResult(
         frames=len(frames),
         candidates=sum(len(frame.percents) for frame in frames),

@@ -20,10 +20,11 @@ class Frame:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Frames:
-    """frames.json. ``size``: the side of a frame in pixels."""
+    """frames.json. ``width`` and ``height`` of a frame in pixels."""
 
     pose: bool
-    size: int
+    width: int
+    height: int
     frames: tuple[Frame, ...]
 
 
@@ -37,9 +38,10 @@ class ClassFrame:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassFrames:
-    """frames.json for classify. ``size``: the side of a frame in pixels."""
+    """frames.json for classify. ``width`` and ``height`` of a frame in pixels."""
 
-    size: int
+    width: int
+    height: int
     frames: tuple[ClassFrame, ...]
 
 

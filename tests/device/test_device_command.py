@@ -22,11 +22,13 @@ from kiln.emulator.faults import Faults, Noise
 from kiln.emulator.firmware import Camera
 from kiln.emulator.postprocess import Candidate
 from kiln.errors import BoardError, BoardGone, RequestError
+from kiln.plan.targets import CameraMode
 from stages import coco
 from tests.support.checkout import ROOT
 from tests.support.emulated_models import FixedModel, candidate
 
 ADDRESS = 0x400000
+MODE = CameraMode(name="640x480", width=640, height=480, option=2)
 MODEL = b"\x1c\0\0\0TFL3" + bytes(range(256)) * 8
 JPEG = b"\xff\xd8" + bytes(20_000) + b"\xff\xd9"
 PERSON = Description(
@@ -247,11 +249,11 @@ def test_a_restart_in_the_middle_is_a_sentence(
 
 
 def test_the_model_on_the_board_is_checked(board: EmulatedBoard, client: AtClient) -> None:
-    found = check_on_device(client, PERSON, address=ADDRESS, estimated_ms=83.8)
+    found = check_on_device(client, PERSON, address=ADDRESS, camera=MODE, estimated_ms=83.8)
     assert found.failures == []
     assert (found.frames, found.most_objects) == (FRAMES, 1)
     assert found.board_name == "Grove Vision AI V2"
     assert found.inference_ms > 0
-    other = check_on_device(client, PERSON, address=0x500000, estimated_ms=None)
+    other = check_on_device(client, PERSON, address=0x500000, camera=MODE, estimated_ms=None)
     assert other.failures == ["model that the board uses: at 0x400000, expected at 0x500000"]
     assert not board.invoking

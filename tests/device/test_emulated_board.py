@@ -33,8 +33,11 @@ def test_the_firmware_answers(emulated_board: MakeBoard, line: OpenLine) -> None
     assert host.ask("AT+STAT?")["data"] == {"boot_count": 1, "is_ready": 1}
     assert [model["id"] for model in host.ask("AT+MODELS?")["data"]] == [1]
     assert 5 in [algorithm["type"] for algorithm in host.ask("AT+ALGOS?")["data"]]
-    assert host.ask("AT+SENSOR=1,1,0")["data"]["sensor"] == host.ask("AT+SENSORS?")["data"][0]
-    assert host.ask("AT+SENSOR=1,1,2")["code"] == 5
+    assert host.ask("AT+SENSOR=1,1,2")["data"]["sensor"] == host.ask("AT+SENSOR?")["data"]
+    (camera,) = host.ask("AT+SENSORS?")["data"]
+    assert (camera["opt_id"], camera["opts"]["2"]) == (2, "640x480 Auto")
+    assert host.ask("AT+SENSOR=1,1,3")["code"] == 5
+    assert host.ask("AT+SENSOR?")["data"]["opt_id"] == 2
     assert host.ask("AT+MODEL=7")["code"] == 5
     unknown = host.ask("AT+COFFEE")
     assert (unknown["type"], unknown["code"]) == (2, 5)

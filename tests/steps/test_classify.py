@@ -291,7 +291,7 @@ def test_the_emulated_board_reports_the_classes_of_a_frame(
     inputs = {"model.tflite": int8 / "int8.tflite", "evaluation": images / "evaluation"}
     answers = run_step("tflm-outputs", {"images": 3}, inputs).expect_success().out
     inputs["outputs.npz"] = answers / "outputs.npz"
-    params = {"frame": 240, "score": 0.0, "candidates": 50}
+    params = {"frame": [240, 240], "score": 0.0, "candidates": 50}
     out = run_step("emulator-frames-classes", params, inputs).expect_success().out
     recorded = read_recorded_classifier(out / "frames.json", sha256="", size=0)
     assert recorded.resolution == (240, 240)

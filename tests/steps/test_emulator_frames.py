@@ -13,7 +13,7 @@ from kiln.emulator.postprocess import report
 from kiln.emulator.recorded_model import RecordedModel, read_recorded_model
 from tests.support.fixtures import RunStep
 
-PARAMS = {"frame": 240, "score": 0.0, "candidates": 50}
+PARAMS = {"frame": [240, 240], "score": 0.0, "candidates": 50}
 IMAGES = 3
 KEYPOINTS = 17
 

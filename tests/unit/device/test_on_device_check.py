@@ -17,6 +17,7 @@ from kiln.device.labels import Description, to_info
 from kiln.device.on_device_check import FRAMES, check_on_device
 from kiln.device.sscma import AtClient
 from kiln.pipeline.build import write_report
+from kiln.plan.targets import CameraMode
 from kiln.report.board_record import (
     FILE,
     BoardRecord,
@@ -33,12 +34,17 @@ MODEL = Description(name="model", sha256=SHA, size=3137360, task="pose", classes
 ADDRESS = 0x400000
 
 
+MODES = {"0": "240x240 Auto", "2": "640x480 Auto"}
+SQUARE = CameraMode(name="240x240", width=240, height=240, option=0)
+
+
 class FakeBoard(ScriptedLink):
     """A board with a model, on which a test changes one thing."""
 
     def __init__(self, *, decoder: int = 5, slot: dict[str, int] | None = None) -> None:
         self.info = ""
         self.frames = FRAMES
+        self.camera = {"id": 1, "type": 1, "state": 1, "opt_id": 0, "opts": MODES}
         where = {"id": 1, "type": 0, "address": ADDRESS, "size": 0} | (slot or {})
         super().__init__(
             ID_Q=7,
@@ -46,6 +52,8 @@ class FakeBoard(ScriptedLink):
             VER_Q={"software": "2024.8.16", "hardware": "1"},
             MODEL_Q=where,
             MODELS_Q=[where],
+            SENSORS_Q=lambda _tag, _arguments: [self.camera],
+            SENSOR=self._choose,
             INVOKE=self._invoke,
             INVOKE_Q=0,
             BREAK=1,
@@ -53,6 +61,13 @@ class FakeBoard(ScriptedLink):
             INFO_Q=lambda _tag, _arguments: {"crc16_maxim": 1, "info": self.info},
         )
         self.set_up = {"algorithm": {"type": decoder, "config": {}}}
+
+    def _choose(self, tag: str, arguments: str) -> Answer:
+        _sensor, _enabled, option = arguments.split(",")
+        if option not in MODES:
+            return frame(0, f"{tag}@SENSOR", {}, code=5)
+        self.camera["opt_id"] = int(option)
+        return {}
 
     def _keep(self, _tag: str, text: str) -> Answer:
         self.info = text.strip('"')
@@ -69,10 +84,31 @@ class FakeBoard(ScriptedLink):
         )
 
 
-def _check(link: ScriptedLink, model: Description = MODEL) -> BoardRecord:
+def _check(
+    link: ScriptedLink, model: Description = MODEL, camera: CameraMode = SQUARE
+) -> BoardRecord:
     return check_on_device(
-        AtClient(link, timeout_s=0.02), model, address=ADDRESS, estimated_ms=83.8
+        AtClient(link, timeout_s=0.02), model, address=ADDRESS, camera=camera, estimated_ms=83.8
     )
+
+
+@pytest.mark.parametrize(("option", "ok"), [(2, True), (7, False)])
+def test_the_camera_is_put_into_the_mode_that_the_model_was_made_for(
+    option: int, *, ok: bool
+) -> None:
+    link = FakeBoard()
+    found = _check(link, camera=CameraMode(name="640x480", width=640, height=480, option=option))
+    (check,) = (each for each in found.checks if each.title == "camera")
+    assert (check.ok, check.expected) == (ok, "640x480")
+    assert check.figure == ("640x480 Auto" if ok else "240x240 Auto")
+    assert ("SENSOR", f"1,1,{option}") in link.requests
+    assert "SENSOR" not in [name for name, _ in _requests_of_a_square_model()]
+
+
+def _requests_of_a_square_model() -> list[tuple[str, str]]:
+    link = FakeBoard()
+    _check(link)
+    return link.requests
 
 
 def test_a_board_that_runs_the_model_passes_every_check() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import binascii
-import time
 from collections import deque
 from collections.abc import Callable
 
@@ -19,13 +18,35 @@ ADDRESS = 0x400000
 ACK, NAK, CAN, EOT = b"\x06", b"\x15", b"\x18", b"\x04"
 QUESTION = b"\r\nDo you want to end file transmission and reboot system? (y)\r\n"
 MENU = b"\r\n[1] Xmodem download and burn FW image\r\n"
-#: Whatever a scripted board says, it has said already.
+#: Whatever a scripted board says, it has said already; and time passes only while it is waited for,
+#: however busy the machine is.
 TIMING = Timing(
     enter_s=0.05, start_s=0.2, question_s=0.02, reply_s=0.02, silence_s=0.2, quiet_s=1e-3
 )
 MODEL = b"\x1c\0\0\0TFL3" + bytes(range(200))
 
 Answer = Callable[[int, bytes], bytes | None]
+
+
+class Clock:
+    """Stands for the module `time` of what waits for a board."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+CLOCK = Clock()
+#: So long takes a byte at 921600 baud: what comes without end must not stop the clock.
+A_BYTE_S = 1e-5
+
+
+@pytest.fixture(autouse=True)
+def _time_of_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kiln.device.xmodem_sender.time", CLOCK)
+    monkeypatch.setattr("kiln.device.we2.time", CLOCK)
 
 
 class Board:
@@ -45,13 +66,14 @@ class Board:
         self._asked = 0
 
     def read(self, timeout_s: float) -> bytes:
+        CLOCK.now += A_BYTE_S
         if self.said:
             return self.said.popleft()
         if self.late and timeout_s > 0:
             return self.late.popleft()
         if self._receiving and not self.files[-1] and timeout_s > 0:
             return b"C"
-        time.sleep(timeout_s)
+        CLOCK.now += timeout_s
         return b""
 
     def write(self, data: bytes) -> None:
