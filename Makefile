@@ -94,7 +94,7 @@ bench: $(WORK)/driver/.complete  ## time quantize against onnx2tf, and Kiln itse
 	@$(WORK)/driver/bin/python -m scripts.bench_quantize
 	@$(WORK)/driver/bin/python -m scripts.bench_nothing
 
-bench-quality: $(WORK)/driver/.complete  ## compare ways to quantise: accuracy, cycles, size (half an hour)
+bench-quality: $(WORK)/driver/.complete  ## compare ways to quantise: accuracy, cycles, size; of the demo, or DATA= and WEIGHTS= (half an hour)
 	@$(WORK)/driver/bin/python -m scripts.bench_quality
 
 help:

@@ -1,11 +1,12 @@
 """Compare ways to quantise: accuracy against float32 on the host, cost on the NPU.
 
-For a pose and a detection network, every variant of `quality_variants` is evaluated with the
-boards' arithmetic on images that neither training nor calibration has seen, and compiled for
-grove-v2. The weights are the demo's, built if the store has none, or those given.
+Every variant of `quality_variants` is evaluated with the boards' arithmetic on images that neither
+training nor calibration has seen, and compiled for grove-v2. Without --data that is done for the
+demo's pose and detection networks, built if the store has none, on images of another demo. With
+--data the network is --weights, calibrated on images of train and evaluated on val.
 
-    .kiln/driver/bin/python -m scripts.bench_quality
-    .kiln/driver/bin/python -m scripts.bench_quality --task pose --pose my.safetensors --images 100
+    make bench-quality
+    make bench-quality DATA=photos/data.yaml WEIGHTS=my.pt TASK=detect
 
 Columns: mAP50-95 of boxes and of keypoints in points, with what is lost against float32; how much
 the objects shown differ from float32's (IoU, score and keypoints, `report_images.change`), in
@@ -17,7 +18,9 @@ rounds differently; how much the objects differ distinguishes variants better.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -25,12 +28,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kiln.pipeline.dataset import load_dataset
+from kiln.plan import steps
+from kiln.plan.request import BuildRequest, CameraSettings
+from kiln.plan.step import FromHost
 from kiln.plan.targets import load_target
 from scripts.stage_jobs import ROOT, python, run, run_step
 
 TASKS = ("pose", "detect")
 TARGET = "grove-v2"
-#: Images for calibration come from one demo data set, those for evaluation from another.
+#: At most so many images for calibration; the seeds of the demo's.
 POOL, POOL_SEED, EVALUATION_SEED = 256, 0, 7
 
 HEAD = (
@@ -41,25 +48,44 @@ HEAD = (
 
 def main() -> None:
     options = _options()
-    for task in options.task:
-        given = getattr(options, task)
-        weights = given or demo_weights(task, options.imgsz)
-        with tempfile.TemporaryDirectory() as folder:
-            compare(task, weights, Path(folder), images=options.images, imgsz=options.imgsz)
+    if options.data is None:
+        for task in [options.task] if options.task else TASKS:
+            with tempfile.TemporaryDirectory() as folder:
+                weights = options.weights or demo_weights(task, options.imgsz)
+                sets = drawn(task, Path(folder), images=options.images, imgsz=options.imgsz)
+                compare(task, weights, sets, Path(folder), imgsz=options.imgsz)
+        return
+    if options.weights is None or options.task is None:
+        sys.exit("a data set of your own needs WEIGHTS= and TASK= too")
+    with tempfile.TemporaryDirectory() as folder:
+        work, task = Path(folder), options.task
+        weights = imported(options.weights, task, work)
+        data = linked(options.data.absolute(), work / "data")
+        camera = _camera(options.camera)
+        settings = {"imgsz": options.imgsz, "camera": camera}
+        sets = split_in_two(task, data, work, settings, images=options.images)
+        compare(task, weights, sets, work, imgsz=options.imgsz)
 
 
-def compare(task: str, weights: Path, work: Path, *, images: int, imgsz: int) -> None:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sets:
+    """Images to calibrate with, uint8 [n,S,S,3], and a folder of images to evaluate on."""
+
+    pool: Path
+    evaluation: Path
+
+
+def compare(task: str, weights: Path, sets: Sets, work: Path, *, imgsz: int) -> None:
     """Make, measure and print every variant for one network."""
     inputs = {"weights.safetensors": weights}
     exported = run_step("stages.train.onnx", work / "onnx", {"imgsz": imgsz}, inputs).out
-    drawn = draw(task, work / "evaluation-set", seed=EVALUATION_SEED, count=images, imgsz=imgsz)
-    pool = draw(task, work / "pool", seed=POOL_SEED, count=POOL, imgsz=imgsz)
     (work / "model.onnx").symlink_to(exported / "model.onnx")
-    (work / "pool.npy").symlink_to(pool / "calibration.npy")
-    (work / "evaluation").symlink_to(drawn / "evaluation")
+    (work / "pool.npy").symlink_to(sets.pool)
+    (work / "evaluation").symlink_to(sets.evaluation)
     print(f"{task}: quantising in every way takes minutes ...", file=sys.stderr)
     script = [python("export"), "-m", "scripts.quality_variants", work, work / "variants"]
     rows: list[dict[str, Any]] = json.loads(run(script, cwd=work).splitlines()[-1])
+    images = len(json.loads((sets.evaluation / "truth.json").read_text())["images"])
     print(f"\n{task}, {imgsz}x{imgsz}, {images} images")
     _print_row(HEAD)
     _print_row(("float32", *_accuracy(rows[0], "float32")))
@@ -69,14 +95,60 @@ def compare(task: str, weights: Path, work: Path, *, images: int, imgsz: int) ->
         _print_row((row["name"], *accuracy, row["differs"], row["snr"], *cost, row["seconds"]))
 
 
-def draw(task: str, folder: Path, *, seed: int, count: int, imgsz: int) -> Path:
-    """Images of a new demo data set, for calibration or for evaluation."""
-    params = {"task": task, "train": 1, "val": count, "seed": seed}
-    data = run_step("stages.train.demo", folder / "demo", params, {}).out / "data"
+def drawn(task: str, work: Path, *, images: int, imgsz: int) -> Sets:
+    """Images of two new demo data sets."""
+    settings = {"imgsz": imgsz, "camera": _camera(None)}
+
+    def draw(folder: Path, seed: int, count: int) -> Path:
+        params = {"task": task, "train": 1, "val": count, "seed": seed}
+        data = run_step("stages.train.demo", folder / "demo", params, {}).out / "data"
+        return seen(task, data, folder, settings, images=count)
+
+    return Sets(
+        pool=draw(work / "pool", POOL_SEED, POOL) / "calibration.npy",
+        evaluation=draw(work / "drawn", EVALUATION_SEED, images) / "evaluation",
+    )
+
+
+def split_in_two(
+    task: str, data: Path, work: Path, settings: Mapping[str, Any], *, images: int
+) -> Sets:
+    """The images of train to calibrate with, those of val to evaluate on."""
+    swapped = work / "swapped"
+    for kind in ("images", "labels"):
+        (swapped / kind).mkdir(parents=True)
+        for split, other in (("train", "val"), ("val", "train")):
+            (swapped / kind / split).symlink_to(data / kind / other)
+    (swapped / "data.yaml").symlink_to(data / "data.yaml")
+    return Sets(
+        pool=seen(task, swapped, work / "pool", settings, images=POOL) / "calibration.npy",
+        evaluation=seen(task, data, work / "judged", settings, images=images) / "evaluation",
+    )
+
+
+def seen(task: str, data: Path, folder: Path, settings: Mapping[str, Any], *, images: int) -> Path:
+    """The images of val as the board sees them; the output of the step `images`."""
     check = run_step("stages.train.check", folder / "check", {"task": task}, {"data": data})
-    wanted = {"imgsz": imgsz, "calibration": count, "evaluation": count, "letterbox": False}
+    wanted = {**settings, "calibration": images, "evaluation": images}
     inputs = {"data": data, "dataset.json": check.out / "dataset.json"}
     return run_step("stages.train.images", folder / "images", wanted, inputs).out
+
+
+def linked(source: Path, target: Path) -> Path:
+    """A data set of this host in the steps' layout, as a folder of links."""
+    index = target.with_suffix(".index.json")
+    for name, file in load_dataset(source, index=index, scratch=target.parent).tree.files.items():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (target / name).symlink_to(file.path)
+    return target
+
+
+def imported(weights: Path, task: str, work: Path) -> Path:
+    """Own weights in the canonical form."""
+    name = "weights.safetensors" if weights.suffix == ".safetensors" else "weights.pt"
+    params = {"task": task, "trust": False}
+    done = run_step("stages.train.import_weights", work / "import", params, {name: weights})
+    return done.out / "weights.safetensors"
 
 
 def npu_cost(model: Path, work: Path, *, imgsz: int) -> list[float]:
@@ -114,16 +186,31 @@ def _print_row(cells: tuple[Any, ...]) -> None:
     print(f"{name:34}" + "".join(f"{text:>11}" for text in texts), flush=True)
 
 
+def _camera(mode: str | None) -> Mapping[str, Any]:
+    """The camera as the step `images` takes it."""
+    request = BuildRequest(camera=CameraSettings(mode=mode))
+    step = steps.images(request, load_target(ROOT / "targets", TARGET), FromHost(source="data"), 32)
+    camera: Mapping[str, Any] = step.params["camera"]
+    return camera
+
+
 def _options() -> argparse.Namespace:
+    """A make variable comes in the environment, as for `kiln`."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--task", choices=TASKS, nargs="*", default=TASKS)
-    for task in TASKS:
-        parser.add_argument(f"--{task}", type=Path, help=f"weights.safetensors of a {task} network")
+    given = os.environ.get
+    parser.add_argument("--task", choices=TASKS, default=given("KILN_TASK"))
+    parser.add_argument("--data", type=Path, default=_path(given("KILN_DATA")))
+    parser.add_argument("--weights", type=Path, default=_path(given("KILN_WEIGHTS")))
+    parser.add_argument("--camera", default=given("KILN_CAMERA"), help="mode of its camera")
+    parser.add_argument("--imgsz", type=int, default=int(given("KILN_IMGSZ") or 192))
     parser.add_argument("--images", type=int, default=200, help="images to evaluate on")
-    parser.add_argument("--imgsz", type=int, default=192)
     return parser.parse_args()
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import numpy as np
 from tensorflow.lite.python.optimize.calibrator import Calibrator
 
 from stages.contract import Events
-from stages.export.evaluate import Findings, run_and_measure
+from stages.export.evaluate import IOU, Findings, run_and_measure
 from stages.export.evaluation import report_images
 from stages.export.evaluation.inference import open_artifact, read_evaluation
 from stages.export.models.preprocess import Pixels, as_float
@@ -34,6 +34,8 @@ from stages.sampling import evenly
 
 #: As many as the demo's val has.
 USUAL = 48
+#: The camera's frame, as the boards have it by default.
+FRAME = (240, 240)
 #: So few images, those of the lowest scores, stand for a set in which something is rare.
 RARE = 24
 
@@ -75,14 +77,14 @@ class Bench:
     def __init__(self, folder: Path, out: Path) -> None:
         self._network = open_network(folder / "model.onnx")
         self._pool: Pixels = np.load(folder / "pool.npy", mmap_mode="r")
-        self._evaluation = read_evaluation(folder / "evaluation")
+        self._evaluation = read_evaluation(folder / "evaluation", frame=FRAME, iou=IOU)
         self._events = Events(io.StringIO())
         self._out = out
         self._float = convert(self._network, self._network, self.usual)
 
     @property
     def usual(self) -> Pixels:
-        return self._pool[:USUAL]
+        return self.spread(USUAL)
 
     def spread(self, count: int) -> Pixels:
         return self._pool[evenly(len(self._pool), count)]

@@ -15,6 +15,9 @@ BOX_CHANNELS = BOX_SIDES * REG_MAX
 #: x, y and visibility.
 KEYPOINT_VALUES = 3
 
+#: The most detailed models of a face have 478.
+MAX_KEYPOINTS = 1000
+
 #: A data set lies in images/<split>/ and labels/<split>/, with data.yaml beside them.
 SPLITS = ("train", "val")
 #: Endings of files that ultralytics reads as images.
@@ -48,6 +51,8 @@ def fault_of_skeleton(skeleton: object, keypoints: int) -> str | None:
     """What is wrong with pairs of keypoints that are to be joined when drawn; None if nothing."""
     if not isinstance(skeleton, list | tuple):
         return f"skeleton is {skeleton!r:.80}, not a list of pairs of keypoints: [[0, 1], [1, 2]]"
+    if len(skeleton) > MAX_KEYPOINTS:
+        return f"skeleton has {len(skeleton)} pairs, and at most {MAX_KEYPOINTS} are drawn"
     for pair in skeleton:
         if (
             not isinstance(pair, list | tuple)

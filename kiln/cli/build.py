@@ -108,10 +108,15 @@ def _figures(result: BuildResult) -> Iterator[str]:
         )
     yield operators_line(numbers.operators)
     accuracy = numbers.accuracy
-    yield f"accuracy  {accuracy_line(accuracy.artifacts['int8'])} (int8, {accuracy.images} images)"
+    line = f"{accuracy_line(accuracy.artifacts['int8'])} (int8, {accuracy.images} images)"
+    yield (
+        f"accuracy  [bold red]{line}: next to nothing[/]"
+        if accuracy.finds_nothing
+        else (f"accuracy  {line}")
+    )
     if accuracy.drop:
         lost = ", ".join(
-            f"{METRICS[name]} {-points:+.1f}" for name, points in accuracy.drop.items()
+            f"{METRICS[name]} {0 - points:+.1f}" for name, points in accuracy.drop.items()
         )
         yield f"          against fp32: {lost} points"
 

@@ -13,13 +13,15 @@ from stages.results.evaluate import METRICS
 
 
 def show_verdict(verdict: Verdict, firmware: str, terminal: Terminal) -> None:
-    """Each check that failed in red, or one line in green."""
+    """Each check that failed in red, or one line in green; then what to know of those passed."""
     if verdict.accepted:
         terminal.mark("✓", f"accepted by {firmware} ({len(verdict.checks)} checks)", out=True)
-        return
-    terminal.mark("✕", f"NOT ACCEPTED by {firmware}:", out=True)
+    else:
+        terminal.mark("✕", f"NOT ACCEPTED by {firmware}:", out=True)
     for line in verdict.refusals:
         terminal.print(f"  [red]{escape(line)}[/]")
+    for line in verdict.notes:
+        terminal.mark("!", line, out=True)
 
 
 def usage_line(name: str, usage: Usage) -> str:

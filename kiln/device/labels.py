@@ -79,7 +79,7 @@ def describe(build: BuildResult) -> Description:
         task=build.task,
         classes=network.names if network else (),
         keypoints=coco.KEYPOINTS if is_coco else tuple(f"point {n}" for n in range(count)),
-        skeleton=coco.skeleton(count),
+        skeleton=tuple((first, second) for first, second in build.evidence.skeleton),
     )
 
 

@@ -55,13 +55,28 @@ MAIN_2024 = Release(software="2024.11.13", algorithms=None)
 
 
 @dataclasses.dataclass
+class Thresholds:
+    """In percent; the defaults are those of poses and of both forms of boxes.
+
+    Source: the constructors in core/algorithm/el_algorithm_yolo_pose.h, el_algorithm_yolo_world.h
+    and el_algorithm_yolov8.h; the values in their config structs are used by nothing.
+    """
+
+    score: int = 50
+    iou: int = 45
+
+
+@dataclasses.dataclass
 class Storage:
-    """What the firmware keeps over resets and new models; thresholds in percent."""
+    """What the firmware keeps over resets and new models; thresholds by type of algorithm."""
 
     info: str = ""
     boot_count: int = 0
-    score: int = 70
-    iou: int = 45
+    thresholds: dict[int, Thresholds] = dataclasses.field(default_factory=dict)
+
+    def of(self, algorithm: int) -> Thresholds:
+        """An algorithm's thresholds; its first run stores the defaults."""
+        return self.thresholds.setdefault(algorithm, Thresholds())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -172,7 +187,8 @@ class Firmware:
         frame = self._model.infer(self._frames)
         self._frames += 1
         pose = self._model.pose
-        found = report(frame, score=self._storage.score, iou=self._storage.iou, pose=pose)
+        limits = self._limits()
+        found = report(frame, score=limits.score, iou=limits.iou, pose=pose)
         if invocation.differed and found == invocation.last:
             return
         invocation.last = found
@@ -228,18 +244,18 @@ class Firmware:
     def _thresholds(self) -> dict[str, _Handler]:
         """Commands that are available only while an algorithm runs."""
         return {
-            "TSCORE?": (0, lambda command, _: self._reply(command, self._storage.score)),
+            "TSCORE?": (0, lambda command, _: self._reply(command, self._limits().score)),
             "TSCORE": (1, lambda *asked: self._set_threshold("score", *asked)),
-            "TIOU?": (0, lambda command, _: self._reply(command, self._storage.iou)),
+            "TIOU?": (0, lambda command, _: self._reply(command, self._limits().iou)),
             "TIOU": (1, lambda *asked: self._set_threshold("iou", *asked)),
         }
 
     def _set_threshold(self, name: str, command: Command, arguments: list[str]) -> None:
         percent = whole_number(arguments[0]) & 0xFF  # kept in a byte
         if percent <= 100:
-            setattr(self._storage, name, percent)
+            setattr(self._limits(), name, percent)
         code = _OK if percent <= 100 else _INVALID
-        self._reply(command, getattr(self._storage, name), code)
+        self._reply(command, getattr(self._limits(), name), code)
 
     def _reply_model(self, command: Command, _arguments: list[str]) -> None:
         code = _OK if self._current else _INVALID
@@ -275,8 +291,9 @@ class Firmware:
         code = self._readiness()
         algorithm: dict[str, Any] = dict(_UNDEFINED)
         if code == _OK and self._model is not None:
-            algorithm = _algorithm(self._algorithm_of(self._model))
-            algorithm["config"] = {"tscore": self._storage.score, "tiou": self._storage.iou}
+            number, limits = self._algorithm_of(self._model), self._limits()
+            algorithm = _algorithm(number)
+            algorithm["config"] = {"tscore": limits.score, "tiou": limits.iou}
             if times:
                 self._invocation = _Invocation(
                     name=command.tagged,
@@ -287,6 +304,9 @@ class Firmware:
                 )
         data = {"model": _model(self._current), "algorithm": algorithm, "sensor": _SENSOR}
         self._reply(command, data, code)
+
+    def _limits(self) -> Thresholds:
+        return self._storage.of(self._algorithm_of(self._model))
 
     def _readiness(self) -> int:
         """The code of an INVOKE: the current model must be there, and be the emulated one.
@@ -301,8 +321,9 @@ class Firmware:
         known = self._release.algorithms
         return _OK if known is None or self._algorithm_of(self._model) in known else _NOT_SUPPORTED
 
-    def _algorithm_of(self, model: EmulatedModel) -> int:
-        return _POSE if model.pose else _DETECT
+    def _algorithm_of(self, model: EmulatedModel | None) -> int:
+        """The type by which the firmware reads a model's outputs."""
+        return _POSE if model is not None and model.pose else _DETECT
 
     def _break(self, command: Command, _arguments: list[str]) -> None:
         self._invocation = None

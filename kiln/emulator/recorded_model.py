@@ -98,11 +98,12 @@ def read_recorded_model(frames: Path, *, sha256: str, size: int) -> RecordedMode
 def _frame_of(frame: Frame) -> RecordedFrame:
     candidates = tuple(
         Candidate(
+            limit=limit,
+            box=tuple(box),
+            points=tuple(tuple(point) for point in points),
             corners=tuple(corners),
             score=score,
-            target=target,
-            points=tuple(tuple(point) for point in points),
         )
-        for corners, score, target, points in frame.candidates
+        for limit, box, points, corners, score in frame.candidates
     )
     return RecordedFrame(base64.b64decode(frame.image), candidates)

@@ -144,6 +144,8 @@ class DataSetWriter:
             keypoints["kpt_shape"] = [self._keypoints, yolo.KEYPOINT_VALUES]
             flipped = flip_index(self._labels.keypoints)
             keypoints |= {"flip_idx": flipped} if flipped else {}
+            pairs = [list(pair) for pair in self._labels.skeleton]
+            keypoints |= {"skeleton": pairs} if pairs else {}
         table = yolo.data_yaml(dict(enumerate(names)), keypoints)
         text = yaml.safe_dump(table, sort_keys=False, allow_unicode=True)
         self._write("data.yaml", text.encode())

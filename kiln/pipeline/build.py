@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from kiln import __version__
 from kiln.errors import NotAccepted, os_errors
 from kiln.executors.environments import Environment
 from kiln.executors.protocol import Executor
 from kiln.paths import Paths
+from kiln.pipeline.agreement import check_agreement
 from kiln.pipeline.collect import (
     collect_evidence,
     collect_numbers,
-    mismatched_data,
     portable_request,
     step_result,
+    unlike_training,
     warnings_of,
 )
 from kiln.pipeline.events import Message, Observer
@@ -64,7 +67,8 @@ class Build:
     def run(self, observer: Observer) -> BuildResult:
         """Run what is missing and lay out the result folder; raises KilnError."""
         brought = hash_inputs(self.plan.request, self.paths, self._runner)
-        outcomes = self._runner.run(self.plan.steps, brought, observer, check=self._judge)
+        judge = functools.partial(self._judge, {})
+        outcomes = self._runner.run(self.plan.steps, brought, observer, check=judge)
         if all(outcome.reused for outcome in outcomes.values()):
             observer(Message(text="nothing to do: every step is already made from these inputs"))
         with self._runner.store.trusting():
@@ -75,11 +79,16 @@ class Build:
         brought = hash_inputs(self.plan.request, self.paths, self._runner)
         return self._runner.explain(self.plan.steps, brought)
 
-    def _judge(self, outcome: StepOutcome) -> None:
-        """Stop as soon as a step has found what the firmware would not take."""
+    def _judge(self, results: dict[str, Any], outcome: StepOutcome) -> None:
+        """Stop as soon as a step has found what does not fit together, or the firmware.
+
+        ``results`` of the steps so far, by their names.
+        """
+        result = results[outcome.step.name] = outcome.result
+        if isinstance(result, Dataset | Network):
+            check_agreement(self.plan.request, results.get("check"), results.get("import"))
         if self.plan.request.force:
             return
-        result = outcome.result
         if isinstance(result, Dataset | Network):
             self.plan.target.check_classes(self.plan.request.task, result.nc)
         if isinstance(result, CheckFirmwareResult) and not result.accepted:
@@ -112,7 +121,7 @@ class Build:
             verdict=Verdict.of(outcomes["check-firmware"].result, forced=plan.request.force),
             numbers=collect_numbers(outcomes),
             evidence=collect_evidence(outcomes, {name: each.path for name, each in shown.items()}),
-            warnings=(*warnings, *mismatched_data(plan, outcomes)),
+            warnings=(*warnings, *unlike_training(outcomes)),
         )
         index = self._runner.store.index_folder / f"result-{_file_name(self.folder)}.json"
         with os_errors("cannot write the result"):

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from kiln.pipeline.runner import StepOutcome
-from kiln.plan.plan import Plan
 from kiln.plan.request import BuildRequest
 from kiln.plan.schema import read_record
 from kiln.report.result import (
@@ -25,11 +24,14 @@ from kiln.report.result import (
 from stages.results.check import CheckResult
 from stages.results.check_firmware import CheckFirmwareResult
 from stages.results.compile import CompileResult, Layer
-from stages.results.evaluate import EvaluateResult, Evidence
-from stages.results.import_weights import ImportResult
+from stages.results.evaluate import METRICS, EvaluateResult, Evidence
 from stages.results.layers import Layers
 from stages.results.quantize import QuantizeResult
 from stages.results.train import TrainResult
+
+#: Points of mAP50-95 by which training and evaluation may differ on the same images: they suppress
+#: and rank detections differently.
+LARGEST_GAP = 1.0
 
 Outcomes = Mapping[str, StepOutcome]
 
@@ -82,6 +84,7 @@ def _accuracy(outcomes: Outcomes) -> Accuracy:
         images=evaluated.images,
         artifacts={**before, **evaluated.artifacts},
         drop=evaluated.drop,
+        finds_nothing=evaluated.finds_nothing,
     )
 
 
@@ -105,24 +108,33 @@ def collect_evidence(outcomes: Outcomes, files: Mapping[str, Path]) -> BuildEvid
     )
 
 
-def mismatched_data(plan: Plan, outcomes: Outcomes) -> list[StepWarning]:
-    """A warning if own weights are judged on a data set of other classes or keypoints."""
-    weights: ImportResult | None = _result(outcomes, "import")
-    if weights is None or plan.request.trains or plan.request.data is None:
-        return []
+def unlike_training(outcomes: Outcomes) -> list[StepWarning]:
+    """A warning if the float network finds more or less of the same images than the trainer's own
+    validation did: one of the two does not see what the board sees.
+
+    Figures of other images may differ by chance, so it takes all of val.
+    """
+    trained: TrainResult | None = _result(outcomes, "train")
     data: CheckResult = outcomes["check"].result
-    compared: list[tuple[str, object, object]] = [("classes", weights.nc, data.nc)]
-    # A data set of poses is a good one for detection: its keypoints are left aside.
-    if plan.request.task == "pose":
-        compared.append(("keypoints", weights.kpt_shape, data.kpt_shape))
-    differing = [f"{words} {one} against {two}" for words, one, two in compared if one != two]
-    if not differing:
+    evaluated: EvaluateResult = outcomes["evaluate"].result
+    if trained is None or evaluated.images != data.images["val"]:
+        return []
+    found = evaluated.artifacts["float32"]
+    gaps = {
+        name: 100 * (figure - trained.metrics[name])
+        for name, figure in found.items()
+        if figure is not None and name in trained.metrics and name.endswith("map50_95")
+    }
+    worst = max(gaps, key=lambda name: abs(gaps[name]), default="")
+    if not worst or abs(gaps[worst]) <= LARGEST_GAP:
         return []
     return [
         StepWarning(
-            step="import",
-            message=f"the weights and the data set do not match: {', '.join(differing)}",
-            hint="pass the data set that the weights were trained on",
+            step="evaluate",
+            message=f"on the same images {METRICS[worst]} of the float network is "
+            f"{100 * (found[worst] or 0):.1f} as the board sees them, and was "
+            f"{100 * trained.metrics[worst]:.1f} in training",
+            hint="the former is the board's; crowds suppress each other more there (IoU 0.45)",
         )
     ]
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kiln.errors import ModelError
 from kiln.executors.protocol import Executor
 from kiln.paths import Paths
+from kiln.pipeline.agreement import differences
 from kiln.pipeline.build import hash_file_input, hash_inputs
 from kiln.pipeline.collect import warnings_of
 from kiln.pipeline.events import Observer
@@ -21,9 +23,15 @@ from kiln.plan.targets import Target
 from kiln.report.result import StepWarning, Usage, Verdict
 from kiln.store.tree import Tree
 from stages.results.check_firmware import CheckFirmwareResult, InterpreterTrial, ModelDescription
+from stages.results.dataset import Dataset
 from stages.results.evaluate import EvaluateResult
 
 _MODEL = FromHost(source="model")
+_UNMEASURED = StepWarning(
+    step="evaluate",
+    message="its accuracy was not measured: no host can run it as a board would",
+    hint="the checks that failed say what would help",
+)
 #: Of float32, yolov8x takes 270 MiB.
 _MAX_BYTES = 512 << 20
 
@@ -77,7 +85,9 @@ class Inspector:
         self._brought = {"model": hash_file_input(file.absolute(), self._runner)}
         checked = self._check(observer)
         found: CheckFirmwareResult = checked.result
-        evaluated = self._evaluate(found.model, observer) if self._request.data else None
+        wanted = self._request.data is not None
+        runs = found.accepted or _can_be_run(found.model)
+        evaluated = self._evaluate(found.model, observer) if wanted and runs else None
         done = [checked, *([evaluated] if evaluated else [])]
         return Inspection(
             file=file.name,
@@ -91,7 +101,10 @@ class Inspector:
             sram=Usage.of_arena(found.arena),
             interpreter=found.interpreter,
             accuracy=evaluated.result if evaluated else None,
-            warnings=tuple(warning for each in done for warning in warnings_of(each)),
+            warnings=(
+                *(warning for each in done for warning in warnings_of(each)),
+                *([_UNMEASURED] if wanted and not runs else []),
+            ),
         )
 
     def _check(self, observer: Observer) -> StepOutcome:
@@ -102,12 +115,13 @@ class Inspector:
         wanted = (model.task, self._request.task, next(iter(tasks)))
         task = next(task for task in wanted if task is not None and task in tasks)
         self._target = self._target.choose(task, self._request.firmware)
-        # Without an NPU the host can compute what the board would.
-        on_host = self._target.vela is None and model.kind == "int8"
-        needed = [
-            *([steps.reference(_MODEL, evaluation=False)] if on_host else []),
-            steps.check_firmware(self._target, task, model.imgsz, _MODEL, reference=on_host),
-        ]
+        request = dataclasses.replace(self._request, task=task)
+        check = functools.partial(steps.check_firmware, request, self._target, model.imgsz, _MODEL)
+        looked = self._run([check(reference=False)], observer)["check-firmware"]
+        # Without an NPU the host can compute what the board would, if the board would run it.
+        if self._target.vela or model.kind != "int8" or not looked.result.accepted:
+            return looked
+        needed = [steps.reference(_MODEL, evaluation=False), check(reference=True)]
         return self._run(needed, observer)["check-firmware"]
 
     def _evaluate(self, model: ModelDescription, observer: Observer) -> StepOutcome:
@@ -128,12 +142,37 @@ class Inspector:
         name = "int8.tflite" if model.kind == "int8" else "float32.tflite"
         needed += [
             steps.images(request, self._target, data, model.imgsz),
-            steps.evaluate({name: _MODEL}),
+            steps.evaluate(request, self._target, {name: _MODEL}),
         ]
-        return self._run(needed, observer)["evaluate"]
+        check = functools.partial(_check_data, model)
+        return self._run(needed, observer, check)["evaluate"]
 
-    def _run(self, needed: Sequence[Step], observer: Observer) -> dict[str, StepOutcome]:
-        return self._runner.run(needed, self._brought, observer)
+    def _run(
+        self,
+        needed: Sequence[Step],
+        observer: Observer,
+        check: Callable[[StepOutcome], None] = lambda _outcome: None,
+    ) -> dict[str, StepOutcome]:
+        return self._runner.run(needed, self._brought, observer, check=check)
+
+
+def _check_data(model: ModelDescription, outcome: StepOutcome) -> None:
+    """Raise ModelError as soon as a data set turns out to be one for another model."""
+    if not isinstance(outcome.result, Dataset):
+        return
+    differing = differences(outcome.result, classes=model.classes, keypoints=model.keypoints)
+    if differing:
+        raise ModelError(
+            f"its accuracy cannot be measured on this data set: it has {differing}",
+            hint="pass --data with the data set that it was trained on, or leave --data out",
+        )
+
+
+def _can_be_run(model: ModelDescription) -> bool:
+    """Whether a refused file may be measured all the same, as a float one is."""
+    ends = [tensor for tensor in (model.input, *model.outputs) if tensor is not None]
+    known = all(tensor.dtype in ("int8", "float32") for tensor in ends)
+    return model.kind == "vela" or (known and model.task is not None and model.imgsz is not None)
 
 
 def _size(file: Path) -> int | None:

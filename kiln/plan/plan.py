@@ -59,10 +59,8 @@ def make_plan(request: BuildRequest, target: Target) -> Plan:
         # Without an NPU the board computes what the reference kernels do, and the host can tell.
         steps.append(catalogue.reference(deployed, evaluation=True))
     steps += [
-        catalogue.check_firmware(
-            target, request.task, imgsz, deployed, reference=target.vela is None
-        ),
-        catalogue.evaluate(catalogue.EVALUATED),
+        catalogue.check_firmware(request, target, imgsz, deployed, reference=target.vela is None),
+        catalogue.evaluate(request, target, catalogue.EVALUATED),
         *([catalogue.layers()] if request.evaluation.layers else []),
     ]
     names = {step.name for step in steps}

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from kiln.errors import RequestError, WeightsError
 from kiln.executors.protocol import ExecutorName
 from kiln.plan.schema import read_record, read_toml
+from stages.yolo import MAX_KEYPOINTS, fault_of_skeleton
 
 Task = Literal["pose", "detect"]
 Granularity = Literal["mixed", "per-tensor", "per-channel"]
@@ -83,12 +84,16 @@ class LimitSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BuildRequest:
-    """A whole request. Paths are absolute; None means that Kiln chooses."""
+    """A whole request. Paths are absolute; None means that Kiln chooses.
+
+    ``skeleton``: pairs of keypoints that are joined when drawn, instead of the data set's own.
+    """
 
     target: str = "grove-v2"
     firmware: str | None = None
     task: Task = "pose"
     data: str | None = None
+    skeleton: tuple[tuple[int, ...], ...] | None = None
     weights: str | None = None
     model: str | None = None
     imgsz: int | None = None
@@ -268,6 +273,9 @@ def _validate(request: BuildRequest) -> None:
         if value is not None and not least <= value <= most:
             bound = f"at least {least}" if value < least else f"at most {most}"
             raise RequestError(f"{name} is {value}", hint=f"it must be {bound}")
+    fault = fault_of_skeleton(request.skeleton or (), MAX_KEYPOINTS)
+    if fault is not None:
+        raise RequestError(fault, hint="skeleton = [[0, 1], [1, 2]]")
     _check_reproducible(request.train)
     for address in (request.data, request.weights):
         if address is not None and _is_url(address):

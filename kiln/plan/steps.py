@@ -241,6 +241,7 @@ def images(request: BuildRequest, target: Target, data: Input, imgsz: int) -> St
             },
             "calibration": request.calibration.images,
             "evaluation": request.evaluation.images,
+            **({"skeleton": request.skeleton} if request.skeleton else {}),
         },
         inputs={"data": data, "dataset.json": _DATASET},
     )
@@ -312,7 +313,7 @@ def describe(model: Input) -> Step:
 
 
 def check_firmware(
-    target: Target, task: Task, imgsz: int | None, model: Input, *, reference: bool
+    request: BuildRequest, target: Target, imgsz: int | None, model: Input, *, reference: bool
 ) -> Step:
     """Hold the file that would be flashed against the firmware's contract.
 
@@ -323,19 +324,20 @@ def check_firmware(
         title=f"check against {target.firmware.name}",
         environment="vela",
         module="stages.vela.check_firmware",
-        params=target.contract(task, imgsz),
+        params=target.contract(request.task, imgsz, request.camera.mode),
         inputs={"model.tflite": model, **({"reference.npz": REFERENCE} if reference else {})},
     )
 
 
-def evaluate(models: Mapping[str, Input]) -> Step:
+def evaluate(request: BuildRequest, target: Target, models: Mapping[str, Input]) -> Step:
     """Measure the accuracy of models: model.onnx, float32.tflite, int8.tflite, any of them."""
+    mode = target.camera.mode(request.camera.mode)
     return Step(
         name="evaluate",
         title="measure accuracy",
         environment="export",
         module="stages.export.evaluate",
-        params={},
+        params={"frame": [mode.width, mode.height]},
         inputs={**models, "evaluation": _EVALUATION},
     )
 

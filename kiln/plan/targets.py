@@ -59,6 +59,12 @@ class Camera:
             raise UnknownName("camera mode", wanted, list(named))
         return named[wanted]
 
+    def frames(self, name: str | None) -> list[list[int]]:
+        """Width and height of a mode's frames, then those of the other modes."""
+        chosen = self.mode(name)
+        others = [mode for mode in self.modes if mode != chosen]
+        return [[mode.width, mode.height] for mode in (chosen, *others)]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FlashMap:
@@ -282,8 +288,9 @@ class Target:
         settings = dataclasses.asdict(self.vela)
         return {**settings, "arena_kib": self.firmware.arena_at(imgsz) - INTERPRETER_KIB}
 
-    def contract(self, task: Task, imgsz: int | None) -> dict[str, Any]:
-        """What `check-firmware` holds a model against; without a size, the largest arena."""
+    def contract(self, task: Task, imgsz: int | None, mode: str | None = None) -> dict[str, Any]:
+        """What `check-firmware` holds a model against; without a size, the largest arena, and
+        without a camera mode the default one."""
         firmware, source = self.choose(task).firmware, self.input
         form = firmware.tasks[task]
         decoded = not firmware.forms or DECODED in firmware.forms
@@ -312,6 +319,7 @@ class Target:
             "forms": list(form.forms),
             "tried": list(firmware.forms),
             "exact_outputs": firmware.exact_outputs,
+            "frames": self.camera.frames(mode),
         }
 
     def check_classes(self, task: Task, count: int) -> None:

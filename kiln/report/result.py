@@ -76,6 +76,12 @@ class Verdict:
             if not check.ok
         ]
 
+    @property
+    def notes(self) -> list[str]:
+        """A line for each check that was passed with a note."""
+        noted = [check for check in self.checks if check.note]
+        return [f"{check.title}: {check.figure}: {check.note}" for check in noted]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Usage:
@@ -105,12 +111,13 @@ class Accuracy:
     """mAP, 0 to 1, of every form of the network on the same images; None if nothing is there.
 
     ``trained`` is the trainer's own figure, on whole images and before raw heads; ``drop`` is
-    what quantising cost, in points.
+    what quantising cost, in points. ``finds_nothing``: a figure is next to zero.
     """
 
     images: int
     artifacts: Mapping[str, Mapping[str, float | None]]
     drop: Mapping[str, float]
+    finds_nothing: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

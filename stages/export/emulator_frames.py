@@ -2,7 +2,7 @@
 suppression.
 
 ``params``: frame (side of a frame in pixels), score (least score of a candidate, 0 to 1),
-candidates (at most so many of a frame are kept, best first).
+candidates (at most so many of a frame are kept, the best).
 ``in/``: model.tflite (int8), outputs.npz of the step `tflm-outputs`, evaluation/ (images.npy, uint8
 [m,S,S,3] RGB).
 ``out/frames.json``: the fields of ``stages.results.emulator_frames.Frames``.
@@ -20,25 +20,24 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from stages.contract import Events, Job, StepFailed, main, write_json
 from stages.export.evaluation.decode import (
-    Detections,
+    Candidates,
     Labels,
     Shape,
-    Slot,
-    decode,
+    candidates,
     find_roles,
 )
-from stages.export.models.preprocess import Pixels, dequantised
+from stages.export.evaluation.fast_math import highest_thresholds
+from stages.export.models.preprocess import Floats, Pixels, dequantised
 from stages.export.models.tflite_interpreter import TFLiteModel
 from stages.results.emulator_frames import EmulatorFramesResult, Frame, Frames
 from stages.yolo import BOX_CHANNELS, KEYPOINT_VALUES, STRIDES
 
 #: About the quality of the camera's own encoder.
 _JPEG_QUALITY = 80
-#: No two boxes overlap so much: nothing is suppressed.
-_KEEP_ALL = 2.0
 PACKAGES = ("tensorflow-cpu", "numpy")
 
 
@@ -52,14 +51,16 @@ def run(job: Job, events: Events) -> EmulatorFramesResult:
     labels = labels_of(shapes, images.shape[1])
     roles = find_roles(shapes, labels)
     side = int(job.params["frame"])
+    quanta = {role: outputs[slot.output].scale for role, slot in roles.items()}
     frames = []
     for index, number in enumerate(numbers):
         values = [
             dequantised(recorded[f"output_{i}"][index], output.scale, output.zero_point)
             for i, output in enumerate(outputs)
         ]
-        found = candidates(values, roles, labels, job.params)
-        listed = described(found, scale=side / labels.size)
+        rows = {role: slot.rows(values) for role, slot in roles.items()}
+        found = candidates(rows, labels, frame=(side, side))
+        listed = described(found, limits(found, rows, quanta), job.params)
         frames.append(Frame(image=jpeg(images[number], side), candidates=listed))
         events.progress(len(frames), len(numbers), "frames")
     document = Frames(pose=labels.keypoints > 0, size=side, frames=tuple(frames))
@@ -86,21 +87,31 @@ def labels_of(shapes: Sequence[Shape], size: int) -> Labels:
     return Labels(size=size, classes=classes[0], keypoints=sum(keypoints))
 
 
-def candidates(
-    values: Sequence[Any], roles: Mapping[str, Slot], labels: Labels, params: Mapping[str, Any]
-) -> Detections:
-    """Candidates of the least score and more, the best last, equals in the order of their cells."""
-    rows = {role: slot.rows(values) for role, slot in roles.items()}
-    found = decode(rows, labels, score_threshold=params["score"], iou_threshold=_KEEP_ALL)
-    return found[np.arange(len(found))[: int(params["candidates"])][::-1]]
+def limits(
+    each: Candidates, rows: Mapping[str, Floats], quanta: Mapping[str, float]
+) -> NDArray[np.int64]:
+    """The highest score threshold, in percent, that lets each candidate through."""
+    if each.found.keypoints.shape[1]:
+        steps = np.arange(101, dtype=np.float32) / np.float32(100)
+        return np.searchsorted(steps, each.found.scores, side="right") - 1
+    roles = [f"score{stride}" for stride in STRIDES]
+    return np.concatenate(
+        [highest_thresholds(rows[role].max(axis=1), quanta[role]) for role in roles]
+    )
 
 
-def described(found: Detections, *, scale: float) -> tuple[tuple[Any, ...], ...]:
-    """Candidates as frames.json has them; ``scale`` is frame pixels in a pixel of the model's."""
-    boxes = np.round(found.boxes.astype(float) * scale, 3).tolist()
-    scores = np.round(found.scores.astype(float), 5).tolist()
-    points = np.round(found.keypoints.astype(float) * (scale, scale, 1), 3).tolist()
-    return tuple(zip(boxes, scores, found.classes.tolist(), points, strict=True))
+def described(
+    each: Candidates, limits: NDArray[np.int64], params: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], ...]:
+    """Candidates as frames.json has them: the best of those of the least score and more."""
+    found = each.found
+    best = np.argsort(-found.scores, kind="stable")[: int(params["candidates"])]
+    chosen = np.sort(best[found.scores[best] >= params["score"]])
+    whole = (each.boxes, each.percents[:, None], found.classes[:, None])
+    boxes = np.concatenate(whole, axis=1)[chosen].tolist()
+    points = each.points[chosen].tolist()
+    corners, scores = each.corners[chosen].tolist(), found.scores[chosen].tolist()
+    return tuple(zip(limits[chosen].tolist(), boxes, points, corners, scores, strict=True))
 
 
 def jpeg(image: Pixels, side: int) -> str:

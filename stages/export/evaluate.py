@@ -1,12 +1,14 @@
 """Measure the accuracy of every form of the model on the evaluation images, and the loss by int8.
 
-``params``: none. ``in/``: any of model.onnx, float32.tflite, int8.tflite; ``evaluation/``
-(images.npy, uint8 [m,S,S,3] RGB, and truth.json).
+``params``: frame (width and height of the camera's frames, in pixels). ``in/``: any of model.onnx,
+float32.tflite, int8.tflite; ``evaluation/`` (images.npy, uint8 [m,S,S,3] RGB, and truth.json).
 ``out/evidence.json``: the fields of ``stages.results.evaluate.Evidence``.
 
-Images go in as on the board and detections come out as in the firmware. Two detections are one
-object above an IoU of 0.45, the firmware's default. The firmware's score threshold is not used: mAP
-ranks all detections, so those of 0.1 % and more count, as is usual.
+Images go in as on the board and detections come out as in the firmware, with the threshold of 45
+percent at which it takes two boxes for one. Its score threshold is not used: mAP ranks all
+detections, so whatever the firmware would report at its lowest threshold counts, which are poses of
+0.1 % and more and boxes of 1 %. They are ranked by their scores before the firmware makes whole
+percents of them (see ``stages.export.evaluation.decode``).
 Without a float32.tflite, the ONNX file stands for float32; they are the same function.
 """
 
@@ -24,7 +26,6 @@ from stages.export.evaluation.inference import (
     Artifact,
     Evaluation,
     ImageResult,
-    Thresholds,
     open_artifact,
     read_evaluation,
     run_on_all,
@@ -32,6 +33,7 @@ from stages.export.evaluation.inference import (
 from stages.export.evaluation.snr import snr_db
 from stages.export.models.model_runners import is_per_channel
 from stages.results.evaluate import (
+    LEAST_MAP50,
     METRICS,
     ClassAccuracy,
     EvaluateResult,
@@ -40,12 +42,15 @@ from stages.results.evaluate import (
     OutputSnr,
     ReportImage,
 )
+from stages.suppression import LEAST_BOX_PERCENT, LEAST_POSE_SCORE
 
-THRESHOLDS = Thresholds(score=0.001, iou=0.45)
+#: The firmware's default, in percent, for poses and for boxes.
+IOU = 45
 #: A larger drop, in points of any mAP, is a warning.
 ACCEPTED_DROP = 2.0
-#: So many of the outputs that lost most are named.
+#: So many of the outputs that lost most are named, and of the classes that are never found.
 NAMED_OUTPUTS = 3
+NAMED_CLASSES = 5
 
 FILES = {"onnx": "model.onnx", "float32": "float32.tflite", "int8": "int8.tflite"}
 PACKAGES = ("tensorflow-cpu", "onnxruntime", "pycocotools", "numpy")
@@ -85,6 +90,24 @@ class Findings:
             if one is not None and other is not None
         }
 
+    def finds_nothing(self, side: str) -> str:
+        """The mAP50 of a side by which it finds next to nothing, or ""."""
+        known = self.figures(self.sides[side]) if side in self.sides else {}
+        low = {
+            name: value
+            for name, value in known.items()
+            if name.endswith("/map50") and value is not None and value < LEAST_MAP50
+        }
+        return min(low, key=lambda name: low[name], default="")
+
+    def never_found(self) -> list[str]:
+        """The labelled classes of which the model, int8 if it is there, finds no object."""
+        side = "int8" if "int8" in self.sides else "float32"
+        found = self.precision[self.sides[side]]["box"].classes
+        return [
+            name for name, value in zip(self.evaluation.names, found, strict=True) if value == 0
+        ]
+
     def drop(self) -> dict[str, float]:
         """Points of every mAP that int8 is below float32."""
         return {name: round(100 * (one - other), 2) for name, (one, other) in self.pairs().items()}
@@ -122,7 +145,8 @@ class Findings:
 
 def run(job: Job, events: Events) -> EvaluateResult:
     """Run everything, then measure, warn, and keep what a report shows."""
-    evaluation = read_evaluation(job.inputs / "evaluation")
+    width, height = job.params["frame"]
+    evaluation = read_evaluation(job.inputs / "evaluation", frame=(width, height), iou=IOU)
     findings = run_and_measure(open_artifacts(job, evaluation), evaluation, events)
     for message, hint in shortcomings(findings, job):
         events.warning(message, hint=hint)
@@ -139,9 +163,10 @@ def run(job: Job, events: Events) -> EvaluateResult:
             name: round(sum(result.seconds[name] for result in findings.results), 3)
             for name in names
         },
-        score_threshold=THRESHOLDS.score,
-        iou_threshold=THRESHOLDS.iou,
+        score_threshold=LEAST_POSE_SCORE if evaluation.keypoints else LEAST_BOX_PERCENT / 100,
+        iou_threshold=IOU / 100,
         versions={package: version(package) for package in PACKAGES},
+        finds_nothing=any(findings.finds_nothing(side) for side in ("float32", "int8")),
     )
 
 
@@ -164,7 +189,7 @@ def run_and_measure(
     side_of = {"onnx": "float32", "float32": "float32", "int8": "int8"}
     sides = {side_of[name]: name for name in names}
     results = []
-    for result in run_on_all(artifacts, evaluation, THRESHOLDS, list(sides.values())):
+    for result in run_on_all(artifacts, evaluation, list(sides.values())):
         results.append(result)
         events.progress(len(results), len(evaluation.images), "images")
     precision = {
@@ -187,6 +212,8 @@ def shortcomings(findings: Findings, job: Job) -> Iterator[tuple[str, str]]:
             f"{' and '.join(unknown)} cannot be measured: no evaluation image has such an object",
             "label some images of val, or evaluate on more of them ([evaluation] images)",
         )
+    if small := _finds_little(findings):
+        yield small
     drop = findings.drop()
     worst = max(drop, key=lambda name: drop[name], default="")
     if not worst or drop[worst] <= ACCEPTED_DROP:
@@ -198,6 +225,30 @@ def shortcomings(findings: Findings, job: Job) -> Iterator[tuple[str, str]]:
         f"{100 * after:.1f}){_worst_outputs(findings.outputs())}",
         f"try more calibration images ([calibration] images) that look like those the board "
         f"will see, {finer}or a larger IMGSZ",
+    )
+
+
+def _finds_little(findings: Findings) -> tuple[str, str] | None:
+    """A network that finds next to nothing; else the classes that it never finds."""
+    side = "float32" if "float32" in findings.sides else "int8"
+    if metric := findings.finds_nothing(side):
+        value = findings.figures(findings.sides[side])[metric]
+        return (
+            f"the network finds next to nothing: its {METRICS[metric]} is {value:.3f}",
+            "train for more epochs (EPOCHS=), start from weights of a similar task (WEIGHTS=), "
+            "or look in the report at what is labelled and what is found",
+        )
+    missing = findings.never_found()
+    if not missing:
+        return None
+    named = ", ".join(missing[:NAMED_CLASSES])
+    more = len(missing) - NAMED_CLASSES
+    others = f" and {more} more" if more > 0 else ""
+    verb = "is" if len(missing) == 1 else "are"
+    return (
+        f"{len(missing)} of {len(findings.evaluation.names)} classes {verb} "
+        f"labelled and never found: {named}{others}",
+        "add images of them, train for more epochs, or leave them out of the data set",
     )
 
 

@@ -16,8 +16,8 @@ Form = Literal["raw-heads", "decoded", "unknown"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Check:
-    """One check: a stable ``name``, what was found, what is allowed, and what would help if it is
-    not ``ok``."""
+    """One check: a stable ``name``, what was found, what is allowed, what would help if it is not
+    ``ok``, and what to know although it is."""
 
     name: str
     title: str
@@ -25,6 +25,7 @@ class Check:
     limit: str
     help: str
     ok: bool
+    note: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,10 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Frame:
-    """``image``: a JPEG as base64. ``candidates``, best last, each [[left, top, right, bottom],
-    score, class, [[x, y, visibility], ...]], in pixels of the frame, scores 0 to 1."""
+    """``image``: a JPEG as base64. ``candidates``, in the order of the model's cells, each [limit,
+    box, points, corners, score]: the highest score threshold in percent that lets it through; as
+    reported, [x, y, width, height, percent, class] and [[x, y, percent], ...]; and of a pose, which
+    is suppressed before rounding, [left, top, right, bottom] in pixels of the frame and 0 to 1."""
 
     image: str
     candidates: tuple[tuple[Any, ...], ...]

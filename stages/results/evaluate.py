@@ -17,6 +17,8 @@ METRICS: Mapping[str, str] = {
     "pose/map50": "pose mAP50",
     "pose/map50_95": "pose mAP50-95",
 }
+#: Below this mAP50, 0 to 1, a network has learnt next to nothing.
+LEAST_MAP50 = 0.01
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,7 @@ class EvaluateResult:
 
     ``artifacts``: by file (onnx, float32, int8) every mAP, 0 to 1, such as box/map50; None if
     there is no object to find. ``drop``: points of each that int8 is below float32. ``seconds``:
-    what all inferences of a file took.
+    what all inferences of a file took. ``finds_nothing``: a mAP50 is below `LEAST_MAP50`.
     """
 
     images: int
@@ -56,6 +58,7 @@ class EvaluateResult:
     score_threshold: float
     iou_threshold: float
     versions: Mapping[str, str]
+    finds_nothing: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -19,12 +19,17 @@ from stages.results.dataset import Dataset, Task
 from stages.train.dataset.description import read_yaml
 from stages.train.dataset.image_files import fault_of_image, list_images
 from stages.train.dataset.labels import Form, LabelFile, read_labels
-from stages.yolo import KEYPOINT_VALUES, SPLITS, fault_of_skeleton, label_path
+from stages.yolo import (
+    KEYPOINT_VALUES,
+    MAX_KEYPOINTS,
+    SPLITS,
+    fault_of_skeleton,
+    label_path,
+)
 
 #: Further ones are counted, not reported.
 MAX_PROBLEMS = 1000
 _PROGRESS_EVERY = 200
-_MAX_KEYPOINTS = 1000
 
 
 class Findings:
@@ -115,9 +120,9 @@ def _check_split(
                 events.progress(number, len(images), f"{split} images")
     if images and not objects:
         _nothing_labelled(split, findings, events)
-    _warn(events, repeated, "label files hold a line twice; the second is dropped")
-    _warn(events, outlined, "label files hold outlines; the box around each is used")
-    _warn(events, _orphans(data, split, images), "label files have no image")
+    _warn(events, repeated, "with a line twice; the second is dropped")
+    _warn(events, outlined, "with outlines; the box around each is used")
+    _warn(events, _orphans(data, split, images), "without an image")
     return len(images), objects
 
 
@@ -172,7 +177,7 @@ def _is_shape(shape: object) -> TypeGuard[Sequence[int]]:
     return (
         isinstance(shape, list)
         and len(shape) == 2
-        and all(type(number) is int and 0 < number <= _MAX_KEYPOINTS for number in shape)
+        and all(type(number) is int and 0 < number <= MAX_KEYPOINTS for number in shape)
     )
 
 
@@ -202,7 +207,8 @@ def _nothing_labelled(split: str, findings: Findings, events: Events) -> None:
 
 def _warn(events: Events, names: Sequence[str], what: str) -> None:
     if names:
-        events.warning(f"{len(names)} {what}: {names[0]}")
+        files = "1 label file" if len(names) == 1 else f"{len(names)} label files"
+        events.warning(f"{files} {what}: {names[0]}")
 
 
 if __name__ == "__main__":

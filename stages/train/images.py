@@ -1,7 +1,8 @@
 """Prepare the images that a model is calibrated and evaluated with, as the board will see them.
 
 ``params``: imgsz, camera (the fields of ``stages.train.dataset.camera.Camera`` but its size),
-calibration and evaluation (how many images at most).
+calibration and evaluation (how many images at most), perhaps skeleton (pairs of keypoints that are
+joined when drawn, instead of the data set's own).
 ``in/``: data, and dataset.json of the step `check`.
 ``out/``: calibration.npy (uint8 [n, S, S, 3], RGB) and evaluation/: images.npy of the same form,
 truth.json with their labels, the fields of ``stages.results.images.GroundTruth``.
@@ -67,7 +68,7 @@ def run(job: Job, events: Events) -> ImagesResult:
         task=dataset.task,
         names=dataset.names,
         kpt_shape=dataset.kpt_shape,
-        skeleton=dataset.skeleton or coco.skeleton(keypoints),
+        skeleton=job.params.get("skeleton") or dataset.skeleton or coco.skeleton(keypoints),
         images=images,
     )
     write_json(target / "truth.json", truth)

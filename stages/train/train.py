@@ -24,6 +24,7 @@ from ultralytics.utils import LOGGER
 
 from stages.contract import Events, Job, StepFailed, main, read_json
 from stages.results.dataset import Dataset
+from stages.results.evaluate import LEAST_MAP50
 from stages.results.train import Device, TrainResult
 from stages.train.training.arguments import training_arguments
 from stages.train.training.hardware import (
@@ -38,8 +39,6 @@ from stages.train.weights import checkpoint
 from stages.yolo import SPLITS
 
 _METRIC_KINDS = ("box/", "pose/")
-#: Below this mAP50 a model finds nothing.
-_LEAST_MAP50 = 0.01
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
@@ -161,7 +160,7 @@ def _result(trainer: DetectRun, hardware: Hardware, events: Events) -> TrainResu
     best = trainer.rows[trainer.best_epoch - 1]
     metrics = {name: value for name, value in best.items() if name.startswith(_METRIC_KINDS)}
     score = min(value for name, value in metrics.items() if name.endswith("/map50"))
-    if score < _LEAST_MAP50:
+    if score < LEAST_MAP50:
         events.warning(
             f"the training has learnt next to nothing: mAP50 is {score:.3f}",
             hint="train for more epochs, start from WEIGHTS=, or look at the labels",

@@ -149,13 +149,13 @@ def test_readings_are_those_of_the_board(opened: Opened) -> None:
 
 def test_sliders_reach_the_board(monitor: Monitor, opened: Opened) -> None:
     score = opened.page.get_by_label("Score")
-    opened.says("score-value", "70 %")
+    opened.says("score-value", "50 %")
     score.focus()
     for _ in range(15):
         opened.page.keyboard.press("ArrowLeft")
-    monitor.board.wait_until(monitor.received("TSCORE=55"))
+    monitor.board.wait_until(monitor.received("TSCORE=35"))
     opened.says("found-count", "2 objects")
-    opened.says("score-value", "55 %")
+    opened.says("score-value", "35 %")
     assert all(opened.is_drawn(x, y) for x, y in joints(DOUBTFUL)[:5])
     opened.page.get_by_label("Overlap (IoU)").fill("20")
     monitor.board.wait_until(monitor.received("TIOU=20"))

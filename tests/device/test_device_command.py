@@ -24,7 +24,7 @@ from kiln.emulator.postprocess import Candidate
 from kiln.errors import BoardError, BoardGone, RequestError
 from stages import coco
 from tests.support.checkout import ROOT
-from tests.support.emulated_models import FixedModel
+from tests.support.emulated_models import FixedModel, candidate
 
 ADDRESS = 0x400000
 MODEL = b"\x1c\0\0\0TFL3" + bytes(range(256)) * 8
@@ -42,7 +42,7 @@ PERSON = Description(
 
 def _person(left: float, top: float, right: float, bottom: float, *, score: float) -> Candidate:
     points = tuple((100.0 + n, 60.0 + n, 0.9) for n in range(17))
-    return Candidate(corners=(left, top, right, bottom), score=score, points=points)
+    return candidate((left, top, right, bottom), score=score, points=points)
 
 
 @pytest.fixture

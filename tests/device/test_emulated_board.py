@@ -100,7 +100,7 @@ def test_an_invocation_counts_its_events_and_ends(
     reply = host.ask("AT+me@INVOKE=3,0,1")
     assert reply["data"]["algorithm"] == {
         **{"type": 5, "categroy": 2, "input_from": 1},
-        "config": {"tscore": 70, "tiou": 45},
+        "config": {"tscore": 50, "tiou": 45},
     }
     events = [host.frame() for _ in range(3)]
     assert [event["data"]["count"] for event in events] == [1, 2, 3]

@@ -17,9 +17,8 @@ import pytest
 
 from kiln.emulator.board import EmulatedBoard
 from kiln.emulator.firmware import Camera
-from kiln.emulator.postprocess import Candidate
 from tests.support.checkout import ROOT
-from tests.support.emulated_models import MODEL, FixedModel
+from tests.support.emulated_models import MODEL, FixedModel, candidate
 from tests.support.scripted_session import jpeg
 
 _PATIENCE_S = 20.0
@@ -28,7 +27,7 @@ _PATIENCE_S = 20.0
 @pytest.fixture
 def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedBoard]:
     """Finds one thing in images that pass for whole JPEGs."""
-    thing = Candidate(corners=(20, 20, 60, 60), score=0.9)
+    thing = candidate((20, 20, 60, 60), score=0.9)
     emulated = EmulatedBoard(
         FixedModel(thing, pose=False, file=MODEL, jpeg=jpeg),
         camera=Camera(fps=50),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from kiln.plan.targets import load_target
 from tests.support.checkout import ROOT
-from tests.support.fixtures import RunStep
+from tests.support.fixtures import RunScript, RunStep
+from tests.support.nets import make_nets
 from tests.support.shared_results import IMGSZ
 from tests.support.user import User
 
@@ -52,6 +55,23 @@ def test_an_int8_file_with_its_accuracy(user: User, pose_int8: Path, pose_data: 
     assert "box mAP50" in out
 
 
+def test_a_data_set_of_other_keypoints_is_refused_before_it_is_measured(
+    user: User, pose_int8: Path, pose_data: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(pose_data / "data", tmp_path / "data")
+    for label in (data / "labels").rglob("*.txt"):
+        lines = [line.split()[: 5 + 2 * 3] for line in label.read_text("utf-8").splitlines()]
+        label.write_text("".join(" ".join(line) + "\n" for line in lines))
+    table = yaml.safe_load((data / "data.yaml").read_text("utf-8"))
+    table |= {"kpt_shape": [2, 3], "flip_idx": [0, 1]}
+    (data / "data.yaml").write_text(yaml.safe_dump(table))
+    file = str(pose_int8 / "int8.tflite")
+    arguments = ("--target", "grove-v2", "--data", str(data))
+    _out, err = user.types("inspect", file, *LOCAL, *arguments, code=REFUSED)
+    assert "it has 17 keypoints where the data set has 2" in err
+    assert "measure accuracy" not in err
+
+
 def test_a_file_that_vela_has_compiled(user: User, vela_file: Path, pose_data: Path) -> None:
     found = _inspects(user, vela_file, "--target", "grove-v2")
     assert (found["model"]["kind"], found["model"]["accelerator"]) == ("vela", "ethos-u55-64")
@@ -69,6 +89,22 @@ def test_a_task_that_nobody_named(user: User, detect_int8: Path) -> None:
     found = _inspects(user, file, "--target", "xiao-esp32s3")
     assert (found["model"]["task"], found["model"]["classes"]) == ("detect", 5)
     assert _failed(found) == set()
+
+
+def test_what_an_interpreter_would_not_survive_gets_its_verdict_too(
+    user: User, run_script: RunScript, pose_data: Path, tmp_path: Path
+) -> None:
+    nets = make_nets(run_script, {"int16": {"extra": "int16"}, "two": {"classes": 2}}, tmp_path)
+    board = ("--target", "xiao-esp32s3")
+    for data in ((), ("--data", str(pose_data / "data"))):
+        found = _inspects(user, nets["int16"], *board, *data, code=REFUSED)
+        assert {"input", "outputs"} <= _failed(found)
+        assert found["interpreter"] is found["accuracy"] is None
+    assert "its accuracy was not measured" in found["warnings"][0]["message"]
+    out, _err = user.types(
+        "inspect", str(nets["two"]), *LOCAL, "--target", "xiao-esp32s3", code=REFUSED
+    )
+    assert "take it for a detection model of 2 classes" in out
 
 
 def test_a_float_file_and_one_that_is_no_model(user: User, pose_int8: Path, tmp_path: Path) -> None:

@@ -36,9 +36,9 @@ def test_own_detection_weights_and_data_for_every_board(
     made = ["check", "import", "images", "onnx", "quantize", "compile"]
     assert steps == [*made, "check-firmware", "evaluate", "layers"]
     assert grove["steps"][1]["result"]["nc"] == 5
-    assert "= quantise to int8 (already made)" in err
-    int8 = "best-64_full_integer_quant.tflite"
-    assert grove["files"][int8] == xiao["files"][int8]
+    # The XIAO's frames have fewer colours, so what it is calibrated on is not the same.
+    assert "= export raw heads (already made)" in err
+    assert grove["files"]["best-64.onnx"] == xiao["files"]["best-64.onnx"]
     assert {check["name"] for check in xiao["verdict"]["checks"]} >= {"interpreter", "kernels"}
     assert len(xiao["evidence"]["layers"]) > 60
     assert _listing(detect_data) == before

@@ -155,6 +155,7 @@ def test_a_split_without_images_is_refused(run_step: RunStep, data: Path) -> Non
         ({"skeleton": [[0, 1], [1, 2, 3]]}, "holds [1, 2, 3], which is no pair of keypoints"),
         ({"skeleton": [[0, True]]}, "holds [0, True], which is no pair"),
         ({"skeleton": "0-1"}, "'0-1', not a list of pairs"),
+        ({"skeleton": [[0, 1] for _ in range(1001)]}, "has 1001 pairs, and at most 1000 are drawn"),
     ],
 )
 def test_a_wrong_description_of_poses_is_refused(
@@ -179,7 +180,7 @@ def test_outlines_are_taken_as_boxes_and_said(run_step: RunStep, boxes: Path) ->
     trial = _check(run_step, boxes, "detect").expect_success()
     name = label.relative_to(boxes).as_posix()
     (said,) = [each["message"] for each in trial.warnings if "outlines" in each["message"]]
-    assert said == f"1 label files hold outlines; the box around each is used: {name}"
+    assert said == f"1 label file with outlines; the box around each is used: {name}"
 
 
 def test_a_faulty_outline_is_named(run_step: RunStep, boxes: Path) -> None:

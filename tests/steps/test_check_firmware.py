@@ -30,7 +30,15 @@ NETS: Mapping[str, Mapping[str, Any]] = {
     "shuffled": {"heads": sorted(POSE), "channels": 1},
     "detect": {"heads": DETECT, "classes": 5},
     "dark": {"highest": 0.5},
+    "bright": {"highest": 1.015},
+    "brighter": {"highest": 1.03},
     "two-classes": {"classes": 2},
+    "two-classes-mixed": {"classes": 2, "heads": ["keypoints", *DETECT]},
+    "four-keypoints": {"keypoints": 4},
+    "eight": {"heads": [*POSE, "box8"]},
+    "unscaled": {"extra": "unscaled"},
+    "int16": {"extra": "int16"},
+    "pixels": {"heads": DETECT, "classes": 5, "extra": "pixels"},
     "64-classes": {"heads": DETECT, "classes": 64},
     "six-keypoints-and-half": {"heads": [*DETECT, "box8"]},
     "TANH": {"extra": "TANH"},
@@ -197,8 +205,24 @@ def test_a_model_of_kiln_runs_as_tflite_does(
         ("dark", "pose", {}, "input", ["scale 0.00196078", "scale 1/255", "0 to 255"]),
         ("pose", "pose", {"sizes": [192]}, "input", ["[1,64,64,3]", "one of 192", "IMGSZ=192"]),
         ("detect", "pose", {}, "outputs", ["score32", "keypoints", "TASK=detect"]),
-        ("six-keypoints-and-half", "pose", {}, "outputs", ["[1,64,64]", "raw heads with Kiln"]),
-        ("two-classes", "pose", {}, "classes", ["2 classes", "at most 1", "merge"]),
+        ("six-keypoints-and-half", "pose", {}, "outputs", ["[1,64,64]", "TASK=detect"]),
+        ("brighter", "pose", {}, "input", ["scale 0.00403", "scale 1/255", "0 to 255"]),
+        ("unscaled", "pose", {}, "outputs", ["writes the outputs' scales", "nothing but zeros"]),
+        ("pixels", "detect", {}, "outputs", ["[1,9,84]", "never detects", "parts of the image"]),
+        (
+            "detect",
+            "detect",
+            {"frames": [[64, 64], [240, 240]]},
+            "frame",
+            ["64x64", "another IMGSZ or CAMERA", "outside an array"],
+        ),
+        (
+            "two-classes",
+            "pose",
+            {},
+            "classes",
+            ["2 classes", "at most 1", "merge", "take it for a detection model of 2 classes"],
+        ),
         ("64-classes", "detect", {}, "classes", ["64 classes", "any but 64", "look like"]),
         ("TANH", "pose", {}, "operators", ["TANH 1 unknown to SSCMA", "CONV_2D", "activations"]),
         ("large", "pose", {}, "arena", ["+", "1024 KiB", "IMGSZ=288", "narrower MODEL"]),
@@ -288,11 +312,14 @@ def test_files_of_others(desk: Desk, nets: dict[str, Path]) -> None:
     assert result.arena.planned_kib == compiled.sram_kib
     assert broken(desk.verify(turned, "grove-v2", operators=["ETHOS_U"])) == {"operators"}
 
-    plain = desk.verify(nets["float32"], "xiao-esp32s3", reference=desk.refer(nets["float32"]))
+    plain = desk.verify(nets["float32"], "xiao-esp32s3")
     assert broken(plain) == {"input", "outputs"}
     assert (plain.model.kind, plain.model.task) == ("float32", "pose")
-    assert plain.interpreter is not None
-    assert plain.interpreter.equal is None, "float kernels need not agree in the last bit"
+    assert plain.interpreter is None, "what the board refuses unseen is not run"
+    wide = desk.verify(nets["int16"], "xiao-esp32s3")
+    assert {"input", "outputs"} <= broken(wide)
+    assert "int16" in check_of(wide, "outputs").figure
+    assert wide.interpreter is None
 
     several = desk.verify(nets["WHILE"], "xiao-esp32s3")
     assert {"input", "outputs", "operators"} == broken(several)
@@ -374,6 +401,70 @@ def test_a_larger_npu_and_another_order(desk: Desk, nets: dict[str, Path]) -> No
     assert result.model.accelerator == "ethos-u55-256"
     assert compiled.operators.cpu == {}
     assert broken(desk.verify(vela, "grove-v2")) == {"accelerator"}
+
+
+def test_what_is_accepted_with_a_note(desk: Desk, nets: dict[str, Path]) -> None:
+    bright = desk.verify(nets["bright"], "xiao-esp32s3")
+    assert broken(bright) == set()
+    assert "pixels are 1.5 % brighter" in check_of(bright, "input").note
+
+    eight = desk.verify(nets["eight"], "xiao-esp32s3")
+    assert broken(eight) == set()
+    note = check_of(eight, "outputs").note
+    assert note == "the firmware reads the first 7 and ignores [1,64,64]"
+
+    one_of_two = desk.verify(nets["detect"], "grove-v2", "detect", frames=[[240, 240], [64, 64]])
+    assert "no camera mode of 64x64" in check_of(one_of_two, "frame").note
+
+    plain = desk.verify(nets["pose"], "xiao-esp32s3")
+    assert [check.note for check in plain.checks if check.note] == []
+
+
+def test_two_classes_behind_keypoints_are_nothing_to_the_firmware(
+    desk: Desk, nets: dict[str, Path]
+) -> None:
+    """World looks at the first six outputs, and keypoints among them are no form of its."""
+    found = check_of(desk.verify(nets["two-classes-mixed"], "xiao-esp32s3"), "classes")
+    assert "detection model" not in found.help
+    assert not found.ok
+
+
+@pytest.mark.parametrize(
+    ("net", "task", "notes", "what", "words"),
+    [
+        ("decoded", "detect", {"task": "obb"}, "for obb", ["for obb", "something else"]),
+        ("detect", "detect", {"task": "segment"}, "for segment", ["train a model for detect"]),
+        ("detect", "detect", {"task": "pose"}, "detect", ["for pose, and its outputs are"]),
+        (
+            "four-keypoints",
+            "pose",
+            {"task": "pose", "kpt_shape": [6, 2]},
+            "kpt_shape [6, 2]",
+            ["kpt_shape [6, 3]", "visibility"],
+        ),
+    ],
+)
+@pytest.mark.parametrize("form", ["metadata.json", "temp_meta.txt"])
+def test_metadata_that_contradict_the_shapes_are_believed(
+    net: str,
+    task: str,
+    notes: dict[str, Any],
+    what: str,
+    words: list[str],
+    form: str,
+    nets: dict[str, Path],
+    desk: Desk,
+    tmp_path: Path,
+) -> None:
+    noted = tmp_path / "noted.tflite"
+    noted.write_bytes(nets[net].read_bytes())
+    with zipfile.ZipFile(noted, "a") as archive:
+        archive.writestr(form, json.dumps(notes) if form.endswith("json") else str(notes))
+    result = desk.verify(noted, "xiao-esp32s3", task)
+    assert broken(result) == {"outputs"}
+    assert what in result.model.what
+    said = check_of(result, "outputs").help
+    assert all(word in said for word in words), said
 
 
 def test_what_is_no_model(run_step: RunStep, nets: dict[str, Path], tmp_path: Path) -> None:

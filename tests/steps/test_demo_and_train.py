@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterable, Mapping
@@ -206,6 +207,29 @@ def test_start_weights_are_taken_over(
     assert result.tensors_taken_over is not None
     taken, of = result.tensors_taken_over
     assert taken == of > 300
+
+
+@pytest.mark.slow
+def test_start_weights_of_other_keypoints_give_all_but_the_head(
+    run_step: RunStep, pose_data: Path, pose_weights: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(pose_data, tmp_path / "pose")
+    for label in (data / "data/labels").rglob("*.txt"):
+        lines = [line.split()[: 5 + 2 * 3] for line in label.read_text().splitlines()]
+        label.write_text("".join(" ".join(line) + "\n" for line in lines))
+    description = data / "dataset.json"
+    table = json.loads(description.read_text("utf-8"))
+    table |= {"kpt_shape": [2, 3], "label_kpt_shape": [2, 3], "flip_idx": None}
+    description.write_text(json.dumps(table), encoding="utf-8")
+    inputs = {**_inputs(data), "weights.safetensors": pose_weights / "weights.safetensors"}
+    trial = run_step("train", TINY, inputs).expect_success()
+    taken, of = trial.result.tensors_taken_over
+    assert 300 < taken < of
+    said = [each["message"] for each in trial.warnings]
+    assert (
+        "part of the head is new: the weights have 17 keypoints and the data set 2; "
+        f"{taken} of {of} tensors come from the start weights"
+    ) in said
 
 
 def test_start_weights_of_the_other_task_are_refused(

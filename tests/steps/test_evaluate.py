@@ -21,6 +21,7 @@ from tests.support.spotter import NAMES, SPOTS, make_spotter, write_evaluation
 from tests.support.tiny import make_tiny
 
 QUANTIZE = {"granularity": "per-tensor", "order": None}
+FRAME = {"frame": [240, 240]}
 PERFECT = {"box/map50": 1.0, "box/map50_95": 1.0}
 
 #: Argv: folder, folder to write: the TFLite files with their outputs in another order.
@@ -42,7 +43,7 @@ from pathlib import Path
 from stages.contract import StepFailed
 from stages.export.evaluation.inference import open_artifact, read_evaluation
 
-evaluation, said = read_evaluation(Path(sys.argv[1])), []
+evaluation, said = read_evaluation(Path(sys.argv[1]), frame=(240, 240), iou=45), []
 for file in sys.argv[2:]:
     try:
         open_artifact("int8", Path(file), evaluation)
@@ -105,7 +106,7 @@ from pathlib import Path
 import stages.train.ultralytics_env
 import numpy as np
 import torch
-from stages.export.evaluation.decode import Labels, decode, find_roles
+from stages.export.evaluation.decode import Labels, candidates, find_roles
 from stages.train.weights import checkpoint
 from stages.train.weights.raw_heads import RawHeads
 
@@ -118,7 +119,7 @@ with torch.no_grad():
     outputs = [output.numpy() for output in RawHeads(model, split_c2f=True).eval()(image)]
 slots = find_roles([output.shape for output in outputs], labels)
 rows = {role: slot.rows(outputs) for role, slot in slots.items()}
-found = decode(rows, labels, score_threshold=0, iou_threshold=1)
+found = candidates(rows, labels, frame=(96, 96)).found
 start, end = np.split(found.boxes, 2, axis=1)
 points = found.keypoints.reshape(len(found), -1)
 ours = np.concatenate([(start + end) / 2, end - start, found.scores[:, None], points], axis=1)
@@ -143,7 +144,7 @@ def spotter(
 
 @pytest.fixture(scope="session")
 def judged(spotter: Path, run_step: RunStep) -> Trial:
-    return run_step("evaluate", {}, _inputs(spotter)).expect_success()
+    return run_step("evaluate", FRAME, _inputs(spotter)).expect_success()
 
 
 def test_a_perfect_detector(judged: Trial) -> None:
@@ -160,7 +161,7 @@ def test_a_perfect_detector(judged: Trial) -> None:
         f"{kind}{stride}" for kind in ("box", "score") for stride in (8, 16, 32)
     }
     assert all(each.snr_db > 40 for each in result.outputs)
-    assert (result.score_threshold, result.iou_threshold) == (0.001, 0.45)
+    assert (result.score_threshold, result.iou_threshold) == (0.01, 0.45)
     assert result.seconds.keys() == {"onnx", "float32", "int8"}
     assert judged.events[-2] == {"event": "progress", "done": 5, "total": 5, "unit": "images"}
 
@@ -193,7 +194,7 @@ def test_one_bad_calibration_is_told_with_its_output(
     shutil.copy(spotter / "model.onnx", tmp_path)
     _quantize(run_step, tmp_path, tmp_path / "black.npy")
     folder = _evaluation(spotter, tmp_path / "evaluation", 3 * _labels(spotter))
-    trial = run_step("evaluate", {}, _inputs(tmp_path, evaluation=folder))
+    trial = run_step("evaluate", FRAME, _inputs(tmp_path, evaluation=folder))
     (warning,) = trial.expect_success().warnings
     assert warning["message"].startswith("int8 loses ")
     assert "points of box mAP50 (100.0 to " in warning["message"]
@@ -211,7 +212,7 @@ def test_an_image_without_objects_counts(spotter: Path, run_step: RunStep, tmp_p
     """A detection without a label is an error, also with the ONNX file alone."""
     folder = _evaluation(spotter, tmp_path / "evaluation", [[], *_labels(spotter)[1:]])
     inputs = {"model.onnx": spotter / "model.onnx", "evaluation": folder}
-    trial = run_step("evaluate", {}, inputs).expect_success()
+    trial = run_step("evaluate", FRAME, inputs).expect_success()
     assert 0.5 < trial.result.artifacts["onnx"]["box/map50"] < 1
     assert (trial.result.drop, trial.result.outputs) == ({}, ())
     assert [each.int8 for each in trial.result.classes] == [None] * 4
@@ -221,18 +222,46 @@ def test_an_image_without_objects_counts(spotter: Path, run_step: RunStep, tmp_p
 def test_nothing_is_labelled(spotter: Path, run_step: RunStep, tmp_path: Path) -> None:
     folder = _evaluation(spotter, tmp_path / "evaluation", [[] for _ in SPOTS])
     inputs = {"int8.tflite": spotter / "int8.tflite", "evaluation": folder}
-    trial = run_step("evaluate", {}, inputs).expect_success()
+    trial = run_step("evaluate", FRAME, inputs).expect_success()
     (warning,) = trial.warnings
     assert "box mAP50 and box mAP50-95 cannot be measured" in warning["message"]
     assert trial.result.artifacts == {"int8": {"box/map50": None, "box/map50_95": None}}
 
 
+def test_a_network_that_finds_nothing_says_so(
+    spotter: Path, run_step: RunStep, tmp_path: Path
+) -> None:
+    elsewhere = [
+        [each | {"box": [each["box"][0] + 17, 0, each["box"][0] + 20, 3]} for each in objects]
+        for objects in _labels(spotter)
+    ]
+    folder = _evaluation(spotter, tmp_path / "evaluation", elsewhere)
+    trial = run_step("evaluate", FRAME, _inputs(spotter, evaluation=folder)).expect_success()
+    (warning,) = trial.warnings
+    assert "finds next to nothing: its box mAP50 is 0.000" in warning["message"]
+    assert "EPOCHS=" in warning["hint"]
+    assert trial.result.finds_nothing
+
+
+def test_a_class_that_is_labelled_and_never_found(
+    spotter: Path, run_step: RunStep, tmp_path: Path
+) -> None:
+    objects = _labels(spotter)
+    objects[2] = [{"class": 3, "box": [0, 0, 16, 16], "keypoints": None}]
+    folder = _evaluation(spotter, tmp_path / "evaluation", objects)
+    trial = run_step("evaluate", FRAME, _inputs(spotter, evaluation=folder)).expect_success()
+    (warning,) = trial.warnings
+    assert warning["message"] == "1 of 4 classes is labelled and never found: ghost"
+    assert "images of them" in warning["hint"]
+    assert not trial.result.finds_nothing
+
+
 def test_no_images_no_models(spotter: Path, run_step: RunStep, tmp_path: Path) -> None:
     empty = write_evaluation(tmp_path / "empty", np.zeros((0, 64, 64, 3), np.uint8), [])
-    trial = run_step("evaluate", {}, {"model.onnx": spotter / "model.onnx", "evaluation": empty})
+    trial = run_step("evaluate", FRAME, {"model.onnx": spotter / "model.onnx", "evaluation": empty})
     assert trial.failure is not None
     assert trial.failure["kind"] == "data"
-    trial = run_step("evaluate", {}, {"evaluation": spotter / "evaluation"})
+    trial = run_step("evaluate", FRAME, {"evaluation": spotter / "evaluation"})
     assert trial.failure is not None
     assert trial.failure["kind"] == "request"
 
@@ -243,7 +272,7 @@ def test_outputs_in_another_order(
     run_script("export", PERMUTE, spotter, tmp_path)
     shutil.copy(spotter / "model.onnx", tmp_path)
     inputs = _inputs(tmp_path, evaluation=spotter / "evaluation")
-    permuted = run_step("evaluate", {}, inputs).expect_success()
+    permuted = run_step("evaluate", FRAME, inputs).expect_success()
     assert _timeless(permuted) == _timeless(judged)
 
 
@@ -251,7 +280,7 @@ def test_decoded_in_the_graph(run_script: RunScript, run_step: RunStep, tmp_path
     """What ultralytics exports: one output, places as parts of the image, one scale in int8."""
     make_spotter(run_script, "decoded", tmp_path)
     _quantize(run_step, tmp_path, tmp_path / "calibration.npy")
-    trial = run_step("evaluate", {}, _inputs(tmp_path)).expect_success()
+    trial = run_step("evaluate", FRAME, _inputs(tmp_path)).expect_success()
     assert trial.result.artifacts["onnx"] == PERFECT
     assert trial.result.artifacts["float32"] == PERFECT
     assert trial.result.artifacts["int8"]["box/map50"] == 1
@@ -271,9 +300,9 @@ def test_pose_is_the_same_on_any_number_of_cores(
         "int8.tflite": pose_int8 / "int8.tflite",
         "evaluation": pose_images / "evaluation",
     }
-    usual = run_step("evaluate", {}, inputs).expect_success()
+    usual = run_step("evaluate", FRAME, inputs).expect_success()
     request.getfixturevalue("one_cpu")
-    alone = run_step("evaluate", {}, inputs).expect_success()
+    alone = run_step("evaluate", FRAME, inputs).expect_success()
     assert _timeless(usual) == _timeless(alone)
     for figures in usual.result.artifacts.values():
         assert list(figures) == ["box/map50", "box/map50_95", "pose/map50", "pose/map50_95"]
@@ -339,7 +368,7 @@ def test_a_model_of_another_size(
     shutil.copytree(pose_images / "evaluation", folder)
     np.save(folder / "images.npy", np.zeros((4, 96, 96, 3), np.uint8))
     inputs = {"int8.tflite": pose_int8 / "int8.tflite", "evaluation": folder}
-    trial = run_step("evaluate", {}, inputs)
+    trial = run_step("evaluate", FRAME, inputs)
     assert trial.failure is not None
     assert trial.failure["kind"] == "model"
     assert f"it takes [1, {IMGSZ}, {IMGSZ}, 3]" in trial.failure["message"]

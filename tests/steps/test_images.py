@@ -16,6 +16,7 @@ from kiln.plan import steps
 from kiln.plan.request import BuildRequest, CameraSettings
 from kiln.plan.step import FromHost
 from kiln.plan.targets import load_target
+from stages import coco
 from tests.support.bitmap import write_bmp
 from tests.support.checkout import ROOT
 from tests.support.fixtures import RunScript, RunStep
@@ -166,6 +167,24 @@ def test_images_are_read_as_the_trainer_reads_them(
     np.testing.assert_allclose(found["keypoints"], keypoints, atol=0.01)
     assert (truth[1]["width"], truth[1]["height"]) == (200, 120)
     assert [each["objects"] for each in truth[1:]] == [[], [], []]
+
+
+def test_a_skeleton_is_the_request_s_else_the_data_set_s_else_coco_s(
+    run_step: RunStep, pose_data: Path, tmp_path: Path
+) -> None:
+    described = json.loads((pose_data / "dataset.json").read_text("utf-8"))
+    own = tmp_path / "dataset.json"
+    own.write_text(json.dumps({**described, "skeleton": [[0, 1]]}), encoding="utf-8")
+    found = []
+    for dataset, more in (
+        (own, {"skeleton": [[2, 3]]}),
+        (own, {}),
+        (pose_data / "dataset.json", {}),
+    ):
+        inputs = {"dataset.json": dataset, "data": pose_data / "data"}
+        out = run_step("images", {**_params(), **more}, inputs).expect_success().out
+        found.append(_truth(out)["skeleton"])
+    assert found == [[[2, 3]], [[0, 1]], [list(pair) for pair in coco.SKELETON]]
 
 
 def test_a_reduced_image_is_averaged_over_areas(

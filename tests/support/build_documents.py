@@ -50,7 +50,7 @@ def pose() -> dict[str, Any]:
         },
         "imgsz": SIZE,
         "task": "pose",
-        "request": dataclasses.asdict(BuildRequest()),
+        "request": json.loads(json.dumps(dataclasses.asdict(BuildRequest()))),
         "environments": {
             name: {
                 "digest": digit * 64,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Callable
 
 from kiln.emulator.postprocess import Candidate, RecordedFrame
@@ -18,10 +19,34 @@ _HEADER = (
 GREY_JPEG = base64.b64decode(_HEADER) + bytes(224) + b"\x0f\xff\xd9"
 
 
+def candidate(
+    corners: tuple[float, float, float, float],
+    *,
+    score: float,
+    target: int = 0,
+    points: tuple[tuple[float, float, float], ...] = (),
+) -> Candidate:
+    """What a cell gives, told in whole pixels and percent."""
+    left, top, right, bottom = corners
+    numbers = ((left + right) / 2, (top + bottom) / 2, right - left, bottom - top, 100 * score)
+    x, y, width, height, percent = map(_rounded, numbers)
+    return Candidate(
+        limit=math.floor(100 * score + 1e-6),
+        box=(x, y, width, height, percent, target),
+        points=tuple((_rounded(x), _rounded(y), _rounded(100 * seen)) for x, y, seen in points),
+        corners=corners,
+        score=score,
+    )
+
+
+def _rounded(value: float) -> int:
+    return max(0, math.floor(value + 0.5))
+
+
 def person(left: float, top: float, *, score: float) -> Candidate:
     """A candidate of 40x80 pixels with 17 keypoints."""
     points = tuple((left + 2 * number, top + 4 * number, 0.9) for number in range(17))
-    return Candidate(corners=(left, top, left + 40, top + 80), score=score, points=points)
+    return candidate((left, top, left + 40, top + 80), score=score, points=points)
 
 
 #: Two people, one of them found twice, and a third of a low score.

@@ -18,6 +18,7 @@ import json, sys
 from pathlib import Path
 import numpy as np
 import tensorflow as tf
+from tensorflow.lite.tools import flatbuffer_utils
 
 DEFAULTS = {
     "size": 64,         # of the image
@@ -68,11 +69,12 @@ def build(spec):
         for stride in (8, 16, 32):
             x = levels[stride] = tf.nn.relu(conv(x, 16, 2))
         named = dict(heads(levels))
-        if spec["extra"] == "decoded":
+        if spec["extra"] in ("decoded", "pixels"):
             parts = [tf.concat([named[f"{n}{s}"] for s in levels], 1) for n in ("box", "score")]
             columns = [parts[0][..., :4], parts[1]]
             columns += [named["keypoints"]] if "keypoints" in spec["heads"] else []
-            return [tf.transpose(tf.concat(columns, 2), (0, 2, 1))]
+            unit = 1000.0 if spec["extra"] == "pixels" else 1.0
+            return [tf.transpose(tf.concat(columns, 2) * unit, (0, 2, 1))]
         if spec["extra"].startswith("segment"):
             parts = [tf.concat([rows(x, width) for x in levels.values()], 1) for width in (4, 32)]
             parts.insert(1, tf.concat([named[f"score{stride}"] for stride in levels], 1))
@@ -94,10 +96,23 @@ def build(spec):
         converter.representative_dataset = representative
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = converter.inference_output_type = tf.int8
+        if spec["extra"] == "int16":
+            sets = tf.lite.OpsSet
+            converter.target_spec.supported_ops = [
+                sets.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+            ]
+            converter.inference_input_type = converter.inference_output_type = tf.int16
         if spec["extra"] == "WHILE":
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
             converter.inference_input_type = converter.inference_output_type = tf.float32
-    return converter.convert()
+    content = converter.convert()
+    if spec["extra"] == "unscaled":
+        model = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
+        graph = model.subgraphs[0]
+        for index in graph.outputs:
+            graph.tensors[index].quantization = None
+        content = bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    return content
 
 for name, changes in json.loads(sys.argv[2]).items():
     Path(sys.argv[1], f"{name}.tflite").write_bytes(build({**DEFAULTS, **changes}))

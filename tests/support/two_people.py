@@ -7,7 +7,7 @@ import base64
 from playwright.sync_api import Browser
 
 from kiln.emulator.postprocess import Candidate, RecordedFrame
-from tests.support.emulated_models import MODEL
+from tests.support.emulated_models import MODEL, candidate
 
 SIZE = 240
 #: Where joints are, from the middle of a person: a stick figure with 17 keypoints as in COCO.
@@ -20,7 +20,7 @@ JOINTS = (
 HIDDEN = 15
 #: Middles of the sure and the doubtful person, and their scores.
 SURE, DOUBTFUL = (70, 120), (180, 120)
-SURE_SCORE, DOUBTFUL_SCORE = 0.9, 0.6
+SURE_SCORE, DOUBTFUL_SCORE = 0.9, 0.42
 
 #: A wall in one colour with this much noise on it, as the browser compresses it.
 _JPEG = """([colour, noise]) => {
@@ -75,4 +75,4 @@ def _person(middle: tuple[int, int], score: float) -> Candidate:
         (float(right), float(down), 0.1 if number == HIDDEN else 0.95)
         for number, (right, down) in enumerate(joints(middle))
     )
-    return Candidate(corners=(x - 36, y - 76, x + 36, y + 70), score=score, points=points)
+    return candidate((x - 36, y - 76, x + 36, y + 70), score=score, points=points)

@@ -1,9 +1,14 @@
 """Decodes a model's outputs to detections as the firmware does, in numpy.
 
 Source: SSCMA-Micro 1.0.x, core/algorithm/el_algorithm_yolo_pose.cpp, el_algorithm_yolo_world.cpp
-(raw heads), el_algorithm_yolov8.cpp (decoded in the graph) and core/utils/el_nms.cpp. One thing is
-left out: the firmware rounds its results to whole pixels of the sensor's frame and to whole
-percent, which would give many detections the same rank. Nothing is rounded here.
+(raw heads) and el_algorithm_yolov8.cpp (decoded in the graph). The emulated board gets its
+candidates from here, and both ask ``stages.suppression`` which of them remain.
+
+The firmware reports whole pixels of the camera's frame and whole percents. It rounds those of poses
+at the end, and those of boxes before suppression, where they decide what remains; so they do here.
+What remains is then measured as it was before rounding, with its place and score in full: equal
+percents have no order among images, so a mean average precision of them would be partly chance, and
+whole pixels are a property of the frame, not of the network.
 """
 
 from __future__ import annotations
@@ -12,19 +17,22 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stages.contract import StepFailed
+from stages.export.evaluation.fast_math import fast_sigmoid
 from stages.export.models.preprocess import Floats
+from stages.suppression import kept_boxes, kept_poses
 from stages.yolo import BOX_CHANNELS, BOX_SIDES, KEYPOINT_VALUES, REG_MAX, STRIDES
 
 Integers = NDArray[np.int64]
 Shape = tuple[int, ...]
 
-#: Below this area (square pixels) the pose firmware takes two boxes as not overlapping.
-LEAST_AREA = 1e-3
+#: A larger exponential is infinite in single precision.
+_LARGEST_LOGIT = np.float32(80)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,7 +68,7 @@ class Slot:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Detections:
-    """The objects found in one image, best first.
+    """Objects of one image; those that `decode` finds, best first.
 
     ``boxes``: float32 [n,4], left, top, right, bottom in pixels. ``scores``: [n], 0 to 1.
     ``classes``: [n]. ``keypoints``: float32 [n,K,3], x and y in pixels, visibility 0 to 1.
@@ -83,6 +91,32 @@ class Detections:
         )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """What each cell of a model's output gives, before suppression and in the order of cells.
+
+    ``found``: in full, in pixels of the model's input. ``corners``: float32 [n,4], left, top,
+    right, bottom in pixels of the camera's frame. ``boxes``: [n,4], centre x and y, width, height
+    in whole pixels of the frame, ``percents`` [n], and ``points`` [n,K,3], x and y in whole pixels
+    and visibility in percent: as the firmware reports them.
+    """
+
+    found: Detections
+    corners: Floats
+    boxes: Integers
+    percents: Integers
+    points: Integers
+
+    def kept(self, iou: int) -> list[int]:
+        """The numbers of those that the firmware reports at its lowest score threshold, best first;
+        ``iou``: its other threshold, in percent."""
+        found = self.found
+        if found.keypoints.shape[1]:
+            return kept_poses(self.corners.tolist(), found.scores.tolist(), iou=iou)
+        whole = self.boxes.tolist(), self.percents.tolist()
+        return kept_boxes(*whole, found.classes.tolist(), iou=iou)
+
+
 def find_roles(shapes: Sequence[Shape], labels: Labels) -> dict[str, Slot]:
     """Tell the roles of a model's outputs, in any order, by their shapes.
 
@@ -91,8 +125,8 @@ def find_roles(shapes: Sequence[Shape], labels: Labels) -> dict[str, Slot]:
     [1,N,C]. Raises StepFailed("model") for anything else.
     """
     for channels_first in (False, True):
-        for form in _raw_forms(labels):
-            if roles := _matched(form, shapes, channels_first=channels_first):
+        for form in _raw_forms(labels):  # what comes behind its heads is not read
+            if roles := _matched(form, shapes[: len(form)], channels_first=channels_first):
                 return roles
     for channels_first in (True, False):  # the firmware's own order first: S = 64 has both
         if roles := _matched(_decoded_form(labels), shapes, channels_first=channels_first):
@@ -107,50 +141,25 @@ def find_roles(shapes: Sequence[Shape], labels: Labels) -> dict[str, Slot]:
 
 
 def decode(
-    rows: Mapping[str, Floats], labels: Labels, *, score_threshold: float, iou_threshold: float
+    rows: Mapping[str, Floats], labels: Labels, *, frame: tuple[int, int], iou: int
 ) -> Detections:
-    """Detections of at least ``score_threshold`` from outputs [cells, channels] by their roles.
+    """All that the firmware reports of outputs [cells, channels], by their roles, at its lowest
+    score threshold; ``frame`` is the camera's, in pixels, and ``iou`` its threshold in percent.
 
     Raises StepFailed("model") if a decoded output holds neither pixels nor parts of the image.
     """
-    found = _from_table(rows["decoded"], labels) if "decoded" in rows else _from_heads(rows, labels)
-    return suppress(found[found.scores >= score_threshold], iou_threshold=iou_threshold)
+    each = candidates(rows, labels, frame=frame)
+    found = each.found[np.array(each.kept(iou), np.int64)]
+    # Boxes come in the order of their percents.
+    return found[np.argsort(-found.scores, kind="stable")]
 
 
-def suppress(found: Detections, *, iou_threshold: float) -> Detections:
-    """The firmware's non-maximum suppression: best first, of equals the one of the last cell.
-
-    Pose removes whatever overlaps a better one by more than the threshold. Detect does so within
-    a class, in whole percent, and takes each box's centre for its corner, which el_nms does.
-    """
-    found = found[len(found) - 1 - np.argsort(-found.scores[::-1], kind="stable")]
-    pose = found.keypoints.shape[1] > 0
-    corners = found.boxes if pose else _centre_as_corner(found.boxes)
-    alive = np.ones(len(found), bool)
-    for number in range(len(found)):
-        if not alive[number]:
-            continue
-        after = slice(number + 1, None)
-        overlaps = iou(corners[number], corners[after])
-        if pose:
-            alive[after] &= overlaps <= iou_threshold
-        else:
-            percent = np.floor(100 * overlaps + 0.5)
-            others = found.classes[after] != found.classes[number]
-            alive[after] &= (percent <= 100 * iou_threshold) | others
-    return found[alive]
-
-
-def iou(box: Floats, others: Floats) -> Floats:
-    """Intersection over union of a box [4] with others [n,4]; 0 if both are smaller than
-    `LEAST_AREA`."""
-    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
-    common = np.prod(np.maximum(sides, 0), axis=1)
-    areas = np.prod(others[:, 2:] - others[:, :2], axis=1) + np.prod(box[2:] - box[:2])
-    union = areas - common
-    known = union >= LEAST_AREA
-    overlaps: Floats = np.where(known, common / np.where(known, union, 1), 0)
-    return overlaps
+def candidates(rows: Mapping[str, Floats], labels: Labels, *, frame: tuple[int, int]) -> Candidates:
+    """What every cell gives; raises StepFailed("model") as `decode` does."""
+    scale = np.array(frame, np.float32) / np.float32(labels.size)
+    if "decoded" in rows:
+        return _from_table(rows["decoded"], labels, scale)
+    return _from_heads(rows, labels, scale)
 
 
 def _raw_forms(labels: Labels) -> list[dict[str, tuple[int, int]]]:
@@ -196,8 +205,8 @@ def _reading(shape: Shape, *, channels_first: bool) -> tuple[int, int]:
     return math.prod(shape) // max(channels, 1), channels
 
 
-def _from_heads(rows: Mapping[str, Floats], labels: Labels) -> Detections:
-    """A detection for the best class of every cell, from logits; one row a cell.
+def _from_heads(rows: Mapping[str, Floats], labels: Labels, scale: Floats) -> Candidates:
+    """The best class of every cell, from logits; one row a cell.
 
     The distance of a box's side from the cell's centre is the expectation of its bins' softmax, and
     a keypoint is at 2v from the cell's corner; both in cells, so times the stride.
@@ -206,19 +215,64 @@ def _from_heads(rows: Mapping[str, Floats], labels: Labels) -> Detections:
     logits = _joined(rows, "score")
     # Of equal scores, which int8 often has, the firmware's loop keeps the last.
     classes = logits.shape[1] - 1 - np.argmax(logits[:, ::-1], axis=1)
+    best = logits.max(axis=1)
     sides = _expected(_joined(rows, "box").reshape(-1, BOX_SIDES, REG_MAX))
+    start, end = sides[:, :2], sides[:, 2:]
     centres = corners + np.float32(0.5)
-    boxes = np.concatenate([centres - sides[:, :2], centres + sides[:, 2:]], axis=1) * strides
-    points = np.zeros((len(boxes), 0, KEYPOINT_VALUES), np.float32)
+    cells = np.concatenate([centres - start, centres + end], axis=1)
+    points = np.zeros((len(cells), 0, KEYPOINT_VALUES), np.float32)
     if labels.keypoints:
         values = _joined(rows, "keypoints").reshape(-1, labels.keypoints, KEYPOINT_VALUES)
         places = (2 * values[..., :2] + corners[:, None]) * strides[:, None]
         points = np.concatenate([places, _sigmoid(values[..., 2:])], axis=2)
-    scores = _sigmoid(logits.max(axis=1))
-    return Detections(boxes=boxes, scores=scores, classes=classes, keypoints=points)
+    scores = _sigmoid(best) if labels.keypoints else fast_sigmoid(best)
+    found = Detections(boxes=cells * strides, scores=scores, classes=classes, keypoints=points)
+    steps = strides * scale
+    if labels.keypoints:
+        return _rounded(found, cells * np.tile(steps, 2), scale)
+    middles, sizes = centres + (end - start) * np.float32(0.5), start + end
+    boxes = np.concatenate([middles * steps, sizes * steps], axis=1)
+    return _truncated(found, boxes, truncated(scores * np.float32(100)))
 
 
-def _from_table(table: Floats, labels: Labels) -> Detections:
+def _rounded(found: Detections, corners: Floats, scale: Floats) -> Candidates:
+    """As poses are reported; ``corners`` in pixels of the frame, ``scale``: those in one of the
+    input's."""
+    start, end = corners[:, :2], corners[:, 2:]
+    boxes = np.concatenate([(start + end) * np.float32(0.5), end - start], axis=1)
+    return Candidates(
+        found=found,
+        corners=corners,
+        boxes=rounded(boxes),
+        percents=rounded(found.scores * np.float32(100)),
+        points=rounded(found.keypoints * np.array([*scale, 100], np.float32)),
+    )
+
+
+def _truncated(found: Detections, boxes: Floats, percents: Integers) -> Candidates:
+    """As boxes are reported; ``boxes``: centre and size in pixels of the frame."""
+    middles, halves = boxes[:, :2], boxes[:, 2:] / 2
+    corners = np.concatenate([middles - halves, middles + halves], axis=1)
+    return Candidates(
+        found=found,
+        corners=corners,
+        boxes=truncated(boxes),
+        percents=percents,
+        points=rounded(found.keypoints),  # none
+    )
+
+
+def truncated(values: NDArray[np.floating[Any]]) -> Integers:
+    """As C makes unsigned numbers; the boards' processors make 0 of a negative one."""
+    return np.maximum(values, 0).astype(np.int64)
+
+
+def rounded(values: Floats) -> Integers:
+    """The same after C's round()."""
+    return truncated(values.astype(np.float64) + 0.5)
+
+
+def _from_table(table: Floats, labels: Labels, scale: Floats) -> Candidates:
     """The same from an output decoded in the graph: centre, size, scores, keypoints by cell.
 
     Boxes and keypoints are in pixels or in parts of the square, independently: exporters differ.
@@ -230,18 +284,24 @@ def _from_table(table: Floats, labels: Labels) -> Detections:
             f"its decoded scores reach from {scores.min():.3g} to {scores.max():.3g}, not 0 to 1",
             hint="export it with ultralytics' own sigmoid, or with raw heads",
         )
-    centres, sizes = np.split(table[:, :BOX_SIDES] * _unit(table[:, :2], labels.size), 2, axis=1)
+    places = table[:, :BOX_SIDES] * _unit(table[:, :2], labels.size)
+    centres, sizes = np.split(places, 2, axis=1)
     boxes = np.concatenate([centres - sizes / 2, centres + sizes / 2], axis=1)
     points = values.reshape(len(table), labels.keypoints, KEYPOINT_VALUES)
     if labels.keypoints:
-        places = points[..., :2] * _unit(points[..., :2], labels.size)
-        points = np.concatenate([places, points[..., 2:]], axis=2)
-    return Detections(
+        spots = points[..., :2] * _unit(points[..., :2], labels.size)
+        points = np.concatenate([spots, points[..., 2:]], axis=2)
+    found = Detections(
         boxes=boxes,
         scores=scores.max(axis=1),
         classes=np.argmax(scores, axis=1),
         keypoints=points,
     )
+    if labels.keypoints:
+        return _rounded(found, boxes * np.tile(scale, 2), scale)
+    inside = np.clip(places, 0, np.float32(labels.size))
+    percents = rounded(found.scores * np.float32(100))
+    return _truncated(found, inside * np.tile(scale, 2), percents)
 
 
 def _unit(places: Floats, size: int) -> np.float32:
@@ -279,21 +339,24 @@ def _joined(rows: Mapping[str, Floats], kind: str) -> Floats:
 
 
 def _expected(logits: Floats) -> Floats:
-    """[n,4,bins] to [n,4]: the expectation of the bin's number under a softmax."""
-    weights = np.exp(logits - logits.max(axis=2, keepdims=True))
-    numbers = np.arange(REG_MAX, dtype=np.float32)
-    expected: Floats = weights @ numbers / weights.sum(axis=2)
+    """[n,4,bins] to [n,4]: the expectation of the bin's number under a softmax.
+
+    Summed bin by bin and without a shift, as the firmware does: a pixel may be cut off by the last
+    digit.
+    """
+    largest = logits.max(axis=2, keepdims=True)
+    weights = np.exp(logits - np.where(largest > _LARGEST_LOGIT, largest, np.float32(0)))
+    total, expected = np.zeros_like(weights[..., 0]), np.zeros_like(weights[..., 0])
+    for number in range(REG_MAX):
+        total += weights[..., number]
+    for number in range(REG_MAX):
+        expected += weights[..., number] / total * np.float32(number)
     return expected
 
 
 def _sigmoid(logits: Floats) -> Floats:
     with np.errstate(over="ignore"):  # exp() of a large number is infinite, its inverse 0
         return np.float32(1) / (np.float32(1) + np.exp(-logits))
-
-
-def _centre_as_corner(boxes: Floats) -> Floats:
-    """Boxes moved by half their size to the right and down."""
-    return boxes + np.tile((boxes[:, 2:] - boxes[:, :2]) / 2, 2)
 
 
 def _listed(shapes: Sequence[Shape]) -> str:

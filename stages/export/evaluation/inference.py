@@ -11,7 +11,7 @@ import numpy as np
 
 from stages.contract import StepFailed, read_json
 from stages.export.evaluation.coco_map import Objects
-from stages.export.evaluation.decode import Detections, Labels, Slot, decode, find_roles
+from stages.export.evaluation.decode import Detections, Labels, Slot, candidates, decode, find_roles
 from stages.export.evaluation.snr import Powers, powers
 from stages.export.models.model_runners import Runner, open_runner
 from stages.export.models.parallel import on_all_cores, worker_count
@@ -24,13 +24,16 @@ MOST_WORKERS = 8
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Images, uint8 [m,S,S,3], and their labels."""
+    """Images, uint8 [m,S,S,3], and their labels; ``frame`` is width and height of the camera's
+    frames, in pixels, and ``iou`` the firmware's threshold in percent."""
 
     images: Pixels
     labelled: Sequence[LabelledImage]
     names: tuple[str, ...]
     keypoints: int
     skeleton: tuple[tuple[int, ...], ...]
+    frame: tuple[int, int]
+    iou: int
 
     @property
     def labels(self) -> Labels:
@@ -52,12 +55,6 @@ class Artifact:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Thresholds:
-    score: float
-    iou: float
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageResult:
     """One image: detections and seconds by artifact, and by role the powers of signal and of
     int8's error."""
@@ -67,7 +64,7 @@ class ImageResult:
     powers: Mapping[str, Powers]
 
 
-def read_evaluation(folder: Path) -> Evaluation:
+def read_evaluation(folder: Path, *, frame: tuple[int, int], iou: int) -> Evaluation:
     """Open the folder that the step `images` wrote; raises StepFailed("data") if it is empty."""
     images: Pixels = np.load(folder / "images.npy", mmap_mode="r")
     truth = read_json(GroundTruth, folder / "truth.json")
@@ -81,6 +78,8 @@ def read_evaluation(folder: Path) -> Evaluation:
         names=truth.names,
         keypoints=truth.kpt_shape[0] if truth.kpt_shape else 0,
         skeleton=truth.skeleton,
+        frame=frame,
+        iou=iou,
     )
 
 
@@ -91,7 +90,7 @@ def open_artifact(name: str, path: Path, evaluation: Evaluation) -> Artifact:
         outputs = open_runner(path, labels.size).run(evaluation.images[0])
         roles = find_roles([output.shape for output in outputs], labels)
         rows = {role: slot.rows(outputs) for role, slot in roles.items()}
-        decode(rows, labels, score_threshold=1, iou_threshold=1)
+        candidates(rows, labels, frame=evaluation.frame)
     except StepFailed as error:
         raise StepFailed(
             error.kind, f"{path.name} cannot be evaluated: {error.message}", hint=error.hint
@@ -102,7 +101,6 @@ def open_artifact(name: str, path: Path, evaluation: Evaluation) -> Artifact:
 def run_on_all(
     artifacts: Sequence[Artifact],
     evaluation: Evaluation,
-    thresholds: Thresholds,
     compared: Sequence[str],
 ) -> Iterator[ImageResult]:
     """A result for each image, in their order, on all cores; results do not depend on timing.
@@ -116,8 +114,7 @@ def run_on_all(
     ]
 
     def run(runners: list[Runner], number: int) -> ImageResult:
-        image = evaluation.images[number]
-        return _run(artifacts, runners, image, evaluation.labels, thresholds, compared)
+        return _run(artifacts, runners, number, evaluation, compared)
 
     return on_all_cores(workers, run, len(evaluation.images))
 
@@ -125,11 +122,11 @@ def run_on_all(
 def _run(
     artifacts: Sequence[Artifact],
     runners: Sequence[Runner],
-    image: Pixels,
-    labels: Labels,
-    thresholds: Thresholds,
+    number: int,
+    evaluation: Evaluation,
     compared: Sequence[str],
 ) -> ImageResult:
+    image, labels = evaluation.images[number], evaluation.labels
     rows: dict[str, dict[str, Floats]] = {}
     detections, seconds = {}, {}
     for artifact, runner in zip(artifacts, runners, strict=True):
@@ -140,8 +137,8 @@ def _run(
         detections[artifact.name] = decode(
             rows[artifact.name],
             labels,
-            score_threshold=thresholds.score,
-            iou_threshold=thresholds.iou,
+            frame=evaluation.frame,
+            iou=evaluation.iou,
         )
     compared_powers = {}
     if len(compared) == 2:

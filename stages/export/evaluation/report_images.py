@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from stages.export.evaluation.decode import Detections, iou
-from stages.export.models.preprocess import Pixels
+from stages.export.evaluation.decode import Detections
+from stages.export.models.preprocess import Floats, Pixels
 from stages.sampling import evenly
 
 IMAGES = 12
 #: At most so many of them are those in which quantising changed most; the others are typical.
 MOST_CHANGED = 6
-#: The least score of a detection that is drawn; AT+TSCORE sets it on a board.
-SHOWN_SCORE = 0.25
+#: The least score of a detection that is drawn: the firmware's default; AT+TSCORE sets it.
+SHOWN_SCORE = 0.5
 #: Detections with a lower IoU are different objects.
 _SAME_IOU = 0.5
 _JPEG_QUALITY = 90
@@ -43,7 +43,7 @@ def change(before: Detections, after: Detections) -> float:
     total = 0.0
     for number, box in enumerate(before.boxes):
         same = free & (after.classes == before.classes[number])
-        overlaps = iou(box, after.boxes) * same
+        overlaps = _iou(box, after.boxes) * same
         best = int(np.argmax(overlaps)) if len(after) else -1
         if best < 0 or overlaps[best] < _SAME_IOU:
             total += 1
@@ -82,3 +82,13 @@ def data_url(image: Pixels) -> str:
     """An image [S,S,3] as a data URL that holds a JPEG."""
     jpeg = tf.io.encode_jpeg(image, quality=_JPEG_QUALITY).numpy()
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
+
+
+def _iou(box: Floats, others: Floats) -> Floats:
+    """Intersection over union of a box [4] with others [n,4]."""
+    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
+    common = np.prod(np.maximum(sides, 0), axis=1)
+    areas = np.prod(others[:, 2:] - others[:, :2], axis=1) + np.prod(box[2:] - box[:2])
+    union = areas - common
+    overlaps: Floats = np.where(union > 0, common / np.where(union > 0, union, 1), 0)
+    return overlaps

@@ -8,6 +8,7 @@ arithmetic is in whole numbers, so that every processor gives the same bytes.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -221,18 +222,20 @@ def _averaged_rows(image: Pixels, count: int) -> Pixels:
     """The image [h,w,3] with ``count`` rows.
 
     Row i covers [i * h, (i + 1) * h) in parts of ``count``, of which a source row is ``count``
-    long: the sum up to there is that of all whole rows before, and a part of one more.
+    long: whole rows, less a part of the first, and a part of the one after the last. Sums of 32
+    bits may run below zero on the way, and come out right.
     """
     rows = len(image)
-    if rows == count:
-        return image
-    sums = np.zeros((rows + 1, *image.shape[1:]), np.int64)
-    np.cumsum(image, axis=0, out=sums[1:])
-    whole, part = np.divmod(np.arange(count + 1, dtype=np.int64) * rows, count)
-    last = image[np.minimum(whole, rows - 1)].astype(np.int64)
-    upto = sums[whole] * count + last * part[:, None, None]
-    mean: Pixels = ((np.diff(upto, axis=0) * 2 + rows) // (2 * rows)).astype(np.uint8)
-    return mean
+    flat = np.ascontiguousarray(image).reshape(rows, -1)
+    mean = np.empty((count, flat.shape[1]), np.uint8)
+    bounds = [divmod(number * rows, count) for number in range(count + 1)]
+    for number, ((first, less), (last, more)) in enumerate(itertools.pairwise(bounds)):
+        total = flat[first:last].sum(axis=0, dtype=np.uint32) * np.uint32(count)
+        total -= flat[first] * np.uint32(less)
+        if more:
+            total += flat[last] * np.uint32(more)
+        mean[number] = (2 * total + rows) // (2 * rows)
+    return mean.reshape(count, *image.shape[1:])
 
 
 def _rounded(numerator: int, denominator: int) -> int:

@@ -28,6 +28,7 @@ import torch
 from ultralytics.data import YOLODataset, build_yolo_dataset
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.models.yolo.pose import PoseTrainer
+from ultralytics.nn.modules import Pose
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import nms
 from ultralytics.utils.torch_utils import intersect_dicts, unwrap_model
@@ -135,6 +136,12 @@ class DetectRun(DetectionTrainer):
             taken = intersect_dicts(self.plan.start.state_dict(), own)
             self.model.load_state_dict(taken, strict=False)
             self.taken_over = (len(taken), len(own))
+            if len(taken) < len(own):
+                why = _new_head(self.plan.start, self.model)
+                self.plan.events.warning(
+                    f"part of the head is new: {why}; {len(taken)} of {len(own)} tensors come from "
+                    "the start weights"
+                )
         checkpoint.describe(self.model)
 
     def resume_training(self, ckpt: object) -> None:  # noqa: ARG002
@@ -248,6 +255,20 @@ class DetectRun(DetectionTrainer):
 
 class PoseRun(DetectRun, PoseTrainer):
     """Trains a pose network."""
+
+
+def _new_head(start: DetectionModel, model: DetectionModel) -> str:
+    """In what the head of start weights differs from the one that the data set needs."""
+    old, new = start.model[-1], model.model[-1]
+    counts = [("classes", old.nc, new.nc)]
+    if isinstance(old, Pose) and isinstance(new, Pose):
+        counts.append(("keypoints", old.kpt_shape[0], new.kpt_shape[0]))
+    differing = [
+        f"the weights have {had} {what} and the data set {needs}"
+        for what, had, needs in counts
+        if had != needs
+    ]
+    return " and ".join(differing) or "the weights have a wider one"
 
 
 def _read_state(plan: Plan) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stages.contract import StepFailed
-from stages.yolo import KEYPOINT_VALUES, REG_MAX, STRIDES
+from stages.yolo import KEYPOINT_VALUES, MAX_KEYPOINTS, REG_MAX, STRIDES
 
 HEADS: Mapping[str, str] = {"detect": "Detect", "pose": "Pose"}
 #: The layers of yolov8.yaml and yolov8-pose.yaml, and how many arguments they have at most. Later
@@ -44,8 +44,6 @@ _ACTIVATION = re.compile(
 _MAX_ROWS = 100
 _MAX_REPEATS = 100
 _MAX_DEPTH = 4
-#: The most detailed models of a face have 478.
-_MAX_KEYPOINTS = 1000
 _WORDS = frozenset({"nc", "kpt_shape", "None", "True", "False", "nearest"})
 _HINT = "use weights of YOLOv8: yolov8n.pt, yolov8n-pose.pt or what was trained from them"
 
@@ -95,10 +93,10 @@ def check_keypoints(shape: object) -> None:
             "model",
             f"the pose network has keypoints of the shape {shape}; the firmware reads "
             f"[keypoints, {KEYPOINT_VALUES}]: x, y and visibility",
-            hint=f"train with kpt_shape: [n, {KEYPOINT_VALUES}]; a visibility of 2 in every label "
-            "will do",
+            hint="leave WEIGHTS out, or start from yolov8n-pose.pt: Kiln trains data sets of "
+            f"[n, 2] with {KEYPOINT_VALUES} numbers each",
         )
-    if not 0 < shape[0] <= _MAX_KEYPOINTS:
+    if not 0 < shape[0] <= MAX_KEYPOINTS:
         raise StepFailed("model", f"the pose network has {shape[0]} keypoints", hint=_HINT)
 
 

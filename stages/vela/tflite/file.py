@@ -38,6 +38,9 @@ _IDENTIFIER = b"TFL3"
 _PLAN = b"OfflineMemoryAllocation"
 _NOTES = ("metadata.json", "temp_meta.txt")
 _NOTES_BYTES = 1 << 20
+#: The archive with the notes lies at the end of a file; an index of millions of names would fill
+#: the memory.
+_ARCHIVE_BYTES = 4 << 20
 _NAME_BYTES = 1000
 
 _BUILTIN = {code: name for name, code in vars(BuiltinOperator).items() if name.isupper()}
@@ -275,9 +278,13 @@ def _plan(data: bytes | None, tensors: int) -> tuple[int, ...]:
 
 
 def _notes(content: bytes) -> Mapping[str, Any]:
-    """Ultralytics' metadata: an archive with metadata.json, in older versions a Python literal."""
+    """Ultralytics' metadata: an archive with metadata.json, in older versions a Python literal.
+
+    Source: ultralytics/engine/exporter.py. The older ones call it temp_meta.txt, and have it added
+    by tflite_support, which appends an archive too; its own metadata buffer does not name the task.
+    """
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        with zipfile.ZipFile(io.BytesIO(content[-_ARCHIVE_BYTES:])) as archive:
             name = next(each for each in archive.namelist() if each in _NOTES)
             with archive.open(name) as stream:
                 text = stream.read(_NOTES_BYTES).decode()

@@ -9,16 +9,25 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
+
 from stages.results.check_firmware import Check
 from stages.results.dataset import Task
 from stages.vela.tflite.arena import Arena
 from stages.vela.tflite.file import Tensor
+from stages.vela.tflite.heads import DETECT_ROLES
 from stages.vela.tflite.model import Model, plural, shape_text
+from stages.vela.tflite.notes import noted_help
 from stages.vela.tflm.runner import Trial
-from stages.yolo import BOX_SIDES
+from stages.yolo import BOX_CHANNELS, BOX_SIDES
 
-#: Largest accepted deviation of a scale, in parts of the scale.
-SCALE_TOLERANCE = 1e-3
+#: The firmware fills the input as if its scale were the wanted one, so one that differs makes every
+#: pixel brighter or darker. In parts of the scale: what nobody sees, and what is the same number.
+SCALE_TOLERANCE = 0.02
+SAME_SCALE = 1e-3
+#: Scores of an output decoded in the graph are multiplied by 100 only below this scale; without,
+#: none ever reaches a threshold in percent. Source: el_algorithm_yolov8.cpp, postprocess.
+DECODED_SCALE = np.float32(0.1)
 
 _KIB = 1024
 
@@ -33,6 +42,8 @@ class Contract:
     the most classes that the firmware accepts in one output decoded in the graph, None if it
     accepts no such output. ``tried`` are the forms for which it looks, in this order, with
     ``exact_outputs`` each for its number of outputs; those of ``forms`` are decoded as the task.
+    ``frames``: [width, height] of the camera's frames, first in the mode in which the model is to
+    run, then in the others.
     """
 
     task: Task
@@ -54,6 +65,7 @@ class Contract:
     forms: Sequence[str] = ()
     tried: Sequence[str] = ()
     exact_outputs: bool = False
+    frames: Sequence[Sequence[int]] = ()
 
 
 def check_input(model: Model, contract: Contract) -> Check:
@@ -67,26 +79,31 @@ def check_input(model: Model, contract: Contract) -> Check:
         help=_input_help(model, sources[0], contract)
         if len(sources) == 1
         else "give a model that takes one image and nothing else",
+        note=_input_note(sources[0], contract) if len(sources) == 1 else "",
     )
 
 
 def check_outputs(model: Model, contract: Contract) -> Check:
     """Number, shapes and type of the outputs, and their order if the firmware relies on it."""
     heads = model.heads
-    types = sorted({tensor.dtype for tensor in model.file.outputs} - {"int8"})
-    named = heads.roles if heads.form == "raw-heads" else ()
+    read = _read_outputs(model)
+    types = sorted({tensor.dtype for tensor in read} - {"int8"})
     shapes = [shape_text(tensor.shape) for tensor in model.file.outputs]
+    named = heads.roles if heads.form == "raw-heads" else [None] * len(shapes)
+    found = [role or shape for role, shape in zip(named, shapes, strict=True)]
     points = f", {heads.keypoints} keypoints" if contract.keypoints and heads.keypoints else ""
     order = "in any order" if contract.order == "any" else "in this order"
     wanted = f", {contract.keypoints} keypoints" if contract.keypoints else ""
     decoded = contract.decoded_max_classes if contract.task == "detect" else None
     other = f"; or one decoded [1,4+classes,N], up to {decoded} classes" if decoded else ""
+    ignored = ", ".join(shapes[len(read) :])
     return _check(
         name="outputs",
         title="outputs",
-        figure=", ".join([*(str(role) for role in named or shapes), *types]) + points,
+        figure=", ".join([*found, *types]) + points,
         limit=f"{', '.join(contract.outputs)}, {order}, int8{wanted}{other}",
         help=_outputs_help(model, contract, types),
+        note=f"the firmware reads the first {len(read)} and ignores {ignored}" if ignored else "",
     )
 
 
@@ -107,7 +124,9 @@ def check_classes(model: Model, contract: Contract) -> Check | None:
         title="classes",
         figure=plural(classes, "class"),
         limit=" and ".join(limits) or "any",
-        help="" if fits else contract.reason or "train with fewer classes",
+        help=""
+        if fits
+        else (contract.reason or "train with fewer classes") + _taken_for(model, contract),
     )
 
 
@@ -209,9 +228,17 @@ def check_kernels(trial: Trial) -> Check:
     )
 
 
-def _check(*, name: str, title: str, figure: str, limit: str, help: str) -> Check:
-    """A check that is passed if it needs no ``help``."""
-    return Check(name=name, title=title, figure=figure, limit=limit, help=help, ok=not help)
+def _check(*, name: str, title: str, figure: str, limit: str, help: str, note: str = "") -> Check:
+    """A check that is passed if it needs no ``help``; only then it has its ``note``."""
+    return Check(
+        name=name,
+        title=title,
+        figure=figure,
+        limit=limit,
+        help=help,
+        ok=not help,
+        note="" if help else note,
+    )
 
 
 def _input_limit(contract: Contract) -> str:
@@ -246,9 +273,29 @@ def _input_help(model: Model, source: Tensor, contract: Contract) -> str:
     return ""
 
 
+def _input_note(source: Tensor, contract: Contract) -> str:
+    """What another scale does to the pixels, if it is accepted."""
+    share = (source.scale or 0) / contract.input["scale"] - 1
+    if abs(share) <= SAME_SCALE:
+        return ""
+    effect = f"{100 * abs(share):.1f} % {'brighter' if share > 0 else 'darker'}"
+    return f"the board's pixels are {effect} to this model than its images were"
+
+
+def _read_outputs(model: Model) -> list[Tensor]:
+    """The outputs that the firmware reads: those behind raw heads are none of its business."""
+    outputs = model.file.outputs
+    if model.heads.form != "raw-heads":
+        return outputs
+    roles = zip(model.heads.roles, outputs, strict=True)
+    return [tensor for role, tensor in roles if role is not None]
+
+
 def _outputs_help(model: Model, contract: Contract, types: Sequence[str]) -> str:
     """What helps with the first thing that is wrong about the outputs; "" if nothing is wrong."""
     heads = model.heads
+    if noted := noted_help(model, contract.task):
+        return noted
     if heads.form == "unknown":
         return "export raw heads with Kiln from the trained weights"
     if heads.form == "decoded":
@@ -259,9 +306,16 @@ def _outputs_help(model: Model, contract: Contract, types: Sequence[str]) -> str
         return f"TASK={heads.task}: the model is one for {heads.task}"
     if types:
         return "quantise in full, the outputs to int8 too"
+    if not all(tensor.scale for tensor in _read_outputs(model)):
+        return (
+            "quantise with a converter that writes the outputs' scales: without one the firmware "
+            "reads nothing but zeros"
+        )
     if contract.keypoints and heads.keypoints != contract.keypoints:
         return f"train with {contract.keypoints} keypoints: the firmware is built for these"
-    if contract.order == "fixed" and list(heads.roles) != list(contract.outputs):
+    if contract.order == "fixed" and [role for role in heads.roles if role] != list(
+        contract.outputs
+    ):
         return "export for this board again: its firmware reads outputs by their position"
     return ""
 
@@ -274,7 +328,25 @@ def _decoded_help(model: Model, contract: Contract) -> str:
     if contract.task == "pose" or model.heads.task == "pose":
         classes = model.file.outputs[0].shape[1] - BOX_SIDES
         return f"{remedy}: the firmware would take this for a detection of {classes} classes"
+    scale = model.file.outputs[0].scale
+    if scale is not None and np.float32(scale) >= DECODED_SCALE:
+        return (
+            f"{remedy}, or boxes in parts of the image: with a scale of {scale:.3g}, as pixels "
+            f"need it, the firmware takes scores of 0 to 1 for percents and never detects"
+        )
     return ""
+
+
+def _taken_for(model: Model, contract: Contract) -> str:
+    """What the firmware takes a pose model of several classes for, if for anything."""
+    heads = model.heads
+    by_shape = contract.task == "pose" and contract.order == "any" and heads.form == "raw-heads"
+    if not by_shape or "keypoints" in heads.roles[: len(DETECT_ROLES)]:
+        return ""
+    if heads.classes == BOX_CHANNELS:
+        return ""
+    classes = plural(heads.classes or 0, "class")
+    return f"; as it is, the firmware would take it for a detection model of {classes}"
 
 
 def _arena_help(model: Model, contract: Contract, arena: Arena) -> str:

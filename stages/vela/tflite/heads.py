@@ -2,8 +2,12 @@
 
 Source: Seeed-Studio/SSCMA-Micro, branch 1.0.x, core/algorithm: el_algorithm_yolo_pose.cpp (seven
 raw heads), el_algorithm_yolo_world.cpp (six), el_algorithm_yolov8.cpp (one output, decoded in the
-graph), which are tried in this order. There a score head of a pose model must be 1 wide; here a
-score head may have any width, so that a wrong number of classes can be reported as such.
+graph), which are tried in this order; outputs behind these are ignored. There a score head of a
+pose model must be 1 wide; here a score head may have any width, so that a wrong number of classes
+can be reported as such.
+
+Shapes do not tell everything: of a model for oriented boxes (obb) they are those of a detection
+model with one class more. What the exporter noted in the file decides then.
 """
 
 from __future__ import annotations
@@ -21,10 +25,12 @@ Shape = tuple[int, ...]
 DETECT_ROLES = frozenset(f"{part}{stride}" for part in ("box", "score") for stride in STRIDES)
 POSE_ROLES = DETECT_ROLES | {"keypoints"}
 
+_UNREAD_TASKS = ("obb", "segment", "classify")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Heads:
-    """The outputs of a model; ``roles`` has a name for each, None for an unknown one.
+    """The outputs of a model; ``roles`` has a name for each, None for one that is not read.
 
     ``task``, ``classes`` and ``keypoints`` are None if the shapes do not determine them.
     """
@@ -46,20 +52,47 @@ def image_size(shape: Shape) -> int | None:
 def read_heads(size: int | None, shapes: Sequence[Shape], notes: Mapping[str, Any]) -> Heads:
     """The outputs of a model for images of ``size``; ``notes`` are its exporter's metadata."""
     cells = {(size // stride) ** 2: stride for stride in STRIDES} if size is not None else {}
-    roles = _raw_roles(cells, shapes)
-    widths = {role: shape[-1] for role, shape in zip(roles, shapes, strict=True) if role}
-    scores = {width for role, width in widths.items() if role.startswith("score")}
-    if set(widths) in (DETECT_ROLES, POSE_ROLES) and None not in roles and len(scores) == 1:
-        return Heads(
-            form="raw-heads",
-            task="pose" if "keypoints" in widths else "detect",
-            roles=roles,
-            classes=scores.pop(),
-            keypoints=widths["keypoints"] // KEYPOINT_VALUES if "keypoints" in widths else None,
-        )
+    if unread_task(notes) or unread_keypoints(notes):
+        roles = _raw_roles(cells, shapes)
+        return Heads(form="unknown", task=None, roles=roles, classes=None, keypoints=None)
+    for wanted in (POSE_ROLES, DETECT_ROLES):
+        if heads := _raw_heads(_raw_roles(cells, shapes[: len(wanted)]), shapes, wanted):
+            return heads
     if len(shapes) == 1 and _is_decoded(shapes[0], sum(cells)):
         return _decoded(shapes[0][1], notes)
+    roles = _raw_roles(cells, shapes)
     return Heads(form="unknown", task=None, roles=roles, classes=None, keypoints=None)
+
+
+def unread_task(notes: Mapping[str, Any]) -> str | None:
+    """The task that an exporter noted, if it is one of ultralytics' that is not read here."""
+    task = notes.get("task")
+    return task if isinstance(task, str) and task in _UNREAD_TASKS else None
+
+
+def unread_keypoints(notes: Mapping[str, Any]) -> list[int] | None:
+    """The noted ``kpt_shape`` of a pose model, if its keypoints do not have three values each."""
+    shape = list(notes.get("kpt_shape") or ())
+    if notes.get("task") != "pose" or len(shape) != 2 or shape[1] == KEYPOINT_VALUES:
+        return None
+    return shape
+
+
+def _raw_heads(
+    roles: tuple[str | None, ...], shapes: Sequence[Shape], wanted: frozenset[str]
+) -> Heads | None:
+    """Raw heads, if the first outputs have all wanted roles and agree on the classes."""
+    widths = {role: shape[-1] for role, shape in zip(roles, shapes, strict=False) if role}
+    scores = {width for role, width in widths.items() if role.startswith("score")}
+    if set(widths) != wanted or len(scores) != 1:
+        return None
+    return Heads(
+        form="raw-heads",
+        task="pose" if "keypoints" in widths else "detect",
+        roles=(*roles, *[None] * (len(shapes) - len(roles))),
+        classes=scores.pop(),
+        keypoints=widths["keypoints"] // KEYPOINT_VALUES if "keypoints" in widths else None,
+    )
 
 
 def _raw_roles(cells: Mapping[int, int], shapes: Sequence[Shape]) -> tuple[str | None, ...]:
@@ -79,7 +112,8 @@ def _role_candidates(cells: Mapping[int, int], shape: Shape) -> list[str]:
     if rows in cells:
         score = f"score{cells[rows]}"
         return [f"box{cells[rows]}", score] if width == BOX_CHANNELS else [score]
-    return ["keypoints"] if rows == sum(cells) and width % KEYPOINT_VALUES == 0 else []
+    fits = rows == sum(cells) and width > 0 and width % KEYPOINT_VALUES == 0
+    return ["keypoints"] if fits else []
 
 
 def _is_decoded(shape: Shape, rows: int) -> bool:

@@ -9,7 +9,14 @@ from stages.results.check_firmware import Kind, ModelDescription, Operators, Out
 from stages.results.tensors import Tensor as TensorDescription
 from stages.vela.tflite.command_stream import accelerator_of
 from stages.vela.tflite.file import NPU_OPERATOR, Tensor, TFLiteFile, open_file
-from stages.vela.tflite.heads import Heads, Shape, image_size, read_heads
+from stages.vela.tflite.heads import (
+    Heads,
+    Shape,
+    image_size,
+    read_heads,
+    unread_keypoints,
+    unread_task,
+)
 from stages.yolo import BOX_SIDES, KEYPOINT_VALUES
 
 
@@ -94,6 +101,10 @@ def plural(count: int, noun: str) -> str:
 def _form(model: Model) -> str:
     heads = model.heads
     shapes = ", ".join(shape_text(tensor.shape) for tensor in model.file.outputs)
+    if task := unread_task(model.file.notes):
+        return f"a model for {task}, as its metadata say, with outputs {shapes}"
+    if shape := unread_keypoints(model.file.notes):
+        return f"a pose model with kpt_shape {shape}, as its metadata say, with outputs {shapes}"
     if heads.form == "unknown":
         return f"no form of YOLOv8 that Kiln knows, with outputs {shapes}"
     counts = [

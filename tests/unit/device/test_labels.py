@@ -159,11 +159,11 @@ def test_a_build_says_what_its_model_is() -> None:
     found = describe(_build((17, 3), ["person"]))
     assert found.sha256 == "b" * 64
     assert (found.size, found.task, found.classes) == (3137360, "pose", ("person",))
-    assert (found.keypoints, found.skeleton) == (coco.KEYPOINTS, coco.SKELETON)
+    assert found.keypoints == coco.KEYPOINTS
 
 
-def test_keypoints_that_are_not_cocos_have_numbers_and_no_skeleton() -> None:
+def test_keypoints_that_are_not_cocos_have_numbers_and_the_skeleton_of_the_build() -> None:
     found = describe(_build((3, 3), ["leaf"]))
     assert found.keypoints == ("point 0", "point 1", "point 2")
-    assert found.skeleton == ()
+    assert found.skeleton == ((0, 1), (0, 2), (1, 2))
     assert describe(_build(None, ["a", "b"])).keypoints == ()

@@ -20,13 +20,20 @@ from kiln.emulator.flash import MODELS_ADDRESS, Flash
 from tests.support.emulated_models import FixedModel
 
 
-def _invoking(sent: list[bytes], *, busy: bool = False, release: Release = RELEASE_1_0) -> Firmware:
+def _invoking(
+    sent: list[bytes],
+    *,
+    busy: bool = False,
+    release: Release = RELEASE_1_0,
+    storage: Storage | None = None,
+    pose: bool = True,
+) -> Firmware:
     flash = Flash()
     flash.memory[MODELS_ADDRESS : MODELS_ADDRESS + 8] = b"\x1c\0\0\0TFL3"
     firmware = Firmware(
         flash,
-        Storage(),
-        FixedModel(),
+        storage or Storage(),
+        FixedModel(pose=pose),
         Camera(fps=50),
         sent.append,
         lambda: busy,
@@ -90,3 +97,17 @@ def test_a_release_without_the_algorithm_does_not_invoke_the_model() -> None:
     assert _reply(FACTORY_2023, b"AT+INVOKE=1,0,1\r")["code"] == 8
     assert _reply(RELEASE_1_0, b"AT+INVOKE=1,0,1\r")["code"] == 0
     assert _reply(MAIN_2024, b"AT+INVOKE=1,0,1\r")["code"] == 0
+
+
+def test_each_algorithm_keeps_thresholds_of_its_own() -> None:
+    storage = Storage()
+
+    def thresholds(*, pose: bool, then: bytes = b"") -> Any:
+        sent: list[bytes] = []
+        _invoking(sent, storage=storage, pose=pose).receive(then, 0.0)
+        return json.loads(sent[0])["data"]["algorithm"]["config"]
+
+    assert thresholds(pose=True, then=b"AT+TSCORE=20\r") == {"tscore": 50, "tiou": 45}
+    assert thresholds(pose=False, then=b"AT+TIOU=30\r") == {"tscore": 50, "tiou": 45}
+    assert thresholds(pose=True) == {"tscore": 20, "tiou": 45}
+    assert thresholds(pose=False) == {"tscore": 50, "tiou": 30}

@@ -1,73 +1,41 @@
-"""What the emulated board reports is what the firmware would."""
+"""What the emulated board reports of candidates is what the firmware would."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from kiln.emulator.arguments import crc16_maxim, read_command
-from kiln.emulator.postprocess import Candidate, RecordedFrame, report, suppress
-from stages.export.evaluation import decode
-
-SIDE = 240.0
+from kiln.emulator.postprocess import Candidate, RecordedFrame, report
+from tests.support.emulated_models import candidate
 
 
-def found(seed: int, count: int, *, keypoints: int) -> decode.Detections:
-    """Boxes that overlap much, with scores of which several are equal, as in int8."""
-    draw = np.random.default_rng(seed)
-    corners = draw.uniform(0, SIDE / 2, (count, 2))
-    sizes = draw.uniform(20, SIDE / 2, (count, 2))
-    return decode.Detections(
-        boxes=np.concatenate([corners, corners + sizes], axis=1).astype(np.float32),
-        scores=(draw.integers(1, 20, count) / 20).astype(np.float32),
-        classes=draw.integers(0, 1 if keypoints else 3, count),
-        keypoints=draw.uniform(0, 1, (count, keypoints, 3)).astype(np.float32),
-    )
+def test_a_candidate_is_let_through_up_to_its_limit() -> None:
+    frame = RecordedFrame(b"", (candidate((0, 0, 20, 20), score=0.874),))
+    for pose, key in ((True, "keypoints"), (False, "boxes")):
+        assert len(report(frame, score=87, iou=45, pose=pose)[key]) == 1
+        assert report(frame, score=88, iou=45, pose=pose) == {key: []}
 
 
-def as_candidates(detections: decode.Detections) -> list[Candidate]:
-    return [
-        Candidate(
-            corners=(box[0], box[1], box[2], box[3]),
-            score=score,
-            target=target,
-            points=tuple((point[0], point[1], point[2]) for point in points),
-        )
-        for box, score, target, points in zip(
-            detections.boxes.tolist(),
-            detections.scores.tolist(),
-            detections.classes.tolist(),
-            detections.keypoints.tolist(),
-            strict=True,
-        )
-    ]
+def test_a_box_below_the_threshold_is_reported_if_the_firmware_lets_it_through() -> None:
+    """By up to a quantum of the score's scale: see highest_thresholds."""
+    box = Candidate(limit=50, box=(9, 9, 8, 8, 46, 0), corners=(5, 5, 13, 13), score=0.467)
+    frame = RecordedFrame(b"", (box,))
+    assert report(frame, score=50, iou=45, pose=False) == {"boxes": [[9, 9, 8, 8, 46, 0]]}
 
 
-@pytest.mark.parametrize("keypoints", [0, 2])
-@pytest.mark.parametrize("iou", [0.1, 0.45, 0.9])
-def test_the_board_suppresses_what_the_evaluation_suppresses(keypoints: int, iou: float) -> None:
-    for seed in range(20):
-        detections = found(seed, 40, keypoints=keypoints)
-        chosen = detections[detections.scores >= 0.25]
-        expected = as_candidates(decode.suppress(chosen, iou_threshold=iou))
-        kept = suppress(as_candidates(detections), score=0.25, iou=iou, pose=keypoints > 0)
-        assert kept == expected
-
-
-def test_results_are_told_in_whole_pixels_and_percent() -> None:
+def test_poses_are_told_with_their_points() -> None:
     points = ((10.4, 20.5, 0.904), (-3.0, 250.0, 0.0))
-    candidate = Candidate(corners=(-20, 10, 41, 61), score=0.874, target=0, points=points)
-    frame = RecordedFrame(b"", (candidate,))
-    assert report(frame, score=87, iou=45, pose=True) == {
+    frame = RecordedFrame(b"", (candidate((-20, 10, 41, 61), score=0.874, points=points),))
+    assert report(frame, score=50, iou=45, pose=True) == {
         "keypoints": [[[11, 36, 61, 51, 87, 0], [[10, 21, 90, 0], [0, 250, 0, 1]]]]
     }
-    assert report(frame, score=88, iou=45, pose=True) == {"keypoints": []}
-    assert report(frame, score=0, iou=45, pose=False) == {"boxes": [[11, 36, 61, 51, 87, 0]]}
 
 
 def test_the_best_pose_comes_last_and_the_best_box_first() -> None:
-    near = Candidate(corners=(0, 0, 20, 20), score=0.9)
-    far = Candidate(corners=(100, 100, 120, 120), score=0.5)
+    near, far = (
+        candidate((place, place, place + 20, place + 20), score=score)
+        for place, score in ((0, 0.9), (100, 0.5))
+    )
     frame = RecordedFrame(b"", (far, near))
     poses = report(frame, score=10, iou=45, pose=True)["keypoints"]
     assert [box[4] for box, _points in poses] == [50, 90]

@@ -59,6 +59,12 @@ def test_a_pose_has_its_keypoints_and_hidden_ones_are_zero(tmp_path: Path) -> No
     assert table["flip_idx"] == list(coco.FLIP_INDEX)
 
 
+def test_a_recording_keeps_the_skeleton_that_the_board_knows(tmp_path: Path) -> None:
+    leaf = Description(name="leaf", keypoints=("point 0", "point 1"), skeleton=((0, 1),))
+    DataSetWriter(tmp_path / "set", leaf)
+    assert _description(tmp_path / "set")["skeleton"] == [[0, 1]]
+
+
 def test_what_reaches_out_of_the_image_is_cut_and_what_is_outside_left_out() -> None:
     cut = detections(Box(0, 0, 40, 40, 90, 0), Box(400, 400, 10, 10, 90, 0))
     assert list(label_lines(cut, 0)) == ["0 0.041667 0.041667 0.083333 0.083333\n"]

@@ -13,7 +13,15 @@ from typing import Any, Literal
 
 import pytest
 
-from kiln.errors import DataError, KilnError, NotAccepted, OutOfMemory, StepCrashed
+from kiln.errors import (
+    DataError,
+    KilnError,
+    NotAccepted,
+    OutOfMemory,
+    RequestError,
+    StepCrashed,
+    WeightsError,
+)
 from kiln.executors.environments import Environment
 from kiln.executors.events import Device, Failed, Finished, LogLine, Problem, StepObserver
 from kiln.executors.protocol import Say, StepExit, StepRun
@@ -21,7 +29,13 @@ from kiln.paths import Paths
 from kiln.pipeline.build import Build
 from kiln.pipeline.events import Event, Message, StepReused, StepStarted
 from kiln.plan.plan import make_plan
-from kiln.plan.request import BuildRequest, EvaluationSettings, LimitSettings, QuantizeSettings
+from kiln.plan.request import (
+    BuildRequest,
+    EvaluationSettings,
+    LimitSettings,
+    QuantizeSettings,
+    TrainSettings,
+)
 from kiln.plan.targets import load_target
 from kiln.system import process
 from stages.results.check_firmware import CheckFirmwareResult
@@ -34,6 +48,7 @@ from tests.support.checkout import ROOT
 
 OUTPUTS: Mapping[str, Sequence[str]] = {
     "demo": ["data/data.yaml", "data/images/train/a.png"],
+    "fetch-data": ["data/data.yaml"],
     "check": ["dataset.json"],
     "frames": ["data/images/train/a.bmp"],
     "train": ["weights.safetensors", "curves.csv"],
@@ -174,7 +189,8 @@ def _gives(step: str, result: Any) -> Script:
     def run(run: StepRun, observe: StepObserver) -> StepExit:
         for name in OUTPUTS[step]:
             (run.out / name).parent.mkdir(parents=True, exist_ok=True)
-            (run.out / name).write_text("given", encoding="utf-8")
+            content = CONTENTS.get(f"{step} {name}") or CONTENTS.get(name) or "given"
+            (run.out / name).write_text(content, encoding="utf-8")
         return _finish(observe, result)
 
     return run
@@ -216,6 +232,7 @@ def test_the_result_folder_holds_the_models_their_sums_and_the_recipe(paths: Pat
             "int8": {"pose/map50": 0.78},
         },
         "drop": {"pose/map50": 1.0},
+        "finds_nothing": False,
     }
     assert document["evidence"]["curves"] == {"epoch": [1, 2], "box/map50": [0.25, None]}
     assert document["deployed"] == "dog_full_integer_quant_vela.tflite"
@@ -254,6 +271,33 @@ def test_a_model_that_the_firmware_refuses_fails_the_build_before_its_accuracy_i
     result = _build(paths, again, name="dog", force=True).run(Record())
     assert again.ran == ["evaluate"], "nothing that took time is made anew"
     assert (result.verdict.accepted, result.verdict.forced) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("images", "found", "words"),
+    [
+        (2, 0.78, ["pose mAP50-95 of the float network is 78.0", "was 80.0 in training"]),
+        (2, 0.795, []),
+        (1, 0.1, []),
+    ],
+    ids=["another figure", "the same but for ranking", "of some of the images"],
+)
+def test_a_float_network_that_is_judged_unlike_its_training_is_a_warning(
+    paths: Paths, images: int, found: float, words: Sequence[str]
+) -> None:
+    metrics = {"pose/map50": 0.99, "pose/map50_95": 0.8}
+    float32 = {"pose/map50": 0.5, "pose/map50_95": found}
+    executor = ScriptedExecutor()
+    executor.scripts = {
+        "train": _gives("train", dataclasses.replace(RESULTS["train"], metrics=metrics)),
+        "evaluate": _gives(
+            "evaluate",
+            dataclasses.replace(RESULTS["evaluate"], images=images, artifacts={"float32": float32}),
+        ),
+    }
+    warnings = _build(paths, executor).run(Record()).warnings
+    assert len(warnings) == bool(words)
+    assert all(word in warnings[0].message for word in words)
 
 
 def test_layers_are_shown_where_they_were_asked_for(paths: Paths) -> None:
@@ -473,26 +517,76 @@ def test_a_gpu_that_the_engine_did_not_give_is_a_warning(paths: Paths) -> None:
     assert any("asked for a GPU" in warning.message for warning in result.warnings)
 
 
-def test_own_weights_of_other_classes_than_the_data_set_s(paths: Paths, tmp_path: Path) -> None:
-    weights = tmp_path / "best.pt"
-    weights.write_bytes(b"weights")
+@pytest.mark.parametrize(
+    ("request_", "weights", "sentence", "hint"),
+    [
+        (
+            {"data": "coco8.yaml", "task": "detect"},
+            {"task": "detect", "nc": 3, "kpt_shape": None},
+            "do not fit the data set: they have 3 classes where the data set has 1",
+            "pass EPOCHS=n to train them on this data set",
+        ),
+        (
+            {"data": "coco8-pose.yaml"},
+            {"nc": 2, "kpt_shape": (11, 3)},
+            "they have 2 classes where the data set has 1 and 11 keypoints where",
+            "correct names and kpt_shape in data.yaml",
+        ),
+        (
+            {},
+            {"kpt_shape": (11, 3)},
+            "fit the demo data set: they have 11 keypoints where the data set has 17",
+            "pass DATA=path/to/data.yaml",
+        ),
+        (
+            {"task": "detect"},
+            {"task": "detect", "nc": 80, "kpt_shape": None},
+            "fit the demo data set: they have 80 classes where the data set has 1",
+            "pass DATA=path/to/data.yaml",
+        ),
+    ],
+)
+def test_own_weights_that_do_not_fit_the_data_set_stop_before_anything_is_built(
+    paths: Paths,
+    tmp_path: Path,
+    request_: dict[str, Any],
+    weights: dict[str, Any],
+    sentence: str,
+    hint: str,
+) -> None:
+    own = tmp_path / "best.pt"
+    own.write_bytes(b"weights")
     executor = ScriptedExecutor()
+    executor.scripts = {
+        "fetch-data": _gives("fetch-data", RESULTS["fetch-data"]),
+        "import": _gives("import", dataclasses.replace(RESULTS["import"], **weights)),
+    }
+    with pytest.raises(WeightsError, match=sentence) as error:
+        _build(paths, executor, weights=str(own), force=True, **request_).run(Record())
+    assert hint in error.value.hint
+    assert not {"quantize", "compile", "evaluate"} & {*executor.ran}
 
-    def of_three_classes(run: StepRun, observe: StepObserver) -> StepExit:
-        (run.out / "weights.safetensors").write_text("imported")
-        return _finish(observe, dataclasses.replace(RESULTS["import"], nc=3))
 
-    def fetched(run: StepRun, observe: StepObserver) -> StepExit:
-        (run.out / "data").mkdir()
-        (run.out / "data" / "data.yaml").write_text("names")
-        return _finish(observe, RESULTS["fetch-data"])
+def test_own_weights_that_are_trained_further_may_have_another_head(
+    paths: Paths, tmp_path: Path
+) -> None:
+    own = tmp_path / "best.pt"
+    own.write_bytes(b"weights")
+    executor = ScriptedExecutor()
+    imported = dataclasses.replace(RESULTS["import"], kpt_shape=(11, 3))
+    executor.scripts = {"import": _gives("import", imported)}
+    train = TrainSettings(epochs=1)
+    _build(paths, executor, weights=str(own), train=train).run(Record())
+    assert "train" in executor.ran
 
-    executor.scripts = {"import": of_three_classes, "fetch-data": fetched}
-    request = {"weights": str(weights), "data": "coco8.yaml", "task": "detect"}
-    result = _build(paths, executor, **request).run(Record())
-    assert [warning.message for warning in result.warnings] == [
-        "the weights and the data set do not match: classes 3 against 1"
-    ]
+
+def test_a_skeleton_that_joins_what_is_not_there_stops_before_anything_is_built(
+    paths: Paths,
+) -> None:
+    executor = ScriptedExecutor()
+    with pytest.raises(RequestError, match="joins keypoint 17, and there are keypoints 0 to 16"):
+        _build(paths, executor, skeleton=((0, 1), (16, 17))).run(Record())
+    assert "train" not in executor.ran
 
 
 def test_a_data_set_of_poses_is_no_mismatch_for_detection_weights(
@@ -501,21 +595,10 @@ def test_a_data_set_of_poses_is_no_mismatch_for_detection_weights(
     weights = tmp_path / "best.pt"
     weights.write_bytes(b"weights")
     executor = ScriptedExecutor()
-
-    def gives(path: str, result: Any) -> Script:
-        def run(run: StepRun, observe: StepObserver) -> StepExit:
-            (run.out / path).parent.mkdir(exist_ok=True)
-            (run.out / path).write_text("given")
-            return _finish(observe, result)
-
-        return run
-
     executor.scripts = {
-        "fetch-data": gives("data/data.yaml", RESULTS["fetch-data"]),
-        "check": gives("dataset.json", RESULTS["check"]),
-        "import": gives(
-            "weights.safetensors", dataclasses.replace(RESULTS["import"], kpt_shape=None)
-        ),
+        "fetch-data": _gives("fetch-data", RESULTS["fetch-data"]),
+        "check": _gives("check", RESULTS["check"]),
+        "import": _gives("import", dataclasses.replace(RESULTS["import"], kpt_shape=None)),
     }
     request = {"weights": str(weights), "data": "coco8-pose.yaml", "task": "detect"}
     assert not _build(paths, executor, **request).run(Record()).warnings

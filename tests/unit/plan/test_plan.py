@@ -122,6 +122,17 @@ def test_a_camera_mode_changes_what_is_seen() -> None:
         assert (camera["width"], camera["height"], camera["framing"]) == (640, 480, "fill")
 
 
+def test_a_model_is_checked_and_measured_in_its_camera_mode() -> None:
+    usual, other = (
+        _steps("grove-v2", camera=CameraSettings(mode=mode)) for mode in (None, "480x480")
+    )
+    assert usual["evaluate"].params["frame"] == [240, 240]
+    assert other["evaluate"].params["frame"] == [480, 480]
+    frames = other["check-firmware"].params["frames"]
+    assert frames == [[480, 480], [240, 240], [640, 480]]
+    assert usual["check-firmware"].params["frames"][0] == [240, 240]
+
+
 def test_a_camera_mode_that_the_board_lacks() -> None:
     with pytest.raises(UnknownName, match="unknown camera mode '640x48O'") as error:
         _steps("grove-v2", camera=CameraSettings(mode="640x48O"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -59,10 +60,14 @@ def test_unknown_key_names_the_nearest(tmp_path: Path) -> None:
         ("imgsz = [", "not valid TOML"),
         ("a = " + "[" * 5000, "not valid TOML"),
         ("epochs = 3", "unknown key 'epochs'"),
+        ("skeleton = 3", "skeleton must be a list"),
+        ("skeleton = [[0, 1, 2]]", "holds (0, 1, 2), which is no pair of keypoints"),
+        ("skeleton = [[0, 'nose']]", "skeleton is 'nose'"),
+        ("skeleton = [[-1, 0]]", "joins keypoint -1"),
     ],
 )
 def test_bad_settings_are_one_sentence(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(RequestError, match=message.replace("[", r"\[")):
+    with pytest.raises(RequestError, match=re.escape(message)):
         load_request(Flags(), _config(tmp_path, text), tmp_path)
 
 

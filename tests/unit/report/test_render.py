@@ -124,6 +124,30 @@ def test_a_forced_build_is_marked_all_over() -> None:
     assert "goes onto the board" not in page.text
 
 
+def test_a_build_that_finds_nothing_says_so_at_the_top() -> None:
+    build = build_documents.pose()
+    build["numbers"]["accuracy"]["finds_nothing"] = True
+    said = {"step": "evaluate", "message": "the network finds next to nothing", "hint": "train"}
+    build["warnings"] = [*build["warnings"], said]
+    page = Page(render(built(build)))
+    words = "accepted by this firmware, but it finds next to nothing"
+    assert page.title == f"yolov8n-pose-demo-192, {words}"
+    assert ("body", "class", "accepted useless") in page.attributes
+    start = page.text[: page.text.index("Checks")]
+    assert words.capitalize() in start
+    assert "The network finds next to nothing. What helps: train." in start
+
+
+def test_a_note_on_a_check_that_was_passed() -> None:
+    build = build_documents.pose()
+    check = build["verdict"]["checks"][0]
+    check["note"] = "the board's pixels are brighter"
+    text = Page(render(built(build))).text
+    assert f"{check['title'].capitalize()}: {check['figure']}: the board's" in text
+    assert "passed with a note:" in text
+    assert "The board's pixels are brighter." in text
+
+
 def test_a_board_without_an_npu_and_weights_without_a_training_leave_no_hole() -> None:
     text = Page(render(built(build_documents.without_npu()))).text
     for words in (

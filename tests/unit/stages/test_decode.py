@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
 from stages.contract import StepFailed
 from stages.export.evaluation.decode import (
-    Detections,
     Labels,
     Shape,
+    candidates,
     decode,
     find_roles,
-    suppress,
 )
+from stages.export.evaluation.fast_math import fast_sigmoid, highest_thresholds
 from stages.export.models.preprocess import Floats, prepare
 from stages.yolo import REG_MAX, STRIDES
 
@@ -38,7 +37,7 @@ def test_pose_of_one_cell() -> None:
     bins[2, 0] = bins[2, 1] = 60  # half a cell
     rows["keypoints"][CELLS[8] + cell] = [0.5, -1, OFF, 0.25, 0.25, math.log(3)]
 
-    found = decode(rows, POSE, score_threshold=0.25, iou_threshold=0.45)
+    found = decode(rows, POSE, frame=(96, 96), iou=45)
 
     assert found.scores == pytest.approx([0.75])
     assert found.classes.tolist() == [0]
@@ -50,45 +49,55 @@ def test_of_equal_scores_the_last_class_and_the_last_cell_win() -> None:
     rows = _nothing(DETECT)
     rows["score32"][[3, 4]] = [1, 2, 2]
     rows["box32"].reshape(-1, 4, REG_MAX)[3:5, :, 15] = 60  # both cover the whole image
-    found = decode(rows, DETECT, score_threshold=0.25, iou_threshold=0.45)
+    found = decode(rows, DETECT, frame=(96, 96), iou=45)
     assert found.classes.tolist() == [2]
     assert found.boxes[0] == pytest.approx([48 - 480, 48 - 480, 48 + 480, 48 + 480])
 
 
-def test_only_scores_of_the_threshold_and_more() -> None:
+def test_only_boxes_of_a_percent_and_more() -> None:
     rows = _nothing(DETECT)
-    rows["score8"][0, 0], rows["score8"][143, 1] = math.log(0.249 / 0.751), math.log(0.251 / 0.749)
-    found = decode(rows, DETECT, score_threshold=0.25, iou_threshold=0.45)
+    rows["score8"][0, 0], rows["score8"][143, 1] = math.log(0.0095 / 0.9905), math.log(0.011 / 0.99)
+    found = decode(rows, DETECT, frame=(96, 96), iou=45)
     assert found.classes.tolist() == [1]
 
 
-def test_pose_keeps_one_of_what_overlaps() -> None:
-    boxes = [[0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 4], [50, 0, 60, 10]]  # 0.9, 0.44, 0
-    kept = suppress(_found(boxes, [0.5, 0.9, 0.3, 0.2], keypoints=1), iou_threshold=0.45)
-    assert kept.scores.tolist() == pytest.approx([0.9, 0.3, 0.2])
+def test_boxes_are_cut_off_to_whole_pixels_of_the_frame_and_poses_rounded() -> None:
+    """Stride 32, column 1, row 1: its centre is at (48, 48) of 96, 80 of a frame that is 160 wide
+    and 40 of one that is 80 high."""
+    for labels, box in ((DETECT, [76, 40, 46, 26]), (POSE, [77, 40, 47, 27])):
+        rows = _nothing(labels)
+        rows["score32"][4] = 1  # 73.1 %, by the fast sigmoid 72.5
+        bins = rows["box32"].reshape(-1, 4, REG_MAX)[4]
+        bins[:, :2] = 60  # half a cell
+        bins[2, 1] = 59.5  # and a little less to the right
+        found = candidates(rows, labels, frame=(160, 80))
+        assert found.boxes[-5].tolist() == box
+        assert found.percents[-5] == (72 if labels is DETECT else 73)
 
 
-@pytest.mark.parametrize(("width", "kept"), [(45.4, 2), (45.6, 1)])
-def test_detect_compares_in_whole_percent(width: float, kept: int) -> None:
-    boxes = [[0.0, 0.0, 100.0, 10.0], [50 - width / 2, 0, 50 + width / 2, 10]]
-    assert len(suppress(_found(boxes, [0.9, 0.8]), iou_threshold=0.45)) == kept
+def test_of_equal_percents_the_later_cell_wins_although_its_score_is_lower() -> None:
+    rows = _nothing(DETECT)
+    rows["score32"][3, 0], rows["score32"][4, 0] = math.log(0.808 / 0.192), math.log(0.801 / 0.199)
+    rows["box32"].reshape(-1, 4, REG_MAX)[3:5, :, 15] = 60  # both cover the whole image
+    found = decode(rows, DETECT, frame=(96, 96), iou=45)
+    assert found.boxes[0] == pytest.approx([48 - 480, 48 - 480, 48 + 480, 48 + 480])
+    assert len(found) == 1
 
 
-def test_detect_takes_the_centre_for_the_corner() -> None:
-    """The lower box has half of the upper's area, in it; el_nms sees an IoU of 100 / 500."""
-    boxes = [[0, 0, 20, 20], [0, 0, 20, 10]]
-    assert len(suppress(_found(boxes, [0.9, 0.8]), iou_threshold=0.45)) == 2
-    assert len(suppress(_found(boxes, [0.9, 0.8], keypoints=1), iou_threshold=0.45)) == 1
+def test_the_fast_sigmoid_errs_as_the_firmware_does() -> None:
+    logits = np.linspace(-20, 20, 4001, dtype=np.float32)
+    exact = 1 / (1 + np.exp(-logits.astype(float)))
+    wrong = np.abs(fast_sigmoid(logits) - exact)
+    assert 0.0070 < wrong.max() < 0.0077
+    assert (np.diff(fast_sigmoid(logits)) >= 0).all()
 
 
-def test_detect_keeps_other_classes() -> None:
-    boxes = [[0, 0, 20, 20], [0, 0, 20, 20], [0, 0, 20, 20]]
-    kept = suppress(_found(boxes, [0.9, 0.8, 0.7], classes=[0, 1, 0]), iou_threshold=0.45)
-    assert kept.classes.tolist() == [0, 1]
-
-
-def test_nothing_found() -> None:
-    assert len(suppress(_found([], []), iou_threshold=0.45)) == 0
+def test_a_threshold_lets_through_what_is_up_to_a_quantum_below() -> None:
+    quantum = 0.16
+    logits = np.array([-2 * quantum, -quantum, 0, quantum], np.float32)
+    # One quantum below 0 is a score of 46 %.
+    assert highest_thresholds(logits, quantum).tolist() == [45, 50, 53, 57]
+    assert highest_thresholds(np.array([-50.0, 100.0], np.float32), quantum).tolist() == [0, 100]
 
 
 @pytest.mark.parametrize("labels", [POSE, DETECT])
@@ -119,7 +128,7 @@ def test_decoded_in_the_graph(unit: float, channels_first: bool) -> None:
     output = table.T[None] if channels_first else table[None]
     slots = find_roles([output.shape], POSE)
     rows = {role: slot.rows([output]) for role, slot in slots.items()}
-    found = decode(rows, POSE, score_threshold=0.25, iou_threshold=0.45)
+    found = decode(rows, POSE, frame=(96, 96), iou=45)
     assert found.scores == pytest.approx([0.8])
     assert found.boxes[0] == pytest.approx([32, 16, 64, 32], rel=1e-5)
     assert found.keypoints[0].ravel() == pytest.approx([0, 96, 0.1, 96, 0, 0.9])
@@ -128,7 +137,7 @@ def test_decoded_in_the_graph(unit: float, channels_first: bool) -> None:
 def test_the_first_of_classes_decoded_in_the_graph_with_equal_scores() -> None:
     table = np.full((sum(CELLS.values()), 4 + 3), 0.5, np.float32)
     table[:, 4:] = [0, 0.5, 0.5]
-    found = decode({"decoded": table}, DETECT, score_threshold=0.25, iou_threshold=0.45)
+    found = decode({"decoded": table}, DETECT, frame=(96, 96), iou=45)
     assert found.classes.tolist() == [1]
     assert found.boxes[0] == pytest.approx([24, 24, 72, 72])
 
@@ -143,7 +152,7 @@ def test_decoded_outputs_of_unknown_meaning(
     table = np.full((sum(CELLS.values()), 4 + 3), places, np.float32)
     table[:, 4:], table[0, 4] = scores
     with pytest.raises(StepFailed, match=words):
-        decode({"decoded": table}, DETECT, score_threshold=0.25, iou_threshold=0.45)
+        decode({"decoded": table}, DETECT, frame=(96, 96), iou=45)
 
 
 @pytest.mark.parametrize(
@@ -199,18 +208,3 @@ def _laid_out(rows: Floats, layout: str) -> Floats:
     side = math.isqrt(len(rows))
     output = rows.reshape(1, side, side, -1) if "maps" in layout else rows[None]
     return np.moveaxis(output, -1, 1) if "channels first" in layout else output
-
-
-def _found(
-    boxes: Sequence[Sequence[float]],
-    scores: Sequence[float],
-    *,
-    classes: list[int] | None = None,
-    keypoints: int = 0,
-) -> Detections:
-    return Detections(
-        boxes=np.array(boxes, np.float32).reshape(-1, 4),
-        scores=np.array(scores, np.float32),
-        classes=np.array(classes or [0] * len(scores), np.int64),
-        keypoints=np.zeros((len(scores), keypoints, 3), np.float32),
-    )

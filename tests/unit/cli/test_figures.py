@@ -1,0 +1,38 @@
+"""What a verdict says on a terminal."""
+
+from __future__ import annotations
+
+import pytest
+
+from kiln.cli.build import _figures
+from kiln.cli.console import Terminal
+from kiln.cli.figures import show_verdict
+from kiln.report.result import Verdict
+from stages.results.check_firmware import Check
+from tests.support import build_documents
+
+
+def test_a_note_on_a_check_that_was_passed_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    noted = Check(
+        name="outputs",
+        title="outputs",
+        figure="eight",
+        limit="seven",
+        help="",
+        ok=True,
+        note="the firmware ignores the last",
+    )
+    show_verdict(Verdict(accepted=True, forced=False, checks=(noted,)), "SSCMA", Terminal())
+    accepted, note = capsys.readouterr().out.splitlines()
+    assert accepted == "\N{CHECK MARK} accepted by SSCMA (1 checks)"
+    assert note == "! outputs: eight: the firmware ignores the last"
+
+
+def test_accuracy_next_to_nothing_is_said_with_the_figure() -> None:
+    build = build_documents.pose()
+    lines = list(_figures(build_documents.built(build)))
+    assert not any("next to nothing" in line for line in lines)
+    build["numbers"]["accuracy"]["finds_nothing"] = True
+    (line,) = [each for each in _figures(build_documents.built(build)) if "accuracy" in each]
+    assert "[bold red]" in line
+    assert "next to nothing" in line
