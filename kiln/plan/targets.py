@@ -206,7 +206,8 @@ class Target:
     """One board with one firmware.
 
     ``generations`` are those of its firmware that a build may be for, oldest first; ``firmware`` is
-    the one that is taken, that of the first task until one is chosen. ``tasks`` are those that any of them has.
+    the one that is taken, that of the first task until one is chosen. ``tasks`` are those that any
+    of them has.
     """
 
     name: str
