@@ -18,7 +18,8 @@ from kiln.device.detections import Box, Detections
 from kiln.device.discovery import find_board
 from kiln.device.labels import Description, from_info
 from kiln.device.link import open_link
-from kiln.device.sscma import ALGORITHMS, FOREVER, AtClient, Invocation
+from kiln.device.replies import ALGORITHMS, Invocation
+from kiln.device.sscma import FOREVER, AtClient
 from kiln.errors import Interrupted, RequestError
 
 _PERCENT = click.IntRange(0, 100)
@@ -79,12 +80,18 @@ def set_thresholds(
     if score is None and iou is None:
         raise RequestError("there is nothing to set", hint="kiln device set --score 50 --iou 45")
     session = Session.start()
-    with _opened(port, target, session) as board, _invoking(board):
+    with _opened(port, target, session) as board, _invoking(board) as invocation:
+        has_iou = invocation.iou is not None
+        if iou is not None and not has_iou:
+            raise RequestError(
+                "the board's model has no IoU threshold: it finds no boxes",
+                hint="kiln device set --score 50",
+            )
         if score is not None:
             board.set_score(score)
         if iou is not None:
             board.set_iou(iou)
-        kept = {"score": board.score(), "IoU": board.iou()}
+        kept = {"score": board.score(), "IoU": board.iou() if has_iou else None}
     session.terminal.result(_percents(kept))
 
 
@@ -148,7 +155,7 @@ def _fact_lines(facts: Mapping[str, Any]) -> Iterator[str]:
         digest = f" (sha256 {description['sha256'][:12]})" if description["sha256"] else ""
         yield f"labels     {description['name']}{digest}: {', '.join(description['classes'])}"
     for sensor in facts["sensors"]:
-        yield f"camera     {sensor['option'] or sensor['id']}"
+        yield f"camera     {sensor['options'].get(sensor['option']) or sensor['id']}"
     if facts["thresholds"]:
         yield f"thresholds {_percents(facts['thresholds'])}"
     if facts["problem"]:
@@ -169,6 +176,7 @@ def _print_frame(
         f"{_object_text(pose.box, description)}, {len(pose.points)} keypoints"
         for pose in frame.poses
     ]
+    objects += [f"{description.label(each.target)} {each.score:g} %" for each in frame.classes]
     objects += [f"{key} {value}" for key, value in frame.raw.items()]
     times = "+".join(f"{each:g}" for each in frame.perf_ms)
     terminal.result(f"{now:%H:%M:%S.%f}"[:12] + f"  {times} ms  {'; '.join(objects) or 'nothing'}")

@@ -37,8 +37,10 @@ _COMMON_OPTIONS = (
         metavar="GENERATION",
         help="Of the board's firmware; the oldest that has the task. `kiln targets` lists them.",
     ),
-    option("--task", type=click.Choice(["pose", "detect"]), help="What the model finds."),
-    option("--data", metavar="PATH", help="data.yaml or its folder, a published name, or a URL."),
+    option(
+        "--task", type=click.Choice(["pose", "detect", "classify"]), help="What the model finds."
+    ),
+    option("--data", metavar="PATH", help="data.yaml, a folder, a published name, or a URL."),
     option("--executor", type=click.Choice(["auto", "docker", "local"]), help="Where steps run."),
     option("--camera", metavar="MODE", help="The camera's mode, one of the board's: 240x240."),
     option(

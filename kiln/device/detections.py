@@ -15,9 +15,9 @@ from typing import Any, TypeGuard
 
 from kiln.report.images import VISIBLE
 
-_BOX_NUMBERS, _POINT_NUMBERS = 6, 4
+_BOX_NUMBERS, _POINT_NUMBERS, _CLASS_NUMBERS = 6, 4, 2
 #: Keys of an event that are parsed; others are passed on unchanged.
-_READ = frozenset({"count", "perf", "boxes", "keypoints", "resolution", "image"})
+_READ = frozenset({"count", "perf", "boxes", "classes", "keypoints", "resolution", "image"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +58,14 @@ class Pose:
     points: tuple[Point, ...]
 
 
+@dataclasses.dataclass(frozen=True)
+class ClassScore:
+    """A class of the whole frame: ``score`` 0 to 100, ``target`` the number of the class."""
+
+    score: float
+    target: int
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Detections:
     """One frame: ``count`` numbers the frames of an invocation from 1.
@@ -65,6 +73,7 @@ class Detections:
     ``perf_ms`` are the times of preprocessing, inference and postprocessing; ``resolution`` is
     width and height of the frame, (0, 0) if unknown; ``image`` is a JPEG, None if none was
     requested or it arrived damaged; ``raw`` holds the results of other algorithms by key.
+    ``classes`` are a classifier's, best first; it finds no boxes.
     """
 
     count: int
@@ -74,6 +83,7 @@ class Detections:
     resolution: tuple[int, int]
     image: bytes | None
     raw: Mapping[str, Any]
+    classes: tuple[ClassScore, ...] = ()
 
 
 def read_detections(data: object) -> Detections:
@@ -88,6 +98,7 @@ def read_detections(data: object) -> Detections:
         resolution=_resolution(table.get("resolution")),
         image=_image(table.get("image")),
         raw={key: value for key, value in table.items() if key not in _READ},
+        classes=tuple(_classes(table.get("classes"))),
     )
 
 
@@ -104,6 +115,12 @@ def _boxes(value: object) -> Iterator[Box]:
         if _numbers(each, _BOX_NUMBERS):
             x, y, w, h, score, target = each[:_BOX_NUMBERS]
             yield Box(x, y, w, h, score, int(target))
+
+
+def _classes(value: object) -> Iterator[ClassScore]:
+    for each in value if isinstance(value, list) else ():
+        if _numbers(each, _CLASS_NUMBERS):
+            yield ClassScore(each[0], int(each[1]))
 
 
 def _points(value: object) -> Iterator[Point]:

@@ -26,8 +26,12 @@ from stages.results.onnx import OnnxResult
 #: Of the 4095 bytes of a request; the rest holds `AT+`, a tag, `@INFO=""` and the end.
 MAX_INFO_CHARACTERS = 4064
 
-_CATEGORIES = {"pose": "Pose Detection", "detect": "Object Detection"}
-_ALGORITHMS = {"pose": "YOLOv8 Pose", "detect": "YOLOv8"}
+_CATEGORIES = {
+    "pose": "Pose Detection",
+    "detect": "Object Detection",
+    "classify": "Image Classification",
+}
+_ALGORITHMS = {"pose": "YOLOv8 Pose", "detect": "YOLOv8", "classify": "YOLOv8 Classification"}
 #: What may be left out of a description, the least useful first, as paths of keys.
 _OPTIONAL = (
     *(("description",), ("author",), ("model_type",), ("algorithm",), ("checksum",)),
@@ -39,7 +43,7 @@ _OPTIONAL = (
 class Description:
     """What is known of a model; fields are empty if unknown.
 
-    ``size`` is in bytes; ``skeleton`` joins keypoints by their numbers; ``task`` is pose or detect.
+    ``size`` is in bytes; ``skeleton`` joins keypoints by their numbers; ``task`` is a build's.
     """
 
     name: str

@@ -10,7 +10,8 @@ from kiln import __version__
 from kiln.device.detections import Detections
 from kiln.device.flash import PADDING_BYTES
 from kiln.device.labels import Description, DescriptionTooLong, from_info, to_info
-from kiln.device.sscma import ALGORITHMS, AtClient, ModelSlot
+from kiln.device.replies import ALGORITHMS, ModelSlot
+from kiln.device.sscma import AtClient
 from kiln.report.board_record import BoardRecord, Check
 
 #: From a reset to the first answer a board takes two or three seconds.
@@ -20,7 +21,7 @@ FRAMES = 10
 
 #: The decoders that fit a task, by ALGORITHMS' numbers: YOLO-World's reads the raw heads of a
 #: detector, YOLOv8's an output that was decoded in the graph.
-_DECODERS: Mapping[str, tuple[int, ...]] = {"pose": (5,), "detect": (6, 8)}
+_DECODERS: Mapping[str, tuple[int, ...]] = {"pose": (5,), "detect": (6, 8), "classify": (4,)}
 
 
 def check_on_device(
@@ -58,7 +59,9 @@ def check_on_device(
         preprocess_ms=pre,
         inference_ms=inference,
         postprocess_ms=post,
-        most_objects=max((len(each.boxes) + len(each.poses) for each in frames), default=0),
+        most_objects=max(
+            (len(each.boxes) + len(each.poses) + len(each.classes) for each in frames), default=0
+        ),
         estimated_ms=estimated_ms,
         checks=(*checks, _arrival_check(len(frames))),
         warnings=tuple(warnings),

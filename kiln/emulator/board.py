@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from kiln.emulator.bootloader import Bootloader, Transfer
+from kiln.emulator.classifier import RecordedClassifier
 from kiln.emulator.faults import Fault, FaultInjector, Faults
 from kiln.emulator.firmware import RELEASE_1_0, Camera, Firmware, Release, Storage
 from kiln.emulator.flash import MODELS_ADDRESS, Flash
@@ -90,7 +91,7 @@ class EmulatedBoard:
 
     def __init__(
         self,
-        model: EmulatedModel | None = None,
+        model: EmulatedModel | RecordedClassifier | None = None,
         *,
         baud: int | None = None,
         faults: Faults | None = None,

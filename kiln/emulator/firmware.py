@@ -14,8 +14,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kiln.emulator.arguments import Command, crc16_maxim, read_command, whole_number
+from kiln.emulator.classifier import ClassifiedFrame, RecordedClassifier
 from kiln.emulator.flash import Flash, Slot
-from kiln.emulator.postprocess import EmulatedModel, report
+from kiln.emulator.postprocess import EmulatedModel, RecordedFrame, report
 
 _NAME = "Grove Vision AI V2"
 _DEVICE_ID = "7e2d02cf"
@@ -23,10 +24,10 @@ _REPLY, _EVENT, _LOG = 0, 1, 2
 _OK, _INVALID, _NOT_SUPPORTED, _NOT_PERMITTED = 0, 5, 8, 9
 _MAX_LINE = 4095
 
-_POSE, _DETECT = 5, 8
+_CLASSIFIER, _POSE, _DETECT = 4, 5, 8
 _CAMERA = 1
 #: Category of each type of algorithm.
-_CATEGORIES = {1: 1, 2: 2, 3: 1, 4: 3, _POSE: 2, 6: 1, 7: 1, _DETECT: 1}
+_CATEGORIES = {1: 1, 2: 2, 3: 1, _CLASSIFIER: 3, _POSE: 2, 6: 1, 7: 1, _DETECT: 1}
 _UNDEFINED = {"type": 0, "categroy": 0, "input_from": 0}
 _SENSOR = {"id": 1, "type": _CAMERA, "state": 2, "opt_id": 0, "opt_detail": "240x240 Auto"}
 _NO_MODEL = {"id": 0, "type": 0, "address": 0, "size": 0}
@@ -56,10 +57,12 @@ MAIN_2024 = Release(software="2024.11.13", algorithms=None)
 
 @dataclasses.dataclass
 class Thresholds:
-    """In percent; the defaults are those of poses and of both forms of boxes.
+    """In percent; the defaults are those of poses, of both forms of boxes, and of a classifier,
+    which has no ``iou``.
 
-    Source: the constructors in core/algorithm/el_algorithm_yolo_pose.h, el_algorithm_yolo_world.h
-    and el_algorithm_yolov8.h; the values in their config structs are used by nothing.
+    Source: the constructors in core/algorithm/el_algorithm_yolo_pose.h, el_algorithm_yolo_world.h,
+    el_algorithm_yolov8.h and el_algorithm_imcls.h; the values in their config structs are used by
+    nothing.
     """
 
     score: int = 50
@@ -118,7 +121,7 @@ class Firmware:
         self,
         flash: Flash,
         storage: Storage,
-        model: EmulatedModel | None,
+        model: EmulatedModel | RecordedClassifier | None,
         camera: Camera,
         send: Callable[[bytes], None],
         is_busy: Callable[[], bool],
@@ -186,9 +189,7 @@ class Firmware:
         invocation.due = max(now, invocation.due + 1 / self._camera.fps)
         frame = self._model.infer(self._frames)
         self._frames += 1
-        pose = self._model.pose
-        limits = self._limits()
-        found = report(frame, score=limits.score, iou=limits.iou, pose=pose)
+        found = self._report(frame)
         if invocation.differed and found == invocation.last:
             return
         invocation.last = found
@@ -197,6 +198,14 @@ class Firmware:
         if not invocation.result_only:
             data["image"] = frame.image
         self._frame(_EVENT, invocation.name, _OK, data)
+
+    def _report(self, frame: RecordedFrame | ClassifiedFrame) -> dict[str, Any]:
+        """What an event says of a frame."""
+        limits = self._limits()
+        if isinstance(frame, ClassifiedFrame):
+            return frame.report(limits.score)
+        pose = self._algorithm_of(self._model) == _POSE
+        return report(frame, score=limits.score, iou=limits.iou, pose=pose)
 
     def _do(self, line: str) -> None:
         self._on_command(line)
@@ -242,10 +251,14 @@ class Firmware:
         return table
 
     def _thresholds(self) -> dict[str, _Handler]:
-        """Commands that are available only while an algorithm runs."""
-        return {
+        """Commands that are available only while an algorithm runs, if it has the threshold."""
+        score: dict[str, _Handler] = {
             "TSCORE?": (0, lambda command, _: self._reply(command, self._limits().score)),
             "TSCORE": (1, lambda *asked: self._set_threshold("score", *asked)),
+        }
+        if self._algorithm_of(self._model) == _CLASSIFIER:
+            return score
+        return score | {
             "TIOU?": (0, lambda command, _: self._reply(command, self._limits().iou)),
             "TIOU": (1, lambda *asked: self._set_threshold("iou", *asked)),
         }
@@ -293,7 +306,9 @@ class Firmware:
         if code == _OK and self._model is not None:
             number, limits = self._algorithm_of(self._model), self._limits()
             algorithm = _algorithm(number)
-            algorithm["config"] = {"tscore": limits.score, "tiou": limits.iou}
+            algorithm["config"] = {"tscore": limits.score}
+            if number != _CLASSIFIER:
+                algorithm["config"]["tiou"] = limits.iou
             if times:
                 self._invocation = _Invocation(
                     name=command.tagged,
@@ -321,8 +336,10 @@ class Firmware:
         known = self._release.algorithms
         return _OK if known is None or self._algorithm_of(self._model) in known else _NOT_SUPPORTED
 
-    def _algorithm_of(self, model: EmulatedModel | None) -> int:
+    def _algorithm_of(self, model: EmulatedModel | RecordedClassifier | None) -> int:
         """The type by which the firmware reads a model's outputs."""
+        if isinstance(model, RecordedClassifier):
+            return _CLASSIFIER
         return _POSE if model is not None and model.pose else _DETECT
 
     def _break(self, command: Command, _arguments: list[str]) -> None:

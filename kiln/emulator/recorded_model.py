@@ -12,6 +12,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from kiln.emulator.classifier import RecordedClassifier, read_recorded_classifier
 from kiln.emulator.postprocess import Candidate, RecordedFrame
 from kiln.errors import ModelError
 from kiln.pipeline.build import hash_file_input
@@ -19,7 +20,7 @@ from kiln.pipeline.events import Observer
 from kiln.pipeline.runner import Runner
 from kiln.plan import steps
 from kiln.plan.plan import data_steps
-from kiln.plan.request import BuildRequest
+from kiln.plan.request import BuildRequest, Task
 from kiln.plan.schema import read_record
 from kiln.plan.step import FromHost, Step
 from kiln.plan.targets import Target
@@ -55,7 +56,7 @@ class RecordedModel:
 
 def record_model(
     build: BuildResult, folder: Path, target: Target, runner: Runner, observer: Observer
-) -> RecordedModel:
+) -> RecordedModel | RecordedClassifier:
     """Run the model of a build, which lies in ``folder``, on the demo's images.
 
     What has been run before comes from the store. Raises KilnError.
@@ -66,19 +67,20 @@ def record_model(
         raise ModelError(f"{folder} has no int8 model", hint="build it again")
     brought = {"model": hash_file_input((folder / name).absolute(), runner)}
     data, needed = data_steps(request)
-    needed += [steps.images(request, target, data, build.imgsz), *recording_steps()]
+    needed += [steps.images(request, target, data, build.imgsz), *recording_steps(build.task)]
     made = runner.run(needed, brought, observer)
     frames = made["emulator-frames"].entry.files["frames.json"].path
     flashed = build.deployed_file
-    return read_recorded_model(frames, sha256=flashed.sha256, size=flashed.bytes)
+    read = read_recorded_classifier if build.task == "classify" else read_recorded_model
+    return read(frames, sha256=flashed.sha256, size=flashed.bytes)
 
 
-def recording_steps() -> list[Step]:
+def recording_steps(task: Task) -> list[Step]:
     """The steps from images and a model (``model`` of this host) to frames.json."""
     return [
         steps.tflm_outputs(_MODEL, images=_IMAGES),
         steps.emulator_frames(
-            _MODEL, frame=_FRAME, score=_LEAST_SCORE, candidates=_MOST_CANDIDATES
+            task, _MODEL, frame=_FRAME, score=_LEAST_SCORE, candidates=_MOST_CANDIDATES
         ),
     ]
 

@@ -72,6 +72,7 @@ def event_messages(event: FrameEvent) -> Iterator[str | bytes]:
             "resolution": detections.resolution,
             "perf": detections.perf_ms,
             "objects": list(_objects(detections)),
+            "classes": [dataclasses.asdict(each) for each in detections.classes],
             "skeleton": _skeleton(event),
         }
     )

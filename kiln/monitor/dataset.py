@@ -75,13 +75,13 @@ class DataSetWriter:
         digest = hashlib.sha256(image).digest()
         if digest in self._kept:
             return
-        if not _is_complete(image) or not _is_plausible(detections) or not self._learn(detections):
+        if not is_complete(image) or not _is_plausible(detections) or not self._learn(detections):
             self.rejected += 1
             return
         self._kept.add(digest)
         lines = list(label_lines(detections, self._keypoints))
         self._number += 1
-        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{self._number:06}"
+        name = new_name(self._number)
         split = self._split_of(digest, labelled=bool(lines))
         # The label comes first: an image without one would be taken for background.
         path = _image_path(split, name)
@@ -151,9 +151,19 @@ class DataSetWriter:
         self._write("data.yaml", text.encode())
 
     def _write(self, name: str, content: bytes) -> None:
-        unfinished = self._folder / _UNFINISHED
-        unfinished.write_bytes(content)
-        unfinished.replace(self._folder / name)
+        write_whole(self._folder, self._folder / name, content)
+
+
+def new_name(number: int) -> str:
+    """The name of a recorded image, without its ending."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{number:06}"
+
+
+def write_whole(folder: Path, path: Path, content: bytes) -> None:
+    """Write a file of a data set in ``folder``, which appears complete."""
+    unfinished = folder / _UNFINISHED
+    unfinished.write_bytes(content)
+    unfinished.replace(path)
 
 
 def _image_path(split: str, name: str) -> str:
@@ -192,7 +202,8 @@ def _boxes(detections: Detections) -> list[Box]:
     return [*detections.boxes, *(pose.box for pose in detections.poses)]
 
 
-def _is_complete(image: bytes) -> bool:
+def is_complete(image: bytes) -> bool:
+    """Whether this has the beginning and the end of a JPEG."""
     return image.startswith(_JPEG_START) and image.endswith(_JPEG_END)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kiln.device.labels import Description
 from kiln.errors import KilnError
+from kiln.monitor.class_folders import ClassFolderWriter
 from kiln.monitor.dataset import DataSetWriter
 from kiln.monitor.hub import FrameEvent
 
@@ -23,8 +24,8 @@ MAX_WAITING_BYTES = 64 << 20
 class Recording:
     """The running recording, or the last one.
 
-    ``task`` is what it can train, pose or detect. ``rejected`` counts images that arrived damaged;
-    ``note`` says why it ended by itself.
+    ``task`` is what it can train. ``objects``: for classify the images with a class. ``rejected``
+    counts images that arrived damaged; ``note`` says why it ended by itself.
     """
 
     running: bool = False
@@ -104,7 +105,8 @@ class _Writer:
             self._note(running=False, note=note)
 
     def _fill(self, folder: Path) -> None:
-        writer = DataSetWriter(folder, self._labels)
+        kind = ClassFolderWriter if self._labels.task == "classify" else DataSetWriter
+        writer = kind(folder, self._labels)
         self._note(folder=str(folder))
         try:
             self._take_all(writer)
@@ -114,7 +116,7 @@ class _Writer:
     def _note(self, **changes: bool | int | str) -> None:
         self.recording = dataclasses.replace(self.recording, **changes)  # type: ignore[arg-type]
 
-    def _take_all(self, writer: DataSetWriter) -> None:
+    def _take_all(self, writer: DataSetWriter | ClassFolderWriter) -> None:
         while (event := self._waiting.get()) is not None:
             if event.labels != self._labels:
                 raise KilnError("the board now runs another model")

@@ -140,11 +140,13 @@ def hash_inputs(request: BuildRequest, paths: Paths, runner: Runner) -> dict[str
     index_folder = runner.store.index_folder
     if needs_host_data(request):
         # Only a data set of the user's own needs YAML, which costs 40 ms to import.
+        from kiln.pipeline.class_folders import load_class_folders
         from kiln.pipeline.dataset import load_dataset
 
         assert request.data is not None
         source = Path(request.data)
-        data = load_dataset(
+        load = load_class_folders if request.task == "classify" else load_dataset
+        data = load(
             source,
             index=index_folder / f"data-{_file_name(source)}.json",
             scratch=paths.home / "descriptions",

@@ -57,7 +57,7 @@ def load_dataset(source: Path, *, index: Path, scratch: Path) -> DataSet:
     description = _find_description(source)
     table = _read_description(description)
     root = _root(description, table)
-    more = {"data.yaml": _write_description(_normalised(table, description), scratch)}
+    more = {"data.yaml": write_description(_normalised(table, description), scratch)}
     paths: dict[str, str] = {}
     counts: dict[str, int] = {}
     try:
@@ -163,7 +163,7 @@ def _locate(place: str, root: Path, split: str, description: Path) -> Path:
 
 def _list_place(place: Path, root: Path) -> Iterable[tuple[str, str]]:
     if place.is_dir():
-        for found in _walk(place):
+        for found in walk_images(place):
             yield image_name(found.removeprefix(f"{place}{os.sep}")), found
         return
     if place.suffix != ".txt" or not place.is_file():
@@ -194,7 +194,7 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _walk(folder: Path) -> list[str]:
+def walk_images(folder: Path) -> list[str]:
     """Images below a folder, sorted; links to folders are followed as ultralytics does.
 
     Each folder once: links can go round in circles, and lead to one place in many ways.
@@ -279,7 +279,7 @@ def _normalised(table: Mapping[str, Any], description: Path) -> dict[str, Any]:
     )
 
 
-def _write_description(table: Mapping[str, Any], scratch: Path) -> File:
+def write_description(table: Mapping[str, Any], scratch: Path) -> File:
     """JSON is YAML; names keep their numbers as keys, which JSON would turn into text."""
     text = yaml.safe_dump(dict(table), sort_keys=True, allow_unicode=True).encode("utf-8")
     digest = hash_bytes(text)

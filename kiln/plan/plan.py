@@ -119,8 +119,8 @@ def _default_name(request: BuildRequest, imgsz: int) -> str:
     """Own weights keep their name; a training is named by architecture and data set."""
     if not request.trains and request.weights is not None:
         return f"{_stem(request.weights)}-{imgsz}"
-    suffix = "-pose" if request.task == "pose" else ""
-    return f"{request.architecture}{suffix}-{_data_name(request.data)}-{imgsz}"
+    suffixes = {"pose": "-pose", "detect": "", "classify": "-cls"}
+    return f"{request.architecture}{suffixes[request.task]}-{_data_name(request.data)}-{imgsz}"
 
 
 def _data_name(data: str | None) -> str:

@@ -14,7 +14,7 @@ from kiln.executors.protocol import ExecutorName
 from kiln.plan.schema import read_record, read_toml
 from stages.yolo import MAX_KEYPOINTS, fault_of_skeleton
 
-Task = Literal["pose", "detect"]
+Task = Literal["pose", "detect", "classify"]
 Granularity = Literal["mixed", "per-tensor", "per-channel"]
 Framing = Literal["fit", "fill"]
 GpuChoice = Literal["none", "auto", "required"]

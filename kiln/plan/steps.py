@@ -6,12 +6,12 @@ parameters each is run.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
 from kiln.errors import UnknownName
+from kiln.plan.demo_settings import demo_settings
 from kiln.plan.request import BuildRequest, GpuChoice, Task
 from kiln.plan.schema import read_record
 from kiln.plan.step import FromHost, FromStep, Input, Step
@@ -90,31 +90,13 @@ EVIDENCE: Mapping[str, FromStep] = {
 }
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DemoSettings:
-    """How large the demo data set is, and how it is trained if the user does not say."""
-
-    train: int
-    val: int
-    seed: int
-    epochs: int
-    batch: int
-    overrides: Mapping[str, Any]
-
-
-#: What reaches its accuracy soonest on two CPU cores: many small updates, and no mosaics, which a
-#: short training has no time to learn from.
-DEMO = DemoSettings(
-    train=256,
-    val=48,
-    seed=0,
-    epochs=14,
-    batch=8,
-    overrides={"optimizer": "AdamW", "lr0": 0.002, "momentum": 0.9, "mosaic": 0.0},
-)
-
 DEFAULT_EPOCHS = 100
 DEFAULT_BATCH = 16
+
+
+def _module(environment: str, step: str, task: Task) -> str:
+    """The module of a step that works differently for whole images than for objects in them."""
+    return f"stages.{environment}.{step}{'_classes' if task == 'classify' else ''}"
 
 
 def read_result(step: str, table: object, where: str) -> Any:
@@ -126,12 +108,16 @@ def read_result(step: str, table: object, where: str) -> Any:
 
 def demo(task: Task) -> Step:
     """Draw the demo data set."""
+    settings = demo_settings(task)
     return Step(
         name="demo",
         title="draw the demo data set",
         environment="train",
         module="stages.train.demo",
-        params={"task": task, "train": DEMO.train, "val": DEMO.val, "seed": DEMO.seed},
+        params={
+            "task": task,
+            **{key: getattr(settings, key) for key in ("train", "val", "seed")},
+        },
         inputs={},
     )
 
@@ -155,7 +141,7 @@ def check(task: Task, data: Input) -> Step:
         name="check",
         title="check the data set",
         environment="train",
-        module="stages.train.check",
+        module=_module("train", "check", task),
         params={"task": task},
         inputs={"data": data},
     )
@@ -185,7 +171,7 @@ def frames(request: BuildRequest, target: Target, data: Input, imgsz: int) -> St
         name="frames",
         title="look through the camera",
         environment="train",
-        module="stages.train.frames",
+        module=_module("train", "frames", request.task),
         params={"imgsz": imgsz, "camera": frame},
         inputs={"data": data, "dataset.json": _DATASET},
     )
@@ -194,7 +180,7 @@ def frames(request: BuildRequest, target: Target, data: Input, imgsz: int) -> St
 def train(request: BuildRequest, start: Input | None, imgsz: int) -> Step:
     """Train from ``start``, or the architecture from nothing."""
     settings = request.train
-    demo = DEMO if request.data is None else None
+    demo = demo_settings(request.task) if request.data is None else None
     gpu: GpuChoice = "none" if settings.reproducible else settings.gpu
     return Step(
         name="train",
@@ -229,7 +215,7 @@ def images(request: BuildRequest, target: Target, data: Input, imgsz: int) -> St
         name="images",
         title="prepare images",
         environment="train",
-        module="stages.train.images",
+        module=_module("train", "images", request.task),
         params={
             "imgsz": imgsz,
             "camera": {
@@ -248,10 +234,10 @@ def images(request: BuildRequest, target: Target, data: Input, imgsz: int) -> St
 
 
 def onnx(weights: Input, imgsz: int) -> Step:
-    """Export the network with raw heads."""
+    """Export the network with the outputs that the firmware reads."""
     return Step(
         name="onnx",
-        title="export raw heads",
+        title="export to ONNX",
         environment="train",
         module="stages.train.onnx",
         params={"imgsz": imgsz},
@@ -336,7 +322,7 @@ def evaluate(request: BuildRequest, target: Target, models: Mapping[str, Input])
         name="evaluate",
         title="measure accuracy",
         environment="export",
-        module="stages.export.evaluate",
+        module=_module("export", "evaluate", request.task),
         params={"frame": [mode.width, mode.height]},
         inputs={**models, "evaluation": _EVALUATION},
     )
@@ -378,7 +364,7 @@ def tflm_outputs(model: Input, *, images: int) -> Step:
     )
 
 
-def emulator_frames(model: Input, *, frame: int, score: float, candidates: int) -> Step:
+def emulator_frames(task: Task, model: Input, *, frame: int, score: float, candidates: int) -> Step:
     """What an emulated board sees: frames of ``frame`` pixels and what the model finds in them,
     at most ``candidates`` of at least ``score``, before suppression.
     """
@@ -386,7 +372,7 @@ def emulator_frames(model: Input, *, frame: int, score: float, candidates: int) 
         name="emulator-frames",
         title="decode what the model sees",
         environment="export",
-        module="stages.export.emulator_frames",
+        module=_module("export", "emulator_frames", task),
         params={"frame": frame, "score": score, "candidates": candidates},
         inputs={
             "model.tflite": model,

@@ -82,13 +82,15 @@ class TaskContract:
     stride 8, ``score8`` [1, N, classes], ``keypoints`` [1, sum of N, 3 a keypoint]. In any order
     they are told apart by shape, in a fixed one by position. ``decoded_max_classes`` is the most
     classes that the firmware takes in one output decoded in the graph, if it takes one at all.
-    ``forms`` are what a firmware that tries several forms takes these models for, Kiln's own first.
+    ``probabilities`` is the one output [1, classes] of a classifier. ``forms`` are what a firmware
+    that tries several forms takes these models for, Kiln's own first.
     """
 
     outputs: tuple[str, ...]
     order: Literal["any", "fixed"]
     forms: tuple[str, ...] = ()
     keypoints: int | None = None
+    min_classes: int = 1
     max_classes: int | None = None
     decoded_max_classes: int | None = None
     refused_classes: tuple[int, ...] = ()
@@ -309,6 +311,7 @@ class Target:
             "outputs": list(form.outputs),
             "order": form.order,
             "keypoints": form.keypoints,
+            "min_classes": form.min_classes,
             "max_classes": form.max_classes,
             "decoded_max_classes": form.decoded_max_classes if decoded else None,
             "refused_classes": list(form.refused_classes),
@@ -326,8 +329,10 @@ class Target:
     def check_classes(self, task: Task, count: int) -> None:
         """Raises ModelError for a class count that the firmware cannot tell apart."""
         contract = self.task(task)
-        refused = count in contract.refused_classes or (
-            contract.max_classes is not None and count > contract.max_classes
+        refused = (
+            count in contract.refused_classes
+            or count < contract.min_classes
+            or (contract.max_classes is not None and count > contract.max_classes)
         )
         if refused:
             raise ModelError(

@@ -17,7 +17,7 @@ _METRICS: Mapping[str, str] = {
     for kind, plural in _KINDS.items()
     for key, title in METRICS.items()
     if key.startswith(f"{kind}/")
-}
+} | {key: title.capitalize() for key, title in METRICS.items() if key.startswith("class/")}
 _ARTIFACTS: Mapping[str, str] = {
     "trained": "trained",
     "onnx": "ONNX",
@@ -140,7 +140,12 @@ def panels(curves: Mapping[str, Sequence[float | None]]) -> list[Panel]:
     wanted = [
         (f"Accuracy of {title} on val", {"mAP50-95": f"{kind}/map50_95", "mAP50": f"{kind}/map50"})
         for kind, title in (("pose", "poses"), ("box", "boxes"))
-    ] + [
+    ]
+    wanted += [
+        ("Accuracy on val", {"top-5": "class/top5", "top-1": "class/top1"}),
+        ("Loss", {"train": "train/loss", "val": "val/loss"}),
+    ]
+    wanted += [
         (title, {"train": f"train/{loss}_loss", "val": f"val/{loss}_loss"})
         for loss, title in _LOSSES.items()
     ]

@@ -12,7 +12,7 @@ import functools
 
 import jinja2
 
-from kiln.report import charts, page, words
+from kiln.report import charts, classes, page, words
 from kiln.report.board_record import BoardRecord
 from kiln.report.images import FONT, annotated_images
 from kiln.report.result import BuildResult
@@ -37,6 +37,8 @@ def render(build: BuildResult, record: BoardRecord | None = None) -> str:
             memory=page.memory(numbers),
             images=annotated_images(evidence),
             image_font=FONT,
+            class_figures=classes.class_figures(evidence),
+            confusion=classes.confusion(evidence),
             curves=[charts.curves(panel) for panel in page.panels(evidence.curves)],
             kept_epoch=page.kept_epoch(build),
             slowest=page.slowest(evidence.operators),

@@ -11,7 +11,7 @@ from stages.results.host import OF_HOST
 from stages.results.tensors import Tensor
 
 Kind = Literal["vela", "int8", "float32", "mixed"]
-Form = Literal["raw-heads", "decoded", "unknown"]
+Form = Literal["raw-heads", "decoded", "classifier", "unknown"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
-Task = Literal["pose", "detect"]
+Task = Literal["pose", "detect", "classify"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,9 +15,10 @@ class Dataset:
 
     ``nc`` is the number of classes, ``names`` their names by number; ``kpt_shape`` is (keypoints,
     numbers each) and ``flip_idx`` the keypoint that each becomes in a mirrored image, both None
-    for detect. ``label_kpt_shape``: the same as kpt_shape, but as the lines of the labels have it,
-    also for detect: without visibility it has two numbers each. ``skeleton``: pairs of keypoints
-    that data.yaml joins. ``images`` and ``objects`` are counts by split, train and val.
+    for other tasks than pose. ``label_kpt_shape``: the same as kpt_shape, but as the lines of the
+    labels have it, also for detect: without visibility it has two numbers each. ``skeleton``: pairs
+    of keypoints that data.yaml joins. ``images`` and ``objects`` are counts by split, train and
+    val; for classify an image counts as one object.
     """
 
     task: Task

@@ -28,8 +28,24 @@ class Frames:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassFrame:
+    """``image``: a JPEG as base64. ``percents``, each [percent, class], in the order of classes."""
+
+    image: str
+    percents: tuple[tuple[Any, ...], ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassFrames:
+    """frames.json for classify. ``size``: the side of a frame in pixels."""
+
+    size: int
+    frames: tuple[ClassFrame, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class EmulatorFramesResult:
-    """Numbers of frames, and of candidates in all of them."""
+    """Numbers of frames, and of candidates, or for classify of classes, in all of them."""
 
     frames: int
     candidates: int

@@ -12,6 +12,8 @@ from stages.results.host import OF_HOST
 Kind = Literal["box", "pose"]
 #: Figures of accuracy, and what people call them.
 METRICS: Mapping[str, str] = {
+    "class/top1": "top-1 accuracy",
+    "class/top5": "top-5 accuracy",
     "box/map50": "box mAP50",
     "box/map50_95": "box mAP50-95",
     "pose/map50": "pose mAP50",
@@ -21,9 +23,15 @@ METRICS: Mapping[str, str] = {
 LEAST_MAP50 = 0.01
 
 
+def least_top1(classes: int) -> float:
+    """Below this top-1 accuracy, 0 to 1, a classifier is hardly better than guessing."""
+    return min(1.5 / classes, 1 / classes + 0.1)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassAccuracy:
-    """A class: its labelled objects, and the mAP50-95 (0 to 1) of what the model is for."""
+    """A class: its labelled objects, and the mAP50-95 (0 to 1) of what the model is for; for
+    classify its images, and the share of them that are told right."""
 
     name: str
     objects: int
@@ -43,9 +51,10 @@ class OutputSnr:
 class EvaluateResult:
     """Accuracy on the evaluation images.
 
-    ``artifacts``: by file (onnx, float32, int8) every mAP, 0 to 1, such as box/map50; None if
-    there is no object to find. ``drop``: points of each that int8 is below float32. ``seconds``:
-    what all inferences of a file took. ``finds_nothing``: a mAP50 is below `LEAST_MAP50`.
+    ``artifacts``: by file (onnx, float32, int8) every figure of METRICS, 0 to 1, that the task has;
+    None if there is no object to find. ``drop``: points of each that int8 is below float32.
+    ``seconds``: what all inferences of a file took. A threshold is None if the task has none.
+    ``finds_nothing``: a mAP50 is below `LEAST_MAP50`, or a classifier is no better than guessing.
     """
 
     images: int
@@ -55,8 +64,8 @@ class EvaluateResult:
     classes: tuple[ClassAccuracy, ...]
     outputs: tuple[OutputSnr, ...]
     seconds: Mapping[str, float] | None = dataclasses.field(metadata=OF_HOST)
-    score_threshold: float
-    iou_threshold: float
+    score_threshold: float | None
+    iou_threshold: float | None
     versions: Mapping[str, str]
     finds_nothing: bool = False
 
@@ -80,13 +89,39 @@ class ReportImage:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassProbability:
+    """A class by its number, and its probability, 0 to 1."""
+
+    number: int
+    probability: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassifiedReportImage:
+    """An image of a class, and the most probable ones to each model, best first; None without the
+    model. ``size`` and ``image`` are as in ReportImage."""
+
+    file: str
+    size: int
+    image: str
+    truth: int
+    note: str
+    float32: tuple[ClassProbability, ...] | None
+    int8: tuple[ClassProbability, ...] | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Evidence:
     """evidence.json.
 
     ``precision_recall``: by kind and model, points [recall, precision] at an IoU or OKS of 0.5.
+    For classify ``images`` and ``precision_recall`` are empty, for all other tasks ``classified``
+    and ``confusion``: by model, for each true class how many images went to each class.
     """
 
     images: tuple[ReportImage, ...]
     precision_recall: Mapping[Kind, Mapping[str, tuple[tuple[float, ...], ...]]]
     names: tuple[str, ...]
     skeleton: tuple[tuple[int, ...], ...]
+    classified: tuple[ClassifiedReportImage, ...] = ()
+    confusion: Mapping[str, tuple[tuple[int, ...], ...]] = dataclasses.field(default_factory=dict)

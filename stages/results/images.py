@@ -1,4 +1,7 @@
-"""The result of the step `images`, and the labels of the evaluation images: truth.json."""
+"""The result of the step `images`, and the labels of the evaluation images: truth.json.
+
+For classify these are the fields of ClassTruth, else those of GroundTruth.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +38,25 @@ class GroundTruth:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassifiedImage:
+    """An evaluation image for classify: name of its file, and number of its class."""
+
+    file: str
+    number: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassTruth:
+    """truth.json for classify."""
+
+    names: tuple[str, ...]
+    images: tuple[ClassifiedImage, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ImagesResult:
-    """Numbers of calibration images, evaluation images, and labelled objects in the latter."""
+    """Numbers of calibration images, evaluation images, and labelled objects in the latter; for
+    classify each image is an object."""
 
     calibration: int
     evaluation: int

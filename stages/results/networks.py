@@ -9,7 +9,7 @@ from stages.results.dataset import Task
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Network:
-    """``nc``: number of classes; ``kpt_shape``: (keypoints, values each), None for detect."""
+    """``nc``: number of classes; ``kpt_shape``: (keypoints, values each), None without any."""
 
     task: Task
     nc: int

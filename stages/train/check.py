@@ -17,6 +17,7 @@ from stages.contract import Events, Job, StepFailed, main, write_json
 from stages.results.check import CheckResult
 from stages.results.dataset import Dataset, Task
 from stages.train.dataset.description import read_yaml
+from stages.train.dataset.findings import Findings
 from stages.train.dataset.image_files import fault_of_image, list_images
 from stages.train.dataset.labels import Form, LabelFile, read_labels
 from stages.yolo import (
@@ -27,30 +28,7 @@ from stages.yolo import (
     label_path,
 )
 
-#: Further ones are counted, not reported.
-MAX_PROBLEMS = 1000
 _PROGRESS_EVERY = 200
-
-
-class Findings:
-    """Reports faults as they are found, and counts them."""
-
-    def __init__(self, events: Events) -> None:
-        self._events = events
-        self.count = 0
-
-    def add(self, path: str, message: str, *, line: int | None = None) -> None:
-        self.count += 1
-        if self.count <= MAX_PROBLEMS:
-            self._events.problem(path, message, line=line)
-
-    def stop_if_any(self) -> None:
-        if not self.count:
-            return
-        faults = "1 fault" if self.count == 1 else f"{self.count} faults"
-        raise StepFailed(
-            "data", f"the data set has {faults}", hint="correct them and run the same command again"
-        )
 
 
 def run(job: Job, events: Events) -> CheckResult:

@@ -1,7 +1,8 @@
 """Draw the demo data set: the same bytes on every host.
 
-``params``: task (pose, detect), train and val (numbers of images), seed. ``out/data/`` is a data
-set in YOLO's layout: people with COCO's 17 keypoints, or shapes of five classes.
+``params``: task, train and val (numbers of images), seed. ``out/data/`` is a data set in YOLO's
+layout: people with COCO's 17 keypoints, or shapes of five classes; for classify one road sign an
+image, in images/<split>/<class>/.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from stages.train.demo_data.canvas import Canvas, Point, extent
 from stages.train.demo_data.demo_figures import Person
 from stages.train.demo_data.scenery import SIZES, draw_backdrop, draw_obstacle
 from stages.train.demo_data.shapes import SHAPES, draw_shape
+from stages.train.demo_data.signs import SIGNS, draw_sign
 from stages.yolo import KEYPOINT_VALUES, SPLITS
 
 #: An object is labelled if at least this much of it is visible, in percent of its pixels.
@@ -33,6 +35,8 @@ Box = tuple[int, int, int, int]
 def run(job: Job, events: Events) -> DemoResult:
     """Draw both splits."""
     task, seed = job.params["task"], job.params["seed"]
+    if task == "classify":
+        return _draw_classes(job, events)
     draw: Callable[[random.Random], LabelledJpeg] = draw_people if task == "pose" else draw_shapes
     counts = {split: int(job.params[split]) for split in SPLITS}
     data, total = job.out / "data", sum(counts.values())
@@ -112,6 +116,46 @@ def draw_shapes(rng: random.Random) -> LabelledJpeg:
         for owner, (kind, mask) in enumerate(zip(kinds, masks, strict=True), start=1)
     ]
     return canvas.jpeg(), [label for label in labels if label is not None]
+
+
+def _draw_classes(job: Job, events: Events) -> DemoResult:
+    """Draw both splits for classify, as many images of each class as of the others."""
+    counts = {split: int(job.params[split]) for split in SPLITS}
+    data, total, done = job.out / "data", sum(counts.values()), 0
+    for split, count in counts.items():
+        for number in range(count):
+            kind = number % len(SIGNS)
+            rng = random.Random(f"{job.params['seed']}/classify/{split}/{number}")
+            file = data / "images" / split / SIGNS[kind] / f"{number:05d}.jpg"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(draw_scene_with_sign(rng, kind))
+            done += 1
+            if done % 16 == 0 or done == total:
+                events.progress(done, total, "images")
+    (data / "data.yaml").write_text(_description("classify", SIGNS))
+    return DemoResult(
+        task="classify",
+        names=SIGNS,
+        images=counts,
+        objects=counts,
+        versions={name: version(name) for name in ("opencv-python-headless", "numpy")},
+    )
+
+
+def draw_scene_with_sign(rng: random.Random, kind: int) -> bytes:
+    """A JPEG with one sign in its middle part, which a frame of any proportions shows."""
+    canvas = Canvas(*rng.choice(SIZES))
+    draw_backdrop(canvas, rng, blocks=True)
+    side = min(canvas.width, canvas.height)
+    radius = side * rng.randrange(16, 38) // 100
+    spread = max(1, side // 2 - radius)
+    x, y = (
+        length // 2 + rng.randrange(-spread, spread + 1) for length in (canvas.width, canvas.height)
+    )
+    draw_sign(canvas, rng, kind=kind, centre=(x, y), radius=radius)
+    if rng.randrange(4) == 0:
+        draw_obstacle(canvas, rng)
+    return canvas.jpeg()
 
 
 def _place(

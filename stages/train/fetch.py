@@ -35,7 +35,7 @@ from stages.train.dataset.layout import normalise
 Kind = Literal["weights", "data"]
 _TIMEOUT_S = 30
 _CHUNK_BYTES = 1 << 20
-_USABLE_WEIGHTS = re.compile(r"yolov8[nsmlx](-pose|-oiv7)?\.pt")
+_USABLE_WEIGHTS = re.compile(r"yolov8[nsmlx](-pose|-cls|-oiv7)?\.pt")
 _ASSETS = "https://github.com/ultralytics/assets/releases/download"
 
 

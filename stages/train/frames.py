@@ -5,24 +5,21 @@
 
 An image keeps what the camera makes of its proportions, without the bars that make it square, and
 its longer side is the input's: the trainer scales nothing, and decodes in every epoch what is
-small. BMP is not compressed, so that its bytes do not depend on a library's version.
+small.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
-from stages.contract import FULL_BYTES, Events, Job, StepFailed, main, read_json
+from stages.contract import Events, Job, main, read_json
 from stages.results.dataset import Dataset
 from stages.results.frames import FramesResult
+from stages.train.dataset.bitmaps import check_room, write_bitmap
 from stages.train.dataset.camera import (
     Camera,
     Pixels,
@@ -39,7 +36,6 @@ from stages.train.dataset.labels import Form, LabelledObject, objects_in
 from stages.yolo import SPLITS, label_path
 
 _PROGRESS_EVERY = 50
-_BMP_HEADER = 54
 
 
 def run(job: Job, events: Events) -> FramesResult:
@@ -48,7 +44,7 @@ def run(job: Job, events: Events) -> FramesResult:
     camera, form = Camera.of(job.params), Form.of(dataset)
     source, target = job.inputs / "data", job.out / "data"
     listed = {split: list_images(source / "images" / split) for split in SPLITS}
-    _check_room(job.out, sum(map(len, listed.values())), camera)
+    check_room(job.out, sum(map(len, listed.values())), camera.size)
     objects: dict[str, int] = {}
     left_out = 0
     for split, images in listed.items():
@@ -68,19 +64,6 @@ def run(job: Job, events: Events) -> FramesResult:
         left_out=left_out,
         versions={name: version(name) for name in ("opencv-python-headless", "numpy")},
     )
-
-
-def _check_room(folder: Path, images: int, camera: Camera) -> None:
-    """Nothing is compressed, so that the space is known before it is used."""
-    needed = images * (3 * camera.size**2 + _BMP_HEADER)
-    free = shutil.disk_usage(folder).free - FULL_BYTES
-    if needed > free:
-        raise StepFailed(
-            "disk",
-            f"{images} images of {camera.size}x{camera.size} take {needed >> 20} MiB, and "
-            f"{free >> 20} MiB are free",
-            hint="free some space (`kiln gc`), or take fewer images",
-        )
 
 
 def _write_split(
@@ -117,10 +100,8 @@ def _write(
     content = content[shown.top : shown.bottom, shown.left : shown.right]
     kept = [each for each in (seen(label, spot, camera) for label in labels) if each]
     label = Path(label_path(target.as_posix()))
-    for path in (target, label):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    _encoded, bmp = cv2.imencode(".bmp", content[..., ::-1])
-    target.write_bytes(np.asarray(bmp).tobytes())
+    write_bitmap(target, content)
+    label.parent.mkdir(parents=True, exist_ok=True)
     label.write_text("".join(_lines(kept, shown)), encoding="utf-8")
     return len(kept), len(labels)
 

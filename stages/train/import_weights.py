@@ -20,7 +20,7 @@ import stages.train.ultralytics_env  # noqa: F401 - before anything of ultralyti
 # isort: split
 import torch
 from torch import nn
-from ultralytics.nn.tasks import DetectionModel, torch_safe_load
+from ultralytics.nn.tasks import torch_safe_load
 
 from stages.contract import Events, Job, StepFailed, main
 from stages.results.dataset import Task
@@ -40,12 +40,14 @@ SANDBOXED = "KILN_SANDBOXED"
 _TASKS: dict[str, Task] = {
     "ultralytics.nn.tasks.PoseModel": "pose",
     "ultralytics.nn.tasks.DetectionModel": "detect",
+    "ultralytics.nn.tasks.ClassificationModel": "classify",
 }
 #: Classes and functions in checkpoints of ultralytics, old ones too.
 _KNOWN = re.compile(
     r"ultralytics\..+|torch\.nn\..+|torch\._utils\._rebuild_\w+"
     r"|torch\.(\w+Storage|b?float\d+|u?int\d+|bool|Size|device|Tensor)"
     r"|torch\.(serialization\._get_layout|torch_version\.TorchVersion)"
+    r"|torchvision\.transforms\.(functional|transforms)\.\w+"  # a classifier's own preprocessing
     r"|numpy\.(dtype|ndarray|_?core\.multiarray\.(scalar|_reconstruct))"
     r"|(builtins|__builtin__)\.(getattr|set|frozenset|slice|bytearray|complex)|_codecs\.encode"
     r"|collections\.(OrderedDict|defaultdict|Counter)|pathlib\.(_local\.)?\w+|argparse\.Namespace"
@@ -89,7 +91,7 @@ def run(job: Job, events: Events) -> ImportResult:
 
 def _read_pt(
     path: Path, task: str, trusted: bool, events: Events
-) -> tuple[DetectionModel, int | None]:
+) -> tuple[checkpoint.Model, int | None]:
     """The network of a checkpoint, built again from its yaml, and its training image size."""
     _check_format(path)
     content = _load(path, trusted, events)
@@ -105,7 +107,7 @@ def _read_pt(
         raise StepFailed(
             "weights",
             f"the weights are of a {kind.rpartition('.')[2]}, and TASK={task} was asked for",
-            hint="use detect or pose weights of YOLOv8",
+            hint="use detect, pose or classify weights of YOLOv8",
         )
     _check_task(_TASKS[kind], task)
     try:
@@ -124,7 +126,7 @@ def _read_pt(
 
 def _rebuilt(
     modules: Mapping[str, object], state: Mapping[str, torch.Tensor], meta: checkpoint.Meta
-) -> DetectionModel:
+) -> checkpoint.Model:
     """The same network, of the installed classes; raises StepFailed if it would differ."""
     try:
         model = checkpoint.build(meta, state)

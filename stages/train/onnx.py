@@ -1,4 +1,4 @@
-"""Export a network with raw heads to ONNX.
+"""Export a network to ONNX: with raw heads, or a classifier with its softmax.
 
 ``params``: imgsz, split_c2f (bool, default true). ``in/``: weights.safetensors.
 ``out/``: model.onnx.
@@ -16,18 +16,20 @@ import stages.train.ultralytics_env  # noqa: F401 - before anything of ultralyti
 import onnx
 import onnxslim
 import torch
-from ultralytics.nn.tasks import DetectionModel
+from ultralytics.nn.tasks import ClassificationModel
 
 from stages.contract import Events, Job, StepFailed, main
 from stages.results.onnx import OnnxResult, Output
 from stages.train.weights import checkpoint
-from stages.train.weights.raw_heads import RawHeads, largest_difference
+from stages.train.weights.classifier import Classifier
+from stages.train.weights.raw_heads import RawHeads
 
 #: The newest known one that onnx2tf 1.17 converts without adding a transpose.
 OPSET = 13
 #: Fusing and splitting reorder sums; a larger difference means another function.
 TOLERANCE = 1e-3
 _TRIAL_IMAGES = 2
+Exportable = RawHeads | Classifier
 _PACKAGES = ("ultralytics", "torch", "onnx", "onnxslim", "numpy")
 
 
@@ -35,9 +37,9 @@ def run(job: Job, _events: Events) -> OnnxResult:
     """Write model.onnx, and describe the model."""
     size = int(job.params["imgsz"])
     model, meta = checkpoint.load(job.inputs / "weights.safetensors")
-    raw = RawHeads(model, split_c2f=job.params.get("split_c2f", True)).eval()
-    check_same_function(model, raw, size)
-    exported = export(raw, size)
+    network = exportable(model, split_c2f=job.params.get("split_c2f", True))
+    check_same_function(model, network, size)
+    exported = export(network, size)
     (job.out / "model.onnx").write_bytes(exported.SerializeToString(deterministic=True))
     return OnnxResult(
         task=meta.task,
@@ -53,17 +55,23 @@ def run(job: Job, _events: Events) -> OnnxResult:
     )
 
 
-def export(raw: RawHeads, size: int) -> onnx.ModelProto:
+def exportable(model: checkpoint.Model, *, split_c2f: bool) -> Exportable:
+    """The network with the outputs that the firmware reads."""
+    kind = Classifier if isinstance(model, ClassificationModel) else RawHeads
+    return kind(model, split_c2f=split_c2f).eval()
+
+
+def export(network: Exportable, size: int) -> onnx.ModelProto:
     """The network as ONNX with static shapes; the same bytes on every host at any time."""
     stream = io.BytesIO()
     torch.onnx.export(
-        raw,
+        network,
         (torch.zeros(1, 3, size, size),),
         stream,
         opset_version=OPSET,
         dynamo=False,
         input_names=["images"],
-        output_names=raw.output_names,
+        output_names=network.output_names,
     )
     exported = onnxslim.slim(onnx.load_from_string(stream.getvalue()))
     _strip(exported)
@@ -71,28 +79,32 @@ def export(raw: RawHeads, size: int) -> onnx.ModelProto:
     return exported
 
 
-def check_same_function(model: DetectionModel, raw: RawHeads, size: int) -> None:
+def check_same_function(model: checkpoint.Model, network: Exportable, size: int) -> None:
     """Raise StepFailed("model") unless both give the same on random images."""
     images = torch.rand(_TRIAL_IMAGES, 3, size, size, generator=torch.Generator().manual_seed(0))
-    difference = largest_difference(model, raw, images)
+    difference = network.largest_difference(model, images)
     if not difference <= TOLERANCE:
         raise StepFailed(
             "model",
-            f"the raw heads differ from the trained network's by {difference:.2g} of its range "
-            f"(at most {TOLERANCE:g} is rounding); weights that are not finite cause that too",
+            f"the exported outputs differ from the trained network's by {difference:.2g} of "
+            f"their range (at most {TOLERANCE:g} is rounding); so do weights that are not finite",
             hint="look at the training's losses, train again, or report this with the weights",
         )
 
 
 def count_macs(exported: onnx.ModelProto) -> int:
-    """Multiply-accumulates of one inference: those of the convolutions, as nothing else has any."""
+    """Multiply-accumulates of one inference: those of convolutions and of a classifier's last
+    layer, as nothing else has any.
+    """
     shapes = {value.name: _shape(value) for value in _values(exported.graph)}
     weights = {each.name: list(each.dims) for each in exported.graph.initializer}
-    return sum(
+    convolutions = sum(
         math.prod(shapes[node.output[0]]) * math.prod(weights[node.input[1]][1:])
         for node in exported.graph.node
         if node.op_type == "Conv"
     )
+    layers = [node for node in exported.graph.node if node.op_type == "Gemm"]
+    return convolutions + sum(math.prod(weights[node.input[1]]) for node in layers)
 
 
 def _strip(exported: onnx.ModelProto) -> None:

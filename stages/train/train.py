@@ -19,14 +19,14 @@ from typing import Any
 import stages.train.ultralytics_env  # noqa: F401 - before anything of ultralytics
 
 # isort: split
-from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import LOGGER
 
 from stages.contract import Events, Job, StepFailed, main, read_json
-from stages.results.dataset import Dataset
-from stages.results.evaluate import LEAST_MAP50
+from stages.results.dataset import Dataset, Task
+from stages.results.evaluate import LEAST_MAP50, least_top1
 from stages.results.train import Device, TrainResult
 from stages.train.training.arguments import training_arguments
+from stages.train.training.classify import ClassifyRun, link_classes
 from stages.train.training.hardware import (
     Hardware,
     choose_hardware,
@@ -34,18 +34,23 @@ from stages.train.training.hardware import (
     set_threads,
     why_not_reproducible,
 )
-from stages.train.training.trainer import DetectRun, Plan, PoseRun, Row
+from stages.train.training.trainer import DetectRun, Plan, PoseRun, Row, Run
 from stages.train.weights import checkpoint
 from stages.yolo import SPLITS
 
-_METRIC_KINDS = ("box/", "pose/")
+_TRAINERS: Mapping[Task, type[Run]] = {
+    "pose": PoseRun,
+    "detect": DetectRun,
+    "classify": ClassifyRun,
+}
+_METRIC_KINDS = ("box/", "pose/", "class/")
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def run(job: Job, events: Events) -> TrainResult:
     """Train, or continue an interrupted training."""
     params = job.params
-    arguments = training_arguments(params["overrides"], batch=params["batch"])
+    arguments = training_arguments(params["overrides"], task=params["task"], batch=params["batch"])
     hardware = choose_hardware(params["gpu"])
     events.emit("device", name=hardware.name, kind=hardware.kind)
     arguments |= hardware_arguments(hardware, arguments, imgsz=params["imgsz"])
@@ -69,12 +74,16 @@ def run(job: Job, events: Events) -> TrainResult:
 
 
 def _plan(job: Job, events: Events, why_not: str | None) -> Plan:
-    """Collect what to train; raises StepFailed("weights") for weights of the other task."""
-    task, suffix = job.params["task"], "-pose" if job.params["task"] == "pose" else ""
+    """Collect what to train; raises StepFailed("weights") for weights of another task."""
+    task: Task = job.params["task"]
+    suffix = checkpoint.SUFFIXES[task]
     dataset = read_json(Dataset, job.inputs / "dataset.json")
     keypoints = {"kpt_shape": dataset.kpt_shape, "flip_idx": dataset.flip_idx}
     folder = job.state / "data"
-    _link_data(job.inputs / "data", folder)
+    if task == "classify":
+        link_classes(job.inputs / "data", folder, dataset.names)
+    else:
+        _link_data(job.inputs / "data", folder)
     data = {
         "path": folder,
         **{split: str(folder / "images" / split) for split in SPLITS},
@@ -83,7 +92,7 @@ def _plan(job: Job, events: Events, why_not: str | None) -> Plan:
         "channels": 3,
         **{key: list(values) for key, values in keypoints.items() if values},
     }
-    start: DetectionModel | None = None
+    start: checkpoint.Model | None = None
     architecture: str | Mapping[str, Any] = f"{job.params['model']}{suffix}.yaml"
     weights = job.inputs / "weights.safetensors"
     if weights.is_file():
@@ -117,17 +126,17 @@ def _link_data(source: Path, target: Path) -> None:
                 (links / name).symlink_to(Path(folder, name))
 
 
-def _trainer(task: str, plan: Plan, arguments: dict[str, Any]) -> DetectRun:
+def _trainer(task: Task, plan: Plan, arguments: dict[str, Any]) -> Run:
     """Build the trainer; raises StepFailed("request") for an argument of a wrong type or value."""
     try:
-        return (PoseRun if task == "pose" else DetectRun)(plan, arguments)
+        return _TRAINERS[task](plan, arguments)
     except (TypeError, ValueError, SyntaxError) as error:
         raise StepFailed(
             "request", f"[train]: {error}", hint="see ultralytics' table of training arguments"
         ) from error
 
 
-def _train(trainer: DetectRun, hardware: Hardware, *, reproducible: bool) -> None:
+def _train(trainer: Run, hardware: Hardware, *, reproducible: bool) -> None:
     for logger in (LOGGER, *LOGGER.handlers):  # the log of a step is read when it fails
         logger.setLevel(logging.INFO)
     if hardware.kind == "cpu":
@@ -156,13 +165,12 @@ def _write_curves(path: Path, rows: list[Row]) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _result(trainer: DetectRun, hardware: Hardware, events: Events) -> TrainResult:
+def _result(trainer: Run, hardware: Hardware, events: Events) -> TrainResult:
     best = trainer.rows[trainer.best_epoch - 1]
     metrics = {name: value for name, value in best.items() if name.startswith(_METRIC_KINDS)}
-    score = min(value for name, value in metrics.items() if name.endswith("/map50"))
-    if score < LEAST_MAP50:
+    if score := _too_little(metrics, len(trainer.plan.data["names"])):
         events.warning(
-            f"the training has learnt next to nothing: mAP50 is {score:.3f}",
+            f"the training has learnt next to nothing: {score}",
             hint="train for more epochs, start from WEIGHTS=, or look at the labels",
         )
     return TrainResult(
@@ -176,6 +184,17 @@ def _result(trainer: DetectRun, hardware: Hardware, events: Events) -> TrainResu
         tensors_taken_over=trainer.taken_over,
         versions={name: version(name) for name in ("ultralytics", "torch", "numpy")},
     )
+
+
+def _too_little(metrics: Mapping[str, float], classes: int) -> str | None:
+    """The figure that shows that a model has learnt nothing; None if it has."""
+    if "class/top1" in metrics:
+        top1 = metrics["class/top1"]
+        if top1 >= least_top1(classes):
+            return None
+        return f"top-1 accuracy is {top1:.3f}, and guessing gives {1 / classes:.3f}"
+    map50 = min(value for name, value in metrics.items() if name.endswith("/map50"))
+    return f"mAP50 is {map50:.3f}" if map50 < LEAST_MAP50 else None
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ PHONE, LARGER_PHONE, DESK = (
 BUILDS: dict[str, Callable[[], dict[str, Any]]] = {
     "pose": build_documents.pose,
     "detection": build_documents.detection,
+    "classification": build_documents.classification,
     "forced": build_documents.forced,
     "without-npu": build_documents.without_npu,
 }

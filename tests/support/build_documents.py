@@ -143,6 +143,61 @@ def detection() -> dict[str, Any]:
     return build
 
 
+def classification() -> dict[str, Any]:
+    """A classifier of three classes, one of them not among the images, that mixes two up."""
+    build = pose()
+    build |= {"name": "fruit", "task": "classify"}
+    figures = {"class/top1": 0.9, "class/top5": 1.0}
+    build["numbers"]["accuracy"] = {
+        "images": 10,
+        "artifacts": {
+            "trained": figures,
+            "onnx": figures,
+            "float32": figures,
+            "int8": {**figures, "class/top1": 0.8},
+        },
+        "drop": {"class/top1": 10.0, "class/top5": 0.0},
+    }
+    evidence = build["evidence"]
+    evidence |= {
+        "images": [],
+        "precision_recall": {},
+        "names": ["ripe", "rotten", "unripe"],
+        "skeleton": [],
+        "outputs": [{"name": "probabilities", "snr_db": 28.1}],
+        "classes": [
+            {"name": "ripe", "objects": 6, "float32": 0.8333, "int8": 0.6667},
+            {"name": "rotten", "objects": 0, "float32": None, "int8": None},
+            {"name": "unripe", "objects": 4, "float32": 1.0, "int8": 1.0},
+        ],
+        "classified": [
+            {
+                "file": f"ripe/{number}.jpg",
+                "size": SIZE,
+                "image": image_data(60 * number),
+                "truth": 0,
+                "note": "largest difference" if number == 0 else "",
+                "float32": [{"number": 0, "probability": 0.6}],
+                "int8": [{"number": 2 if number == 0 else 0, "probability": 0.55}],
+            }
+            for number in range(3)
+        ],
+        "confusion": {
+            "float32": [[5, 0, 1], [0, 0, 0], [0, 0, 4]],
+            "int8": [[4, 0, 2], [0, 0, 0], [0, 0, 4]],
+        },
+    }
+    curves = evidence["curves"]
+    evidence["curves"] = {
+        "epoch": curves["epoch"],
+        "train/loss": curves["train/cls_loss"],
+        "val/loss": curves["val/cls_loss"],
+        "class/top1": curves["box/map50"],
+        "class/top5": curves["box/map50"],
+    }
+    return build
+
+
 def image_data(shade: int, size: int = SIZE) -> str:
     """The address of a PNG that runs from dark to light."""
     row = b"\0" + bytes(value for x in range(size) for value in (shade, x * 255 // size, 120))

@@ -24,26 +24,31 @@ from tests.support.forking import ForkingExecutor
 from tests.support.shared_results import IMGSZ, SharedResults
 from tests.support.user import User
 
-#: Step: its environment and module.
+#: Step: its environment and module; with -classes those of the same step for classify.
 STEPS: Mapping[str, tuple[EnvironmentName, str]] = {
     "demo": ("train", "demo"),
     "fetch-data": ("train", "fetch"),
     "fetch-weights": ("train", "fetch"),
     "check": ("train", "check"),
+    "check-classes": ("train", "check_classes"),
     "import": ("train", "import_weights"),
     "frames": ("train", "frames"),
+    "frames-classes": ("train", "frames_classes"),
     "train": ("train", "train"),
     "images": ("train", "images"),
+    "images-classes": ("train", "images_classes"),
     "onnx": ("train", "onnx"),
     "quantize": ("export", "quantize"),
     "compile": ("vela", "compile"),
     "reference": ("export", "reference"),
     "check-firmware": ("vela", "check_firmware"),
     "evaluate": ("export", "evaluate"),
+    "evaluate-classes": ("export", "evaluate_classes"),
     "layers": ("export", "layers"),
     "difference": ("export", "difference"),
     "tflm-outputs": ("vela", "tflm_outputs"),
     "emulator-frames": ("export", "emulator_frames"),
+    "emulator-frames-classes": ("export", "emulator_frames_classes"),
 }
 #: A training that is over in seconds; its task is the test's.
 TINY: Mapping[str, Any] = {
@@ -72,7 +77,8 @@ class Trial:
     def result(self) -> Any:
         """The step's own record of its result."""
         finished = next(e for e in self.events if e["event"] == "finished")
-        return read_result(self.step, finished["result"], f"the step {self.step}")
+        name = self.step.removesuffix("-classes")
+        return read_result(name, finished["result"], f"the step {self.step}")
 
     @property
     def failure(self) -> dict[str, Any] | None:

@@ -7,10 +7,10 @@ import queue
 from collections.abc import Sequence
 
 from kiln.device.at_errors import CommandRefused
-from kiln.device.detections import Box, Detections, Point, Pose
+from kiln.device.detections import Box, ClassScore, Detections, Point, Pose
 from kiln.device.labels import Description
 from kiln.errors import BoardGone
-from kiln.monitor.session import DeviceInfo, Thresholds
+from kiln.monitor.session import CameraModes, DeviceInfo, Thresholds
 from stages import coco
 
 PORT = "/dev/ttyACM0"
@@ -18,6 +18,10 @@ PEOPLE = Description(
     name="people", classes=("person",), keypoints=coco.KEYPOINTS, skeleton=coco.SKELETON
 )
 SHAPES = Description(name="shapes", classes=("disc", "square"))
+FRUIT = Description(name="fruit", task="classify", classes=("ripe", "un/ripe", ""))
+
+
+MODES = {0: "240x240 Auto", 2: "640x480 Auto"}
 
 
 class ScriptedSession:
@@ -36,10 +40,15 @@ class ScriptedSession:
         self.running = True
         self.lost = 0
         self._labels = labels
+        self._mode = 0
 
     def device_info(self) -> DeviceInfo:
         return DeviceInfo(
-            port=PORT, board="Grove Vision AI V2", firmware="1.0.2", labels=self._labels
+            port=PORT,
+            board="Grove Vision AI V2",
+            firmware="1.0.2",
+            labels=self._labels,
+            camera=CameraModes(current=self._mode, modes=MODES),
         )
 
     def start(self) -> Thresholds:
@@ -70,6 +79,12 @@ class ScriptedSession:
         self.thresholds = dataclasses.replace(self.thresholds, **given)
         return self.thresholds
 
+    def set_camera(self, mode: int) -> None:
+        self.calls.put(("camera", mode))
+        if self.refuses:
+            raise CommandRefused("SENSOR", 5)
+        self._mode = mode
+
     def close(self) -> None:
         self.calls.put("close")
 
@@ -89,7 +104,9 @@ def person(x: float, y: float, *, score: float = 80, hidden: tuple[int, ...] = (
 
 
 def detections(
-    *objects: Box | Pose, image: bytes | None = None, size: tuple[int, int] = (240, 240)
+    *objects: Box | Pose | ClassScore,
+    image: bytes | None = None,
+    size: tuple[int, int] = (240, 240),
 ) -> Detections:
     """An event of a board."""
     return Detections(
@@ -100,4 +117,5 @@ def detections(
         resolution=size,
         image=jpeg() if image is None else image,
         raw={},
+        classes=tuple(each for each in objects if isinstance(each, ClassScore)),
     )

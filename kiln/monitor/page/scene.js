@@ -31,6 +31,7 @@ export function drawScene(canvas, scene, unit) {
   const toCanvas = (x, y) => [(x * canvas.width) / width, (y * canvas.height) / height];
   for (const each of scene.event.objects) drawObject(context, each, toCanvas, unit, scene.event.skeleton);
   for (const each of scene.event.objects) drawLabel(context, each, toCanvas, unit, scene.labels);
+  scene.event.classes.forEach((each, row) => drawClass(context, each, row, unit, scene.labels));
 }
 
 /** Width and height of the frame, in the pixels of boxes and points. */
@@ -71,22 +72,35 @@ function drawJoint(context, [x, y], unit, colour) {
   context.stroke();
 }
 
+/** A class of the whole frame and its score, on a plate in a column from the top left corner. */
+function drawClass(context, { score, target }, row, unit, labels) {
+  const size = (row === 0 ? 18 : 12.5) * unit;
+  const top = row === 0 ? 0 : 18 * unit * 1.5 + (row - 1) * size * 1.5;
+  drawPlate(context, `${nameOf(target, labels)} ${Math.round(score)}`, 0, top, size, unit, colourOf(target));
+}
+
 /** Class and score on a plate above the box's corner, or inside the box if there is no room. */
 function drawLabel(context, { box, score, target }, toCanvas, unit, labels) {
   const [x, y, w, h] = box;
   const size = 12.5 * unit;
   const text = `${nameOf(target, labels)} ${Math.round(score)}`;
+  const height = size * 1.5;
+  const [left, top] = toCanvas(x - w / 2, y - h / 2);
+  drawPlate(context, text, left, top - height >= 0 ? top - height : top, size, unit, colourOf(target));
+}
+
+/** Text on a dark plate at a corner, moved so that it lies within the canvas. */
+function drawPlate(context, text, left, top, size, unit, colour) {
   context.font = `600 ${size}px system-ui, sans-serif`;
   const width = context.measureText(text).width + size * 0.8;
   const height = size * 1.5;
-  const [left, top] = toCanvas(x - w / 2, y - h / 2);
   const plateX = clamp(left, 0, context.canvas.width - width);
-  const plateY = clamp(top - height >= 0 ? top - height : top, 0, context.canvas.height - height);
+  const plateY = clamp(top, 0, context.canvas.height - height);
   context.fillStyle = HALO;
   context.beginPath();
   context.roundRect(plateX, plateY, width, height, 2 * unit);
   context.fill();
-  context.fillStyle = colourOf(target);
+  context.fillStyle = colour;
   context.textBaseline = "middle";
   context.fillText(text, plateX + size * 0.4, plateY + height * 0.53);
 }

@@ -12,6 +12,7 @@ import stages.train.ultralytics_env  # noqa: F401 - before anything of ultralyti
 from ultralytics.cfg import DEFAULT_CFG_DICT
 
 from stages.contract import StepFailed
+from stages.results.dataset import Task
 
 #: Arguments that Kiln sets, and a hint for each.
 OWNED: Mapping[str, str] = {
@@ -40,12 +41,11 @@ OWNED: Mapping[str, str] = {
     "split": "a training is evaluated on val",
     "task": "pass TASK=",
 }
-#: Arguments of other modes and tasks, which have no effect on a training.
+#: Arguments of other modes and tasks, which have no effect on a training of any task.
 _WITHOUT_EFFECT = frozenset(
     (
         "overlap_mask",
         "mask_ratio",
-        "dropout",
         "save_json",
         "dnn",
         "nms",
@@ -79,9 +79,15 @@ _WITHOUT_EFFECT = frozenset(
         "dlam",
         "copy_paste",
         "copy_paste_mode",
-        "auto_augment",
-        "erasing",
         "tracker",
+    )
+)
+_OF_CLASSIFIERS = frozenset(("auto_augment", "dropout", "erasing"))
+_OF_DETECTORS = frozenset(
+    (
+        *("box", "cls", "dfl", "pose", "kobj", "rect", "single_cls", "multi_scale", "mosaic"),
+        *("close_mosaic", "mixup", "cutmix", "degrees", "translate", "shear", "perspective"),
+        *("bgr", "cls_pw", "conf", "iou", "max_det", "agnostic_nms"),
     )
 )
 _SET_WITH_OPTIMIZER = frozenset(("lr0", "momentum"))
@@ -94,9 +100,9 @@ _FIXED: Mapping[str, Any] = {
 }
 
 
-def training_arguments(overrides: Mapping[str, Any], *, batch: int) -> dict[str, Any]:
+def training_arguments(overrides: Mapping[str, Any], *, task: Task, batch: int) -> dict[str, Any]:
     """Kiln's arguments and the user's; raises StepFailed("request") for one that is Kiln's."""
-    _check_names(overrides)
+    _check_names(overrides, task)
     if str(overrides.get("optimizer", "auto")).lower() == "auto":
         for key in _SET_WITH_OPTIMIZER & set(overrides):
             raise StepFailed(
@@ -109,16 +115,19 @@ def training_arguments(overrides: Mapping[str, Any], *, batch: int) -> dict[str,
     return {**_FIXED, "batch": batch, "nbs": batch, **overrides}
 
 
-def _check_names(overrides: Mapping[str, Any]) -> None:
-    usable = sorted(set(DEFAULT_CFG_DICT) - set(OWNED) - _WITHOUT_EFFECT)
+def _check_names(overrides: Mapping[str, Any], task: Task) -> None:
+    without_effect = _WITHOUT_EFFECT | (_OF_DETECTORS if task == "classify" else _OF_CLASSIFIERS)
+    usable = sorted(set(DEFAULT_CFG_DICT) - set(OWNED) - without_effect)
     for key in overrides:
         if key in OWNED:
             raise StepFailed("request", f"[train] {key} is Kiln's to set", hint=OWNED[key])
         if key in usable:
             continue
-        what = "has no effect on" if key in _WITHOUT_EFFECT else "is no argument of"
+        what = "has no effect on" if key in without_effect else "is no argument of"
         nearest = difflib.get_close_matches(key, usable, n=1, cutoff=0.5)
         guess = f"did you mean {nearest[0]!r}? " if nearest else ""
         raise StepFailed(
-            "request", f"[train] {key} {what} a training", hint=f"{guess}known: {', '.join(usable)}"
+            "request",
+            f"[train] {key} {what} a training for {task}",
+            hint=f"{guess}known: {', '.join(usable)}",
         )

@@ -26,10 +26,10 @@ import stages.train.ultralytics_env  # noqa: F401 - before anything of ultralyti
 import numpy as np
 import torch
 from ultralytics.data import YOLODataset, build_yolo_dataset
+from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.models.yolo.pose import PoseTrainer
 from ultralytics.nn.modules import Pose
-from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import nms
 from ultralytics.utils.torch_utils import intersect_dicts, unwrap_model
 
@@ -39,6 +39,7 @@ from stages.train.weights import checkpoint
 _BETWEEN_EVENTS_S = 0.5
 _VALUES = {"precision": "precision", "recall": "recall", "mAP50": "map50", "mAP50-95": "map50_95"}
 _PARTS = {"B": "box", "P": "pose"}
+_CLASSIFIED = {"metrics/accuracy_top1": "class/top1", "metrics/accuracy_top5": "class/top5"}
 _METRIC = re.compile(r"metrics/(?P<value>.+)\((?P<part>[BP])\)")
 Row = dict[str, float]
 
@@ -57,7 +58,7 @@ class Plan:
     """
 
     architecture: str | Mapping[str, Any]
-    start: DetectionModel | None
+    start: checkpoint.Model | None
     data: Mapping[str, Any]
     state: Path
     events: Events
@@ -72,8 +73,8 @@ class Plan:
         return self.state / "last.pt"
 
 
-class DetectRun(DetectionTrainer):
-    """Trains a detection network.
+class Run(BaseTrainer):
+    """Trains a network; goes before the trainer of ultralytics for its task in a class's bases.
 
     Its name does not contain "trainer", because ultralytics looks for that word in a class's name
     before it sends figures to services on the internet.
@@ -107,22 +108,6 @@ class DetectRun(DetectionTrainer):
         if self.args.single_cls:
             data |= {"names": {0: "item"}, "nc": 1}
         return data
-
-    def build_dataset(
-        self, img_path: str, mode: str = "train", batch: int | None = None
-    ) -> YOLODataset:
-        """As the base class does, but validate on squares with bars, as the board sees them, and
-        not on the shapes that fit each batch."""
-        stride = int(unwrap_model(self.model).stride.max())
-        try:
-            return build_yolo_dataset(
-                self.args, img_path, batch, self.data, mode=mode, stride=stride
-            )
-        except (ValueError, RuntimeError, FileNotFoundError) as error:
-            first = str(error).splitlines()[0]
-            raise StepFailed(
-                "data", f"the {mode} images cannot be used: {first}", hint="check the labels"
-            ) from error
 
     def setup_model(self) -> None:
         """Build the network; raises StepFailed if Kiln cannot export it."""
@@ -174,11 +159,11 @@ class DetectRun(DetectionTrainer):
         torch.manual_seed(seed)
         self.train_loader.reset()
         self.train_loader.generator.manual_seed(seed)
-        dataset = self.train_loader.dataset
-        while dataset.buffer:  # images of the epoch before, from which mosaics are made
-            number = dataset.buffer.pop()
-            dataset.ims[number] = dataset.im_hw0[number] = dataset.im_hw[number] = None
+        self.forget_images()
         self._batches_done = 0
+
+    def forget_images(self) -> None:
+        """Drop what the data set keeps of the epoch before, if it does."""
 
     def end_batch(self) -> None:
         self._batches_done += 1
@@ -253,14 +238,41 @@ class DetectRun(DetectionTrainer):
         """Do nothing: the best weights were evaluated at the end of their own epoch."""
 
 
+class DetectRun(Run, DetectionTrainer):
+    """Trains a detection network."""
+
+    def build_dataset(
+        self, img_path: str, mode: str = "train", batch: int | None = None
+    ) -> YOLODataset:
+        """As the base class does, but validate on squares with bars, as the board sees them, and
+        not on the shapes that fit each batch."""
+        stride = int(unwrap_model(self.model).stride.max())
+        try:
+            return build_yolo_dataset(
+                self.args, img_path, batch, self.data, mode=mode, stride=stride
+            )
+        except (ValueError, RuntimeError, FileNotFoundError) as error:
+            first = str(error).splitlines()[0]
+            raise StepFailed(
+                "data", f"the {mode} images cannot be used: {first}", hint="check the labels"
+            ) from error
+
+    def forget_images(self) -> None:
+        """Drop the images from which mosaics are made."""
+        dataset = self.train_loader.dataset
+        while dataset.buffer:
+            number = dataset.buffer.pop()
+            dataset.ims[number] = dataset.im_hw0[number] = dataset.im_hw[number] = None
+
+
 class PoseRun(DetectRun, PoseTrainer):
     """Trains a pose network."""
 
 
-def _new_head(start: DetectionModel, model: DetectionModel) -> str:
+def _new_head(start: checkpoint.Model, model: checkpoint.Model) -> str:
     """In what the head of start weights differs from the one that the data set needs."""
     old, new = start.model[-1], model.model[-1]
-    counts = [("classes", old.nc, new.nc)]
+    counts = [("classes", start.yaml["nc"], model.yaml["nc"])]
     if isinstance(old, Pose) and isinstance(new, Pose):
         counts.append(("keypoints", old.kpt_shape[0], new.kpt_shape[0]))
     differing = [
@@ -287,5 +299,7 @@ def _read_state(plan: Plan) -> dict[str, Any] | None:
 
 def _name(key: str) -> str:
     """Kiln's name of an ultralytics figure: metrics/mAP50(B) is box/map50."""
+    if key in _CLASSIFIED:
+        return _CLASSIFIED[key]
     found = _METRIC.fullmatch(key)
     return f"{_PARTS[found['part']]}/{_VALUES[found['value']]}" if found else key

@@ -1,4 +1,4 @@
-"""Which networks Kiln accepts: the YOLOv8 family with its plain Detect or Pose head.
+"""Which networks Kiln accepts: the YOLOv8 family with its plain Detect, Pose or Classify head.
 
 The table of an architecture comes from a user's file, and ultralytics evaluates parts of it as
 code, so every word is checked before a network is built from it.
@@ -13,13 +13,13 @@ from typing import Any
 from stages.contract import StepFailed
 from stages.yolo import KEYPOINT_VALUES, MAX_KEYPOINTS, REG_MAX, STRIDES
 
-HEADS: Mapping[str, str] = {"detect": "Detect", "pose": "Pose"}
-#: The layers of yolov8.yaml and yolov8-pose.yaml, and how many arguments they have at most. Later
+HEADS: Mapping[str, str] = {"detect": "Detect", "pose": "Pose", "classify": "Classify"}
+#: The layers of yolov8.yaml and its variants, and how many arguments they have at most. Later
 #: families have attention and depthwise heads, whose transposes and matrix products an Ethos-U55
 #: leaves to the CPU.
 _ARGUMENTS: Mapping[str, int] = {
     **{"Conv": 3, "C2f": 2, "SPPF": 2, "nn.Upsample": 3, "Concat": 1},
-    **{"Detect": 1, "Pose": 2},
+    **{"Detect": 1, "Pose": 2, "Classify": 1},
 }
 CHANNELS = 3
 _KEPT = (
@@ -45,7 +45,10 @@ _MAX_ROWS = 100
 _MAX_REPEATS = 100
 _MAX_DEPTH = 4
 _WORDS = frozenset({"nc", "kpt_shape", "None", "True", "False", "nearest"})
-_HINT = "use weights of YOLOv8: yolov8n.pt, yolov8n-pose.pt or what was trained from them"
+_HINT = (
+    "use weights of YOLOv8: yolov8n.pt, yolov8n-pose.pt, yolov8n-cls.pt or what was trained "
+    "from them"
+)
 
 
 def canonical_architecture(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,14 +63,16 @@ def canonical_architecture(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_architecture(table: Mapping[str, Any], *, task: str, nc: int) -> None:
-    """Raise StepFailed unless the firmware can decode the raw heads of this network."""
+    """Raise StepFailed unless the firmware can decode the outputs of this network."""
     _check_words(table)
     head = table["head"][-1]
     if head[2] != HEADS[task]:
         raise StepFailed(
             "weights", f"the network ends in {head[2]}, which is no {task} head", hint=_HINT
         )
-    if len(head[0]) != len(STRIDES):
+    if task == "classify":
+        _check_chain(table)
+    elif len(head[0]) != len(STRIDES):
         raise StepFailed(
             "model",
             f"the network has {len(head[0])} heads; the firmware reads {len(STRIDES)} "
@@ -98,6 +103,13 @@ def check_keypoints(shape: object) -> None:
         )
     if not 0 < shape[0] <= MAX_KEYPOINTS:
         raise StepFailed("model", f"the pose network has {shape[0]} keypoints", hint=_HINT)
+
+
+def _check_chain(table: Mapping[str, Any]) -> None:
+    """Raise StepFailed unless each layer takes the output of the one before alone."""
+    for row in (*table["backbone"], *table["head"]):
+        if row[0] not in (-1, [-1]):
+            raise _refused(f"a classifier whose {row[2]} takes the layers {row[0]!r:.80}")
 
 
 def _check_words(table: Mapping[str, Any]) -> None:
@@ -133,7 +145,7 @@ def _rows(table: Mapping[str, Any]) -> list[list[Any]]:
     for row in (*backbone, *head):
         if not _is_row(row):
             raise _refused(f"the row {row!r:.80}")
-    if not isinstance(head[-1][0], list):
+    if not (isinstance(head[-1][0], list) or head[-1][2] == HEADS["classify"]):
         raise _refused(f"the row {head[-1]!r:.80} at its end")
     return [*backbone, *head]
 

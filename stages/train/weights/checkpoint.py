@@ -11,7 +11,7 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import stages.train.ultralytics_env  # noqa: F401 - before anything of ultralytics
 
@@ -21,14 +21,24 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 from ultralytics.nn.modules import Concat, Conv
-from ultralytics.nn.tasks import DetectionModel, PoseModel, parse_model
+from ultralytics.nn.tasks import ClassificationModel, DetectionModel, PoseModel, parse_model
 from ultralytics.utils.torch_utils import initialize_weights
 
 from stages.contract import StepFailed
 from stages.results.dataset import Task
 from stages.train.weights.architecture import CHANNELS, canonical_architecture, check_architecture
 
+#: A network of ultralytics that Kiln knows; one for poses is a DetectionModel too.
+Model: TypeAlias = DetectionModel | ClassificationModel
+
 METADATA_KEY = "kiln"
+_CLASSES: Mapping[Task, type[Model]] = {
+    "pose": PoseModel,
+    "detect": DetectionModel,
+    "classify": ClassificationModel,
+}
+#: What ultralytics appends to the name of an architecture for a task.
+SUFFIXES: Mapping[Task, str] = {"pose": "-pose", "detect": "", "classify": "-cls"}
 #: Ultralytics measures the strides with an image of this side, in pixels.
 _STRIDE_SIDE = 256
 #: Most values in a layer's output for that image; yolov8x's first layer has 2 million.
@@ -47,8 +57,8 @@ class Meta:
     """The description of a network.
 
     ``model`` is the ultralytics yaml as a table; ``kpt_shape`` is (keypoints, values each) and
-    None for detect; ``stride`` is pixels a cell of each head; ``imgsz`` is the side in pixels of
-    the images that it was trained on, if known.
+    None for other tasks than pose; ``stride`` is pixels a cell of each head, (1,) for classify;
+    ``imgsz`` is the side in pixels of the images that it was trained on, if known.
     """
 
     task: Task
@@ -65,11 +75,10 @@ class Meta:
     @property
     def model_name(self) -> str:
         """The name of the architecture, such as yolov8n-pose."""
-        suffix = "-pose" if self.task == "pose" else ""
-        return f"yolov8{self.model.get('scale', '')}{suffix}"
+        return f"yolov8{self.model.get('scale', '')}{SUFFIXES[self.task]}"
 
 
-def save(path: Path, model: DetectionModel, *, imgsz: int | None = None) -> Meta:
+def save(path: Path, model: Model, *, imgsz: int | None = None) -> Meta:
     """Write an unfused ultralytics model; the description that was written.
 
     Raises StepFailed("weights") if Kiln cannot export its architecture.
@@ -83,10 +92,10 @@ def save(path: Path, model: DetectionModel, *, imgsz: int | None = None) -> Meta
     return meta
 
 
-def describe(model: DetectionModel, *, imgsz: int | None = None) -> Meta:
+def describe(model: Model, *, imgsz: int | None = None) -> Meta:
     """The description of an ultralytics model; raises StepFailed as ``save`` does."""
     return meta_of(
-        task="pose" if isinstance(model, PoseModel) else "detect",
+        task=next(task for task, each in _CLASSES.items() if isinstance(model, each)),
         table=model.yaml,
         names=model.names,
         stride=model.stride.tolist(),
@@ -122,7 +131,7 @@ def meta_of(
     return meta
 
 
-def load(path: Path) -> tuple[DetectionModel, Meta]:
+def load(path: Path) -> tuple[Model, Meta]:
     """Build the network of a weights file, in eval mode on the CPU.
 
     Raises StepFailed("weights") if the file is damaged, not ours, or its tensors do not fit.
@@ -140,16 +149,17 @@ def load(path: Path) -> tuple[DetectionModel, Meta]:
     return model.eval(), meta
 
 
-def build(meta: Meta, state: Mapping[str, torch.Tensor]) -> DetectionModel:
+def build(meta: Meta, state: Mapping[str, torch.Tensor]) -> Model:
     """A network with these weights, names and strides as after a training, in eval mode.
 
     Raises RuntimeError if the tensors do not fit.
     """
     _check_size(meta.model, sum(tensor.numel() for tensor in state.values()))
-    model = (PoseModel if meta.task == "pose" else DetectionModel)(_copy(meta.model), verbose=False)
+    model = _CLASSES[meta.task](_copy(meta.model), verbose=False)
     model.names = dict(enumerate(meta.names))
     model.task = meta.task
-    _widen_class_branch(model, state)
+    if isinstance(model, DetectionModel):
+        _widen_class_branch(model, state)
     model.load_state_dict(dict(state), strict=True)
     return model.eval()
 
@@ -258,7 +268,7 @@ def _to_json(meta: Meta) -> str:
 
 def _from_json(text: str) -> Meta:
     table = json.loads(text)
-    if table["task"] not in ("pose", "detect"):
+    if table["task"] not in _CLASSES:
         raise ValueError(f"task {table['task']!r}")
     return Meta(
         task=table["task"],

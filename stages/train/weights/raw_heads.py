@@ -7,6 +7,7 @@ anything is concatenated: no transpose is left, and no two value ranges share a 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import stages.train.ultralytics_env  # noqa: F401 - before anything of ultralytics
@@ -27,10 +28,7 @@ class RawHeads(nn.Module):
         super().__init__()
         fused = copy.deepcopy(model).eval().fuse(verbose=False)
         layers = list(fused.model)
-        self.layers = nn.ModuleList(
-            _split(layer) if split_c2f and isinstance(layer, C2f) else layer
-            for layer in layers[:-1]
-        )
+        self.layers = nn.ModuleList(split_layers(layers[:-1], split_c2f=split_c2f))
         self.head = layers[-1]
         self.pose = isinstance(self.head, Pose)
         self.output_names = [
@@ -49,6 +47,25 @@ class RawHeads(nn.Module):
             branches = zip(features, head.cv4, strict=True)
             outputs.append(torch.cat([_rows(branch(feature)) for feature, branch in branches], 1))
         return tuple(outputs)
+
+    def largest_difference(self, model: DetectionModel, images: torch.Tensor) -> float:
+        """The largest difference from the original's head, relative to its range.
+
+        ``images``: float32 [n, 3, S, S], 0 to 1.
+        """
+        distances = []
+        with torch.no_grad():
+            for image in images.split(1):
+                _decoded, heads = model(image)
+                expected = [
+                    heads["boxes"],
+                    heads["scores"],
+                    *([heads["kpts"]] if self.pose else []),
+                ]
+                for one, other in zip(expected, _joined(self(image), self.pose), strict=True):
+                    distance = (one.transpose(1, 2) - other).abs().max()
+                    distances.append(distance / one.abs().max().clamp(min=1.0))
+        return float(torch.stack(distances).max())  # Python's max() would ignore NaN
 
     def _features(self, images: torch.Tensor) -> list[torch.Tensor]:
         """The head's inputs: the outputs of the layers that it names."""
@@ -80,27 +97,16 @@ class SplitC2f(nn.Module):
         return self.cv2(torch.cat(parts, 1))
 
 
-def largest_difference(model: DetectionModel, raw: RawHeads, images: torch.Tensor) -> float:
-    """The largest difference between ``raw`` and the original's head, relative to its range.
-
-    ``images``: float32 [n, 3, S, S], 0 to 1.
-    """
-    distances = []
-    with torch.no_grad():
-        for image in images.split(1):
-            _decoded, heads = model(image)
-            expected = [heads["boxes"], heads["scores"], *([heads["kpts"]] if raw.pose else [])]
-            for one, other in zip(expected, _joined(raw(image), raw.pose), strict=True):
-                distance = (one.transpose(1, 2) - other).abs().max()
-                distances.append(distance / one.abs().max().clamp(min=1.0))
-    return float(torch.stack(distances).max())  # Python's max() would ignore NaN
-
-
 def _joined(outputs: tuple[torch.Tensor, ...], pose: bool) -> list[torch.Tensor]:
     """Boxes, scores (and keypoints) of all strides in one tensor each, as in ultralytics."""
     branches = outputs[:-1] if pose else outputs
     kinds = [torch.cat(branches[0::2], 1), torch.cat(branches[1::2], 1)]
     return [*kinds, outputs[-1]] if pose else kinds
+
+
+def split_layers(layers: Sequence[nn.Module], *, split_c2f: bool) -> list[nn.Module]:
+    """Fused layers, those that can be split as `SplitC2f`."""
+    return [_split(layer) if split_c2f and isinstance(layer, C2f) else layer for layer in layers]
 
 
 def _split(block: C2f) -> SplitC2f:

@@ -18,6 +18,7 @@ from stages.vela.tflite.file import Tensor
 from stages.vela.tflite.heads import DETECT_ROLES
 from stages.vela.tflite.model import Model, plural, shape_text
 from stages.vela.tflite.notes import noted_help
+from stages.vela.tflite.probabilities import probabilities_help
 from stages.vela.tflm.runner import Trial
 from stages.yolo import BOX_CHANNELS, BOX_SIDES
 
@@ -40,10 +41,10 @@ class Contract:
     ``fixed`` if output i must be the i-th of ``outputs``; ``keypoints`` is the number for which the
     firmware is built; ``accelerator`` is None on a board without an NPU. ``decoded_max_classes`` is
     the most classes that the firmware accepts in one output decoded in the graph, None if it
-    accepts no such output. ``tried`` are the forms for which it looks, in this order, with
-    ``exact_outputs`` each for its number of outputs; those of ``forms`` are decoded as the task.
-    ``frames``: [width, height] of the camera's frames, first in the mode in which the model is to
-    run, then in the others.
+    accepts no such output. ``min_classes`` is the fewest of a classifier. ``tried`` are the forms
+    for which it looks, in this order, with ``exact_outputs`` each for its number of outputs; those
+    of ``forms`` are decoded as the task. ``frames``: [width, height] of the camera's frames, first
+    in the mode in which the model is to run, then in the others.
     """
 
     task: Task
@@ -60,6 +61,7 @@ class Contract:
     flash_kib: float
     accelerator: str | None
     firmware: str
+    min_classes: int = 1
     per_channel: bool = False
     decoded_max_classes: int | None = None
     forms: Sequence[str] = ()
@@ -89,10 +91,12 @@ def check_outputs(model: Model, contract: Contract) -> Check:
     read = _read_outputs(model)
     types = sorted({tensor.dtype for tensor in read} - {"int8"})
     shapes = [shape_text(tensor.shape) for tensor in model.file.outputs]
-    named = heads.roles if heads.form == "raw-heads" else [None] * len(shapes)
+    is_named = heads.form in ("raw-heads", "classifier")
+    named = heads.roles if is_named else [None] * len(shapes)
     found = [role or shape for role, shape in zip(named, shapes, strict=True)]
     points = f", {heads.keypoints} keypoints" if contract.keypoints and heads.keypoints else ""
-    order = "in any order" if contract.order == "any" else "in this order"
+    order = ", in any order" if contract.order == "any" else ", in this order"
+    order = order if len(contract.outputs) > 1 else " from 0 to 1"
     wanted = f", {contract.keypoints} keypoints" if contract.keypoints else ""
     decoded = contract.decoded_max_classes if contract.task == "detect" else None
     other = f"; or one decoded [1,4+classes,N], up to {decoded} classes" if decoded else ""
@@ -101,7 +105,7 @@ def check_outputs(model: Model, contract: Contract) -> Check:
         name="outputs",
         title="outputs",
         figure=", ".join([*found, *types]) + points,
-        limit=f"{', '.join(contract.outputs)}, {order}, int8{wanted}{other}",
+        limit=f"{', '.join(contract.outputs)}{order}, int8{wanted}{other}",
         help=_outputs_help(model, contract, types),
         note=f"the firmware reads the first {len(read)} and ignores {ignored}" if ignored else "",
     )
@@ -116,9 +120,11 @@ def check_classes(model: Model, contract: Contract) -> Check | None:
         return None
     most = contract.decoded_max_classes if decoded else contract.max_classes
     refused = () if decoded else contract.refused_classes
-    limits = [f"at most {most}"] if most is not None else []
+    least = contract.min_classes
+    limits = [f"at least {least}"] if least > 1 else []
+    limits += [f"at most {most}"] if most is not None else []
     limits += [f"any but {', '.join(map(str, refused))}"] if refused else []
-    fits = (most is None or classes <= most) and classes not in refused
+    fits = classes >= least and (most is None or classes <= most) and classes not in refused
     return _check(
         name="classes",
         title="classes",
@@ -138,7 +144,7 @@ def check_operators(model: Model, contract: Contract) -> Check:
         remedy = "compile the model for the NPU, which runs these"
     else:
         remedy = (
-            "export raw heads with Kiln, which leaves none on the CPU"
+            "export it with Kiln, which leaves none on the CPU"
             if contract.accelerator
             else "use other activations and layers, and leave input and outputs int8"
         )
@@ -283,9 +289,9 @@ def _input_note(source: Tensor, contract: Contract) -> str:
 
 
 def _read_outputs(model: Model) -> list[Tensor]:
-    """The outputs that the firmware reads: those behind raw heads are none of its business."""
+    """The outputs that the firmware reads: those behind the ones of its form are ignored."""
     outputs = model.file.outputs
-    if model.heads.form != "raw-heads":
+    if model.heads.form not in ("raw-heads", "classifier"):
         return outputs
     roles = zip(model.heads.roles, outputs, strict=True)
     return [tensor for role, tensor in roles if role is not None]
@@ -311,6 +317,8 @@ def _outputs_help(model: Model, contract: Contract, types: Sequence[str]) -> str
             "quantise with a converter that writes the outputs' scales: without one the firmware "
             "reads nothing but zeros"
         )
+    if heads.form == "classifier":
+        return probabilities_help(model.file.outputs[0])
     if contract.keypoints and heads.keypoints != contract.keypoints:
         return f"train with {contract.keypoints} keypoints: the firmware is built for these"
     if contract.order == "fixed" and [role for role in heads.roles if role] != list(

@@ -1,10 +1,10 @@
-"""The roles of a YOLOv8 model's outputs, recognised by their shapes as in the firmware.
+"""The roles of a model's outputs, recognised by their shapes as in the firmware.
 
 Source: Seeed-Studio/SSCMA-Micro, branch 1.0.x, core/algorithm: el_algorithm_yolo_pose.cpp (seven
 raw heads), el_algorithm_yolo_world.cpp (six), el_algorithm_yolov8.cpp (one output, decoded in the
-graph), which are tried in this order; outputs behind these are ignored. There a score head of a
-pose model must be 1 wide; here a score head may have any width, so that a wrong number of classes
-can be reported as such.
+graph), and last el_algorithm_imcls.cpp (a classifier's one output [1, classes]), which are tried in
+this order; outputs behind these are ignored. There a score head of a pose model must be 1 wide;
+here a score head may have any width, so that a wrong number of classes can be reported as such.
 
 Shapes do not tell everything: of a model for oriented boxes (obb) they are those of a detection
 model with one class more. What the exporter noted in the file decides then.
@@ -24,8 +24,9 @@ Shape = tuple[int, ...]
 
 DETECT_ROLES = frozenset(f"{part}{stride}" for part in ("box", "score") for stride in STRIDES)
 POSE_ROLES = DETECT_ROLES | {"keypoints"}
+PROBABILITIES = "probabilities"
 
-_UNREAD_TASKS = ("obb", "segment", "classify")
+_UNREAD_TASKS = ("obb", "segment")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,14 @@ def read_heads(size: int | None, shapes: Sequence[Shape], notes: Mapping[str, An
             return heads
     if len(shapes) == 1 and _is_decoded(shapes[0], sum(cells)):
         return _decoded(shapes[0][1], notes)
+    if shapes and len(shapes[0]) == 2 and shapes[0][0] == 1:
+        return Heads(
+            form="classifier",
+            task="classify",
+            roles=(PROBABILITIES, *([None] * (len(shapes) - 1))),
+            classes=shapes[0][1],
+            keypoints=None,
+        )
     roles = _raw_roles(cells, shapes)
     return Heads(form="unknown", task=None, roles=roles, classes=None, keypoints=None)
 

@@ -112,6 +112,8 @@ def _form(model: Model) -> str:
         for number, noun in ((heads.classes, "class"), (heads.keypoints, "keypoint"))
         if number is not None
     ]
+    if heads.form == "classifier":
+        return f"a classifier, {', '.join(counts)}"
     if heads.form == "raw-heads":
         return f"YOLOv8 {heads.task} with raw heads, {', '.join(counts)}"
     if heads.task is None:

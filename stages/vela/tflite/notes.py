@@ -23,7 +23,7 @@ def noted_help(model: Model, wanted: Task) -> str:
             f"and the firmware reads x, y and visibility of each keypoint"
         )
     noted = notes.get("task")
-    if noted in ("pose", "detect") and model.heads.task not in (noted, None):
+    if noted in ("pose", "detect", "classify") and model.heads.task not in (noted, None):
         return (
             f"export it again: the metadata say that it is for {noted}, and its outputs are those "
             f"of a model for {model.heads.task}"

@@ -57,7 +57,7 @@ def check_taken_for(model: Model, contract: Contract) -> Check | None:
         heads.form == "decoded"
         or heads.task not in (contract.task, None)
         or (heads.task == "pose" and heads.classes != 1)
-        or heads.classes == BOX_CHANNELS
+        or (heads.task == "detect" and heads.classes == BOX_CHANNELS)
     )
     taken = taken_for(model, contract.tried, exact=contract.exact_outputs)
     unknown = heads.form == "unknown"

@@ -55,7 +55,7 @@ def test_one_without_the_task_says_why_and_which_has_it() -> None:
     with pytest.raises(RequestError, match="draws boxes as if") as error:
         _chosen("grove-v2", task="detect", firmware="2024-05")
     assert "2024-10" in error.value.hint
-    with pytest.raises(RequestError, match="cannot do TASK=pose: it reads none") as error:
+    with pytest.raises(RequestError, match="cannot do TASK=pose: it reads classify") as error:
         _chosen("grove-v2", firmware="2023-12")
     assert "2024-03" in error.value.hint
 

@@ -106,6 +106,37 @@ def test_the_rest_of_the_page_has_what_the_build_left() -> None:
         assert words in text
 
 
+def test_a_classifier_is_shown_by_its_classes() -> None:
+    page = Page(render(built(build_documents.classification())))
+    for words in (
+        "fruit for Grove Vision AI V2 , classification at 192\N{MULTIPLICATION SIGN}192",
+        "Accuracy Top-1 accuracy 90.0 → 80.0 \N{MINUS SIGN}10.0 points",
+        "on 10 labelled images",
+        "Top-5 accuracy 100.0 → 100.0",
+        "ripe largest difference float32: ripe 60.0 % int8: unripe 55.0 % wrong ripe/0.jpg",
+        "ripe float32: ripe 60.0 % int8: ripe 55.0 % ripe/1.jpg",
+        "Accuracy on val top-5 0.9 top-1 0.9",
+        "By class, top-1 accuracy Class Images float32 int8 ripe 6 83.3 66.7 rotten 0",
+        "True class ripe rotten unripe ripe 4 \N{EN DASH} 2",
+        "The most frequent mistakes, int8 Class Taken for Images ripe unripe 2 of 6",
+        "probabilities 28.1 dB",
+    ):
+        assert words in page.text
+    assert "mAP" not in page.text
+    assert page.tags["img"] == 3
+
+
+def test_many_classes_are_listed_by_their_mistakes_alone() -> None:
+    build = build_documents.classification()
+    names = [f"kind {number}" for number in range(20)]
+    table = [[3 * (row == column) for column in range(20)] for row in range(20)]
+    table[7][9] = 2
+    build["evidence"] |= {"names": names, "confusion": {"int8": table}, "classes": []}
+    text = Page(render(built(build))).text
+    assert "Taken for Images kind 7 kind 9 2 of 5" in text
+    assert "True class" not in text
+
+
 def test_a_forced_build_is_marked_all_over() -> None:
     page = Page(render(built(build_documents.forced())))
     assert page.title == "yolov8n-pose-demo-192, not accepted by this firmware"
