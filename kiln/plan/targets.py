@@ -208,7 +208,8 @@ class Target:
     """One board with one firmware.
 
     ``generations`` are those of its firmware that a build may be for, oldest first; ``firmware`` is
-    the one that is taken. ``tasks`` are those that any of them has.
+    the one that is taken, that of the first task until one is chosen. ``tasks`` are those that any
+    of them has.
     """
 
     name: str
@@ -360,7 +361,4 @@ def load_target(folder: Path, name: str) -> Target:
     target = read_record(Target, {**table, **own}, where)
     if target.name != name:
         raise RequestError(f"{where} calls itself {target.name!r}")
-    # Until a task is chosen, the firmware is one that has the board's first.
-    first = set(listed[:1])
-    able = (each for each in target.generations if first & each.tasks.keys())
-    return dataclasses.replace(target, firmware=next(able, target.firmware))
+    return target.choose(next(iter(target.tasks))) if target.tasks else target

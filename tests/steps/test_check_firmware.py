@@ -390,6 +390,9 @@ def test_the_order_in_which_forms_are_tried_is_that_of_the_generation(
     assert broken(before) == set()
     after = desk.verify(nets["detect-4"], "xiao-esp32s3", "detect", firmware="main-2024-12")
     assert broken(after) == {"classes", "taken-for"}
+    eight = desk.verify(nets["eight"], "xiao-esp32s3", firmware="main-2024-12")
+    assert broken(eight) == {"taken-for"}
+    assert check_of(eight, "taken-for").figure == "nothing"
     masks = desk.verify(nets["segment-masks-first"], "xiao-esp32s3", firmware="main-2024-12")
     assert broken(masks) == {"outputs"}, "there FOMO has one output and no more"
 

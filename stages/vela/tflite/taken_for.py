@@ -15,6 +15,7 @@ from stages.results.check_firmware import Check
 from stages.vela.tflite.firmware_checks import Contract
 from stages.vela.tflite.heads import Shape
 from stages.vela.tflite.model import Model
+from stages.vela.tflite.notes import noted_help
 from stages.yolo import BOX_CHANNELS, KEYPOINT_VALUES, STRIDES
 
 #: Of an RTMDet, whose boxes are four numbers.
@@ -47,18 +48,20 @@ class _Form:
 def check_taken_for(model: Model, contract: Contract) -> Check | None:
     """The firmware takes the model for one of the task.
 
-    None for what other checks judge: an output decoded in the graph, another task's model, a number
-    of classes that the task cannot have, and what neither Kiln nor the firmware recognises.
+    None for what other checks judge: an output decoded in the graph, another task's model by its
+    shapes or its notes, a number of classes that the task cannot have, and what neither Kiln nor
+    the firmware recognises.
     """
     heads = model.heads
     judged = (
         heads.form == "decoded"
         or heads.task not in (contract.task, None)
         or (heads.task == "pose" and heads.classes != 1)
-        or heads.classes == BOX_CHANNELS
+        or (heads.task == "detect" and heads.classes == BOX_CHANNELS)
     )
     taken = taken_for(model, contract.tried, exact=contract.exact_outputs)
     unknown = heads.form == "unknown"
+    judged |= taken in contract.forms and bool(noted_help(model, contract.task))
     if judged or not contract.forms or not contract.tried or (taken is None and unknown):
         return None
     title = _FORMS[taken].title if taken else "nothing"
