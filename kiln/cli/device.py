@@ -18,7 +18,8 @@ from kiln.device.detections import Box, Detections
 from kiln.device.discovery import find_board
 from kiln.device.labels import Description, from_info
 from kiln.device.link import open_link
-from kiln.device.sscma import ALGORITHMS, FOREVER, AtClient, Invocation
+from kiln.device.replies import ALGORITHMS, Invocation
+from kiln.device.sscma import FOREVER, AtClient
 from kiln.errors import Interrupted, RequestError
 
 _PERCENT = click.IntRange(0, 100)
@@ -154,7 +155,7 @@ def _fact_lines(facts: Mapping[str, Any]) -> Iterator[str]:
         digest = f" (sha256 {description['sha256'][:12]})" if description["sha256"] else ""
         yield f"labels     {description['name']}{digest}: {', '.join(description['classes'])}"
     for sensor in facts["sensors"]:
-        yield f"camera     {sensor['option'] or sensor['id']}"
+        yield f"camera     {sensor['options'].get(sensor['option']) or sensor['id']}"
     if facts["thresholds"]:
         yield f"thresholds {_percents(facts['thresholds'])}"
     if facts["problem"]:

@@ -13,7 +13,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from kiln.device.at_errors import CommandRefused, NoReply, UnexpectedReply
-from kiln.device.sscma import ALGORITHMS, AtClient
+from kiln.device.replies import ALGORITHMS
+from kiln.device.sscma import AtClient
 from kiln.plan.request import Task
 from kiln.plan.targets import Firmware, Target
 

@@ -10,7 +10,8 @@ from kiln import __version__
 from kiln.device.detections import Detections
 from kiln.device.flash import PADDING_BYTES
 from kiln.device.labels import Description, DescriptionTooLong, from_info, to_info
-from kiln.device.sscma import ALGORITHMS, AtClient, ModelSlot
+from kiln.device.replies import ALGORITHMS, ModelSlot
+from kiln.device.sscma import AtClient
 from kiln.report.board_record import BoardRecord, Check
 
 #: From a reset to the first answer a board takes two or three seconds.

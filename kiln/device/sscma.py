@@ -10,7 +10,6 @@ TFLite file are unknown.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import secrets
 import string
@@ -29,6 +28,15 @@ from kiln.device.at_errors import (
 from kiln.device.detections import Detections, read_detections
 from kiln.device.frames import Event, Frame, FrameReader, Log, Reply
 from kiln.device.link import Link
+from kiln.device.replies import (
+    Identity,
+    Invocation,
+    ModelSlot,
+    Sensor,
+    read_invocation,
+    read_sensor,
+    read_slot,
+)
 from kiln.errors import BoardError
 
 #: Of a whole request, carriage return included.
@@ -47,54 +55,7 @@ MAX_EVENTS = 256
 
 #: The number of times to invoke, for no end.
 FOREVER = -1
-_SLOT = ("id", "type", "address", "size")
 _INVALID = 5
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Identity:
-    """Which board, with which firmware; empty if unknown."""
-
-    id: str
-    name: str
-    software: str
-    hardware: str
-    at_api: str
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ModelSlot:
-    """A model on the board's flash; ``type`` and ``size`` (bytes) are 0 if unknown."""
-
-    id: int
-    type: int
-    address: int
-    size: int
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Sensor:
-    """A camera; ``state`` 2 is ready for use; ``option`` is its resolution in words."""
-
-    id: int
-    state: int
-    option: str
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Invocation:
-    """How the board invokes the model; thresholds in percent, None if it has none."""
-
-    algorithm: int
-    score: int | None
-    iou: int | None
-
-
-#: Algorithm types, by the names of the protocol's table.
-ALGORITHMS: Mapping[int, str] = {
-    **{0: "undefined", 1: "FOMO", 2: "PFLD", 3: "YOLOv5", 4: "classifier", 5: "YOLOv8 pose"},
-    **{6: "YOLOv8", 7: "NVIDIA detection", 8: "YOLO-World", 9: "YOLO11", 10: "YOLO11 pose"},
-}
 
 
 class AtClient:
@@ -164,7 +125,7 @@ class AtClient:
     def model(self) -> ModelSlot | None:
         """The model that it would invoke; None if it has found none on its flash."""
         try:
-            slot = _slot(self._query("MODEL"))
+            slot = read_slot(self._query("MODEL"))
         except CommandRefused as error:
             if error.code == _INVALID and not isinstance(error, UnknownCommand):
                 return None
@@ -177,7 +138,7 @@ class AtClient:
         listed = self._query("MODELS")
         if not isinstance(listed, list):
             raise UnexpectedReply("MODELS?", listed)
-        for slot in map(_slot, listed):
+        for slot in map(read_slot, listed):
             if slot.address == address:
                 self._command("MODEL", str(slot.id))
 
@@ -186,7 +147,12 @@ class AtClient:
         data = self._query("SENSORS")
         if not isinstance(data, list):
             raise UnexpectedReply("SENSORS?", data)
-        return tuple(map(_sensor, data))
+        return tuple(map(read_sensor, data))
+
+    def set_sensor(self, number: int, option: int) -> None:
+        """Put a camera into one of its modes; ends any invocation. Boards but the Watcher keep it
+        over a reset."""
+        self._command("SENSOR", f"{number},1,{option}")
 
     # Settings that the board keeps
 
@@ -244,7 +210,7 @@ class AtClient:
         self._events.clear()
         self._invoke_tag = tag = self._tag()
         arguments = f"{times},0,{int(not with_images)}"
-        self.invocation = _invocation(self._request("INVOKE", arguments, [tag]))
+        self.invocation = read_invocation(self._request("INVOKE", arguments, [tag]))
         return self.invocation
 
     def poll(self, timeout_s: float) -> list[Event]:
@@ -362,36 +328,3 @@ def _is_reply(frame: Frame, tags: frozenset[str]) -> TypeGuard[Reply | Log]:
     if isinstance(frame, Log):
         return any(f"{tag}@" in frame.text for tag in tags)
     return isinstance(frame, Reply) and frame.tag in tags
-
-
-def _slot(data: object) -> ModelSlot:
-    table = data if isinstance(data, Mapping) else {}
-    values: dict[str, Any] = {name: table.get(name) for name in _SLOT}
-    if any(type(value) is not int for value in values.values()):
-        raise UnexpectedReply("MODEL?", data)
-    return ModelSlot(**values)
-
-
-def _sensor(data: object) -> Sensor:
-    table = data if isinstance(data, Mapping) else {}
-    number, state = table.get("id"), table.get("state")
-    if type(number) is not int or type(state) is not int:
-        raise UnexpectedReply("SENSORS?", data)
-    return Sensor(id=number, state=state, option=str(table.get("opt_detail", "")))
-
-
-def _invocation(data: object) -> Invocation:
-    algorithm = data.get("algorithm") if isinstance(data, Mapping) else None
-    table = algorithm if isinstance(algorithm, Mapping) else {}
-    kind, config = table.get("type"), table.get("config")
-    if type(kind) is not int:
-        raise UnexpectedReply("INVOKE", data)
-    limits = config if isinstance(config, Mapping) else {}
-    return Invocation(
-        algorithm=kind, score=_percent(limits, "tscore"), iou=_percent(limits, "tiou")
-    )
-
-
-def _percent(limits: Mapping[str, Any], name: str) -> int | None:
-    value = limits.get(name)
-    return value if type(value) is int else None

@@ -73,6 +73,7 @@ class Hub:
         self._connect = connect
         self._paused = False
         self._requested = Thresholds()
+        self._camera: int | None = None
         self._subscribers: tuple[Callable[[FrameEvent], None], ...] = ()
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -132,6 +133,10 @@ class Hub:
         with self._lock:
             self._requested = _merged(self._requested, requested)
 
+    def set_camera(self, mode: int) -> None:
+        """Put the camera into one of its modes as soon as the board is connected."""
+        self._camera = mode
+
     def _run(self, first: DeviceSession) -> None:
         try:
             session: DeviceSession | None = first
@@ -184,6 +189,7 @@ class Hub:
 
     def _apply_requests(self, session: DeviceSession) -> None:
         """Start, stop or configure the board as requested."""
+        self._apply_camera(session)
         run = not self._paused
         if run and not self._running:
             self._current = session.start()
@@ -196,6 +202,21 @@ class Hub:
         due = time.monotonic() - self._set_at > THRESHOLD_INTERVAL_S
         if run and due and _merged(self._current, requested) != self._current:
             self._set_thresholds(session, requested)
+
+    def _apply_camera(self, session: DeviceSession) -> None:
+        """Change the camera's mode if another is requested, which ends any invocation."""
+        device, mode = self.state.device, self._camera
+        if mode is None or mode == device.camera.current:
+            return
+        try:
+            session.set_camera(mode)
+        except CommandRefused as error:
+            self._camera = device.camera.current  # a refused request is not repeated
+            self._update(note=error.message)
+            return
+        self._running = False
+        camera = dataclasses.replace(device.camera, current=mode)
+        self._update(device=dataclasses.replace(device, camera=camera))
 
     def _set_thresholds(self, session: DeviceSession, requested: Thresholds) -> None:
         self._set_at = time.monotonic()

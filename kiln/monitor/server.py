@@ -191,12 +191,20 @@ class _Client:
                 self._hub.set_thresholds(Thresholds(score=_percent(request["value"])))
             case "iou":
                 self._hub.set_thresholds(Thresholds(iou=_percent(request["value"])))
+            case "camera":
+                self._hub.set_camera(self._camera_mode(request["value"]))
             case "record":
                 self._recorder.start(self._hub.state.device.labels)
             case "stop":
                 await asyncio.to_thread(self._recorder.stop)
             case other:
                 raise ValueError(other)
+
+    def _camera_mode(self, value: object) -> int:
+        """Raises ValueError for what is no mode of the board."""
+        if type(value) is not int or value not in self._hub.state.device.camera.modes:
+            raise ValueError(value)
+        return value
 
     async def _send_updates(self) -> None:
         """Send events as they come, and the state when it has changed."""

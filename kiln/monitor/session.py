@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from kiln.device.at_errors import CommandRefused, InvocationEnded
@@ -17,6 +17,15 @@ START_S = 5.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class CameraModes:
+    """The modes of a board's camera by number, in words, and the one it is in; {} and None if the
+    board does not tell."""
+
+    current: int | None = None
+    modes: Mapping[int, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class DeviceInfo:
     """The identity of a board; ``labels`` are empty if it stores no description of its model."""
 
@@ -24,6 +33,7 @@ class DeviceInfo:
     board: str
     firmware: str
     labels: Description
+    camera: CameraModes = CameraModes()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,6 +67,9 @@ class DeviceSession(Protocol):
     def set_thresholds(self, requested: Thresholds) -> Thresholds:
         """Set those that are not None, and read them back; only between ``start`` and ``stop``."""
 
+    def set_camera(self, mode: int) -> None:
+        """Put the camera into a mode; frames come again after ``start``."""
+
     def close(self) -> None: ...
 
 
@@ -67,6 +80,7 @@ class SscmaSession:
         self._link = link
         self._port = port
         self._client = AtClient(link)
+        self._sensor = 0
 
     @property
     def lost(self) -> int:
@@ -82,7 +96,15 @@ class SscmaSession:
             board=identity.name,
             firmware=identity.software,
             labels=from_info(self._client.info()) or Description(name=""),
+            camera=self._camera(),
         )
+
+    def _camera(self) -> CameraModes:
+        """The first camera's; the firmware has one."""
+        for sensor in self._client.sensors():
+            self._sensor = sensor.id
+            return CameraModes(current=sensor.option, modes=sensor.options)
+        return CameraModes()
 
     def start(self) -> Thresholds:
         setup = self._client.start(FOREVER, with_images=True)
@@ -110,6 +132,9 @@ class SscmaSession:
         has_iou = self._client.invocation.iou is not None  # a classifier has none
         iou = self._client.iou() if has_iou else None
         return Thresholds(score=self._client.score(), iou=iou)
+
+    def set_camera(self, mode: int) -> None:
+        self._client.set_sensor(self._sensor, mode)
 
     def close(self) -> None:
         self._link.close()

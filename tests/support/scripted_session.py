@@ -10,7 +10,7 @@ from kiln.device.at_errors import CommandRefused
 from kiln.device.detections import Box, ClassScore, Detections, Point, Pose
 from kiln.device.labels import Description
 from kiln.errors import BoardGone
-from kiln.monitor.session import DeviceInfo, Thresholds
+from kiln.monitor.session import CameraModes, DeviceInfo, Thresholds
 from stages import coco
 
 PORT = "/dev/ttyACM0"
@@ -19,6 +19,9 @@ PEOPLE = Description(
 )
 SHAPES = Description(name="shapes", classes=("disc", "square"))
 FRUIT = Description(name="fruit", task="classify", classes=("ripe", "un/ripe", ""))
+
+
+MODES = {0: "240x240 Auto", 2: "640x480 Auto"}
 
 
 class ScriptedSession:
@@ -37,10 +40,15 @@ class ScriptedSession:
         self.running = True
         self.lost = 0
         self._labels = labels
+        self._mode = 0
 
     def device_info(self) -> DeviceInfo:
         return DeviceInfo(
-            port=PORT, board="Grove Vision AI V2", firmware="1.0.2", labels=self._labels
+            port=PORT,
+            board="Grove Vision AI V2",
+            firmware="1.0.2",
+            labels=self._labels,
+            camera=CameraModes(current=self._mode, modes=MODES),
         )
 
     def start(self) -> Thresholds:
@@ -70,6 +78,12 @@ class ScriptedSession:
         given = {key: value for key, value in dataclasses.asdict(requested).items() if value}
         self.thresholds = dataclasses.replace(self.thresholds, **given)
         return self.thresholds
+
+    def set_camera(self, mode: int) -> None:
+        self.calls.put(("camera", mode))
+        if self.refuses:
+            raise CommandRefused("SENSOR", 5)
+        self._mode = mode
 
     def close(self) -> None:
         self.calls.put("close")

@@ -52,6 +52,7 @@ function onState(message) {
   sparklines.fps.add(state.fps);
   setText("pause", state.paused ? "Resume" : "Pause");
   for (const slider of Object.values(sliders)) slider.update(state);
+  showCamera(device.camera);
   showRecording(state.recording);
 }
 
@@ -65,6 +66,19 @@ function showConnection(connection, note) {
   setText("connection", CONNECTION_TEXT[connection]);
   setText("note", note);
   setText("cover", COVER_TEXT[connection]);
+}
+
+/** Offers the camera's modes, if there is a choice. */
+function showCamera({ current, modes }) {
+  const entries = Object.entries(modes);
+  const select = element("camera");
+  element("camera-row").hidden = entries.length < 2;
+  const shown = JSON.stringify(entries);
+  if (select.dataset.modes !== shown) {
+    select.dataset.modes = shown;
+    select.replaceChildren(...entries.map(([mode, words]) => new Option(words, mode)));
+  }
+  if (document.activeElement !== select) select.value = String(current);
 }
 
 function showRecording({ running, folder, task, images, objects, note }) {
@@ -228,6 +242,8 @@ const KEYS = { " ": togglePause, s: saveSnapshot, r: toggleRecording, "?": toggl
 
 function press(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
+  // Keys choose from a list that has the focus.
+  if (event.target instanceof HTMLSelectElement) return;
   // Space on a button presses that button.
   if (event.key === " " && event.target instanceof HTMLButtonElement) return;
   const action = KEYS[event.key.toLowerCase()];
@@ -240,5 +256,9 @@ element("pause").addEventListener("click", togglePause);
 element("snapshot").addEventListener("click", saveSnapshot);
 element("record").addEventListener("click", toggleRecording);
 element("keys").addEventListener("click", toggleHelp);
+element("camera").addEventListener("change", ({ target }) => {
+  send({ action: "camera", value: Number(target.value) });
+  target.blur();
+});
 document.addEventListener("keydown", press);
 requestAnimationFrame(refresh);

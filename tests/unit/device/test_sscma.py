@@ -19,7 +19,8 @@ from kiln.device.at_errors import (
     UnknownCommand,
 )
 from kiln.device.detections import Box, ClassScore, Point, Pose, read_detections
-from kiln.device.sscma import MAX_EVENTS, AtClient, Identity, ModelSlot
+from kiln.device.replies import Identity, ModelSlot, Sensor
+from kiln.device.sscma import MAX_EVENTS, AtClient
 from kiln.errors import BoardError, BoardGone
 from tests.support.scripted_link import Answer, ScriptedLink, frame
 
@@ -75,8 +76,19 @@ def test_a_board_without_a_model_has_none() -> None:
 
 
 def test_cameras_are_records() -> None:
-    link = ScriptedLink(SENSORS_Q=[{"id": 1, "type": 1, "state": 2, "opt_detail": "240x240 Auto"}])
-    assert [(each.id, each.option) for each in _board(link).sensors()] == [(1, "240x240 Auto")]
+    told = {"id": 1, "type": 1, "state": 1, "opt_id": 0, "opt_detail": "240x240 Auto"}
+    modes = {"2": "640x480 Auto", "0": "240x240 Auto"}
+    link = ScriptedLink(SENSORS_Q=[{**told, "opts": modes}])
+    options = {0: "240x240 Auto", 2: "640x480 Auto"}
+    assert _board(link).sensors() == (Sensor(id=1, state=1, option=0, options=options),)
+    older = _board(ScriptedLink(SENSORS_Q=[{"id": 1, "state": 1}])).sensors()
+    assert older == (Sensor(id=1, state=1, option=None, options={}),)
+
+
+def test_a_camera_is_put_into_a_mode() -> None:
+    link = ScriptedLink(SENSOR={})
+    _board(link).set_sensor(1, 2)
+    assert link.requests == [("SENSOR", "1,1,2")]
 
 
 def test_a_late_answer_is_never_taken_for_the_next_ones() -> None:

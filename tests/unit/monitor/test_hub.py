@@ -205,6 +205,29 @@ def test_a_paused_board_has_no_rate(hub: Hub, port: Port) -> None:
     _until(lambda: hub.state.connection == "paused" and hub.state.fps == 0)
 
 
+def test_the_camera_s_mode_is_set_and_frames_come_again(port: Port) -> None:
+    assert port.session is not None
+    with Hub(port.connect) as hub:
+        assert _call(port.session) == "start"
+        hub.set_camera(2)
+        assert [_call(port.session), _call(port.session)] == [("camera", 2), "start"]
+        _until(lambda: hub.state.device.camera.current == 2)
+
+
+def test_a_mode_that_the_board_refuses_is_said_once(port: Port) -> None:
+    assert port.session is not None
+    port.session.refuses = True
+    with Hub(port.connect) as hub:
+        assert _call(port.session) == "start"
+        hub.set_camera(2)
+        assert _call(port.session) == ("camera", 2)
+        _until(lambda: "SENSOR" in hub.state.note)
+        port.session.events.put(detections())
+        _until(lambda: hub.state.events == 1)
+    assert [_call(port.session), _call(port.session)] == ["stop", "close"]
+    assert hub.state.device.camera.current == 0
+
+
 def test_leaving_stops_the_board_and_gives_the_port_back(port: Port) -> None:
     assert port.session is not None
     with Hub(port.connect):
