@@ -20,6 +20,8 @@ MAX_KEYPOINTS = 1000
 
 #: A data set lies in images/<split>/ and labels/<split>/, with data.yaml beside them.
 SPLITS = ("train", "val")
+#: What ultralytics takes for val in a data set of classes, the first that is there.
+VAL_FOLDERS = ("val", "validation", "valid", "test")
 #: Endings of files that ultralytics reads as images.
 IMAGE_SUFFIXES = frozenset(
     (".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".mpo", ".dng", ".pfm", ".heic")

@@ -12,11 +12,9 @@ from pathlib import Path
 from kiln.errors import DataError
 from kiln.pipeline.dataset import DataSet, walk_images, write_description
 from kiln.store.statindex import tree_at
-from stages.yolo import data_yaml
+from stages.yolo import VAL_FOLDERS, data_yaml
 
 _FORM = "a folder with train/<class>/*.jpg and val/<class>/*.jpg"
-#: Folders that ultralytics takes for val, the first that is there.
-_VAL_NAMES = ("val", "validation", "valid", "test")
 
 
 def load_class_folders(source: Path, *, index: Path, scratch: Path) -> DataSet:
@@ -56,7 +54,7 @@ def _val_folder(source: Path) -> Path:
         )
     if not (source / "train").is_dir():
         raise DataError(f"{source} has no folder train/", hint=f"TASK=classify takes {_FORM}")
-    found = next((name for name in _VAL_NAMES if (source / name).is_dir()), None)
+    found = next((name for name in VAL_FOLDERS if (source / name).is_dir()), None)
     if found is None:
         raise DataError(
             f"{source} has no folder val/ or test/",

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from kiln.report.page import MODELS
-from stages.results.evaluate import ClassProbability, Evidence
+from kiln.report.result import BuildEvidence
+from stages.results.evaluate import ClassMistake, ClassProbability, Evidence
 
 #: With more classes a table of all pairs is too wide for the page.
 MOST_IN_TABLE = 12
@@ -87,22 +88,37 @@ def class_figures(evidence: Evidence) -> list[ClassFigure]:
     ]
 
 
-def confusion(evidence: Evidence) -> Confusion | None:
+def confusion(evidence: BuildEvidence) -> Confusion | None:
     """Which classes the model that was quantised last mixes up; None for other tasks."""
-    measured = [model for model in MODELS if model in evidence.confusion]
+    measured = [model for model in MODELS if model in evidence.mistakes]
     if not measured:
         return None
-    table, names = evidence.confusion[measured[-1]], evidence.names
-    mistakes = [
-        Mistake(truth=names[true], taken=names[taken], count=count, images=sum(row))
-        for true, row in enumerate(table)
-        for taken, count in enumerate(row)
-        if count and taken != true
-    ]
+    found, names = evidence.mistakes[measured[-1]], evidence.names
+    images = [each.objects for each in evidence.classes]
     fits = len(names) <= MOST_IN_TABLE
     return Confusion(
         model=measured[-1],
         names=names if fits else (),
-        rows=list(zip(names, table, strict=True)) if fits else (),
-        mistakes=sorted(mistakes, key=lambda each: -each.count)[:MISTAKES],
+        rows=_rows(names, images, found) if fits else (),
+        mistakes=[
+            Mistake(
+                truth=names[each.truth],
+                taken=names[each.taken],
+                count=each.count,
+                images=images[each.truth],
+            )
+            for each in found[:MISTAKES]
+        ],
     )
+
+
+def _rows(
+    names: Sequence[str], images: Sequence[int], found: Sequence[ClassMistake]
+) -> list[tuple[str, Sequence[int]]]:
+    """By true class the numbers of images taken for each class: the right ones are those left."""
+    table = [[0] * len(names) for _ in names]
+    for each in found:
+        table[each.truth][each.taken] = each.count
+    for number, row in enumerate(table):
+        row[number] = images[number] - sum(row)
+    return list(zip(names, table, strict=True))

@@ -23,9 +23,10 @@ from stages.export.evaluation.classification import (
     Evaluation,
     accuracy,
     change,
-    confusion,
+    mistakes,
     most_probable,
     read_evaluation,
+    right_by_class,
     run_on_all,
 )
 from stages.export.evaluation.snr import powers, snr_db
@@ -102,13 +103,13 @@ def _outputs(sides: Mapping[str, Classified]) -> tuple[OutputSnr, ...]:
 
 def _classes(evaluation: Evaluation, sides: Mapping[str, Classified]) -> tuple[ClassAccuracy, ...]:
     """By class how many of its images are told right."""
-    tables = {side: confusion(each, evaluation) for side, each in sides.items()}
+    right = {side: right_by_class(each, evaluation) for side, each in sides.items()}
     counts = [int((evaluation.truth == number).sum()) for number in range(len(evaluation.names))]
 
     def share(side: str, number: int) -> float | None:
-        if side not in tables or not counts[number]:
+        if side not in right or not counts[number]:
             return None
-        return round(tables[side][number][number] / counts[number], 4)
+        return round(int(right[side][number]) / counts[number], 4)
 
     return tuple(
         ClassAccuracy(
@@ -195,7 +196,7 @@ def _evidence(evaluation: Evaluation, sides: Mapping[str, Classified]) -> Eviden
         names=evaluation.names,
         skeleton=(),
         classified=images,
-        confusion={side: confusion(each, evaluation) for side, each in sides.items()},
+        mistakes={side: mistakes(each, evaluation) for side, each in sides.items()},
     )
 
 

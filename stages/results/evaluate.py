@@ -96,6 +96,19 @@ class ClassProbability:
     probability: float
 
 
+#: All there can be among 14 classes; of a thousand classes a table would be a megabyte.
+MOST_MISTAKES = 200
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassMistake:
+    """``count`` images of the class ``truth`` were taken for the class ``taken``, by number."""
+
+    truth: int
+    taken: int
+    count: int
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassifiedReportImage:
     """An image of a class, and the most probable ones to each model, best first; None without the
@@ -116,7 +129,7 @@ class Evidence:
 
     ``precision_recall``: by kind and model, points [recall, precision] at an IoU or OKS of 0.5.
     For classify ``images`` and ``precision_recall`` are empty, for all other tasks ``classified``
-    and ``confusion``: by model, for each true class how many images went to each class.
+    and ``mistakes``: by model, the most frequent ones first, at most `MOST_MISTAKES`.
     """
 
     images: tuple[ReportImage, ...]
@@ -124,4 +137,4 @@ class Evidence:
     names: tuple[str, ...]
     skeleton: tuple[tuple[int, ...], ...]
     classified: tuple[ClassifiedReportImage, ...] = ()
-    confusion: Mapping[str, tuple[tuple[int, ...], ...]] = dataclasses.field(default_factory=dict)
+    mistakes: Mapping[str, tuple[ClassMistake, ...]] = dataclasses.field(default_factory=dict)

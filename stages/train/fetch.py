@@ -29,6 +29,7 @@ from urllib.parse import urlsplit, urlunsplit
 from stages.contract import Events, Job, StepFailed, main
 from stages.results.fetch import FetchResult
 from stages.train.dataset.archive import unpack
+from stages.train.dataset.class_layout import find_class_folders, normalise_classes
 from stages.train.dataset.description import read_yaml
 from stages.train.dataset.layout import normalise
 
@@ -79,8 +80,13 @@ def run(job: Job, events: Events) -> FetchResult:
         if source.kind == "weights":
             shutil.move(download, job.out / "weights.pt")
         else:
-            unpack(download, job.state / "unpacked", source.public_url)
-            normalise(job.state / "unpacked", job.out / "data", source.description)
+            unpacked = job.state / "unpacked"
+            unpack(download, unpacked, source.public_url)
+            classes = find_class_folders(unpacked) if source.description is None else None
+            if classes is not None:
+                normalise_classes(classes, job.out / "data")
+            else:
+                normalise(unpacked, job.out / "data", source.description)
     finally:
         download.unlink(missing_ok=True)
         shutil.rmtree(job.state / "unpacked", ignore_errors=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from kiln.device.detections import Box
+from kiln.device.detections import Box, ClassScore
 from kiln.device.labels import Description
 from kiln.device.link import open_link
 from kiln.emulator.board import EmulatedBoard
@@ -20,10 +20,10 @@ from kiln.emulator.firmware import Camera
 from kiln.monitor.hub import Hub
 from kiln.monitor.recording import Recorder, unused
 from kiln.monitor.server import MonitorServer
-from kiln.monitor.session import SscmaSession
-from tests.support.emulated_models import MODEL
+from kiln.monitor.session import SscmaSession, Thresholds
+from tests.support.emulated_models import GREY_JPEG, MODEL
 from tests.support.fixtures import RunStep
-from tests.support.scripted_session import ScriptedSession, detections
+from tests.support.scripted_session import FRUIT, ScriptedSession, detections
 from tests.support.two_people import DOUBTFUL, HIDDEN, SIZE, SURE, TwoPeople, joints
 
 YELLOW = (255, 210, 31)
@@ -323,3 +323,25 @@ def test_the_end_of_kiln_is_said(browser: Browser, board: EmulatedBoard, tmp_pat
         window.says("connection", "Kiln has ended, or cannot be reached")
     assert not board.invoking
     context.close()
+
+
+def test_a_classifiers_classes_are_on_the_frame_and_in_the_list(browser: Browser) -> None:
+    session = ScriptedSession(labels=FRUIT, thresholds=Thresholds(score=50))
+    with (
+        Hub(lambda: session) as hub,
+        MonitorServer(hub, Recorder(lambda: Path("unused"))) as server,
+    ):
+        context = browser.new_context()
+        window = Opened(context, server.url)
+        seen = detections(ClassScore(80, 0), ClassScore(15, 1), image=GREY_JPEG)
+        window.says("connection", "Live")
+        session.events.put(seen)
+        window.wait_for_a_frame()
+        window.says("found-count", "2 classes")
+        expect(window.page.locator("#found li")).to_have_text(["ripe80 %", "un/ripe15 %"])
+        expect(window.page.get_by_label("Overlap (IoU)")).to_be_disabled()
+        assert window.messages == []
+        # The plate in the frame's corner, and the grey of the frame away from it.
+        assert max(window.pixel(2, 2)) < 80
+        assert min(window.pixel(200, 200)) > 80
+        context.close()

@@ -268,7 +268,8 @@ def test_every_form_is_measured_on_the_same_images(
     assert [each.objects for each in result.classes] == [1, 1, 1, 1, 0]
     evidence = json.loads((measured.out / "evidence.json").read_text())
     assert len(evidence["classified"]) == 4
-    assert np.array(evidence["confusion"]["int8"]).sum() == 4
+    wrong = sum(each["count"] for each in evidence["mistakes"]["int8"])
+    assert wrong == round(4 * (1 - result.artifacts["int8"]["class/top1"]))
     assert evidence["images"] == []
 
 
@@ -362,3 +363,76 @@ def test_weights_of_ultralytics_are_taken_and_trained_further(
     asked = run_step("import", {"task": "detect", "trust": False}, {"weights.pt": pt})
     assert asked.failure is not None
     assert "are of a classify network, and TASK=detect" in asked.failure["message"]
+
+
+#: Run in the export environment: a classifier of one convolution, its name, classes and last layer.
+_SMALL = """
+import sys
+from pathlib import Path
+import numpy as np
+import tensorflow as tf
+
+folder = Path(sys.argv[1])
+random = np.random.default_rng(0)
+
+def build(classes, last):
+    weights = tf.constant(random.normal(size=(3, 3, 3, classes)), tf.float32)
+
+    def network(x):
+        logits = tf.reduce_mean(tf.nn.conv2d(x, weights, 2, "SAME"), (1, 2))
+        return {"softmax": tf.nn.softmax, "none": tf.identity}[last](logits)
+
+    shape = (1, 32, 32, 3)
+    function = tf.function(network).get_concrete_function(tf.TensorSpec(shape, tf.float32))
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
+    def representative():
+        for _ in range(2):
+            image = random.uniform(0, 1, shape).astype(np.float32)
+            image.flat[0], image.flat[-1] = 0, 1
+            yield [image]
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = representative
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.int8
+    return converter.convert()
+
+for name, classes, last in (("good", 3, "softmax"), ("logits", 3, "none"), ("one", 1, "softmax")):
+    (folder / f"{name}.tflite").write_bytes(build(classes, last))
+"""
+
+
+@pytest.fixture(scope="module")
+def small(run_script: RunScript, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("small")
+    run_script("export", _SMALL, folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "broken", "words"),
+    [
+        ("good", "", ""),
+        ("logits", "outputs", "export it with its softmax"),
+        ("one", "classes", "add a class of everything else"),
+    ],
+)
+def test_a_classifier_of_another_maker_is_held_against_the_firmware(
+    run_step: RunStep, small: Path, name: str, broken: str, words: str
+) -> None:
+    target = load_target(ROOT / "targets", "xiao-esp32s3").choose("classify", "2024-10")
+    params = target.contract("classify", 32)
+    checked = run_step("check-firmware", params, {"model.tflite": small / f"{name}.tflite"})
+    result = checked.expect_success().result
+    failed = {check.name: check.help for check in result.checks if not check.ok}
+    assert broken in {*failed, ""}
+    assert result.accepted == (not broken)
+    assert words in failed.get(broken, "")
+
+
+def test_the_firmware_would_not_take_it_for_a_detector(run_step: RunStep, small: Path) -> None:
+    target = load_target(ROOT / "targets", "grove-v2").choose("detect")
+    params = target.contract("detect", 32)
+    checked = run_step("check-firmware", params, {"model.tflite": small / "good.tflite"})
+    result = checked.expect_success().result
+    helps = {check.name: check.help for check in result.checks if not check.ok}
+    assert helps["outputs"] == "TASK=classify: the model is one for classify"

@@ -150,6 +150,30 @@ def test_other_layouts_are_brought_into_the_normal_one(
     assert list(found) == ["data.yaml"]
 
 
+def test_a_folder_for_each_class_is_taken_without_a_description(
+    run_step: RunStep, server: Server
+) -> None:
+    """As Roboflow exports classes: `valid` for val, and a README."""
+    names = ("train/ripe/1.jpg", "train/raw/2.jpg", "valid/ripe/3.jpg", "test/raw/4.jpg")
+    files = [(f"fruit/{name}", name.encode()) for name in (*names, "README.txt")]
+    server.pages["/fruit.zip"] = _zip(*files)
+    trial = _fetch(run_step, "data", f"{server.address}/fruit.zip").expect_success()
+    found = _files(trial.out / "data")
+    assert yaml.safe_load(found.pop("data.yaml"))["names"] == {0: "raw", 1: "ripe"}
+    assert found == {
+        "images/train/ripe/1.jpg": b"train/ripe/1.jpg",
+        "images/train/raw/2.jpg": b"train/raw/2.jpg",
+        "images/val/ripe/3.jpg": b"valid/ripe/3.jpg",
+    }
+
+
+def test_an_archive_of_classes_without_val_is_refused(run_step: RunStep, server: Server) -> None:
+    server.pages["/fruit.zip"] = _zip(("train/ripe/1.jpg", b"1"))
+    trial = _fetch(run_step, "data", f"{server.address}/fruit.zip")
+    assert trial.failure is not None
+    assert "no val/ or test/ beside it" in trial.failure["message"]
+
+
 def test_weights_come_as_they_are(run_step: RunStep, server: Server) -> None:
     server.pages["/my.pt"] = b"weights"
     trial = _fetch(run_step, "weights", f"{server.address}/my.pt").expect_success()

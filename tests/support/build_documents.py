@@ -182,9 +182,9 @@ def classification() -> dict[str, Any]:
             }
             for number in range(3)
         ],
-        "confusion": {
-            "float32": [[5, 0, 1], [0, 0, 0], [0, 0, 4]],
-            "int8": [[4, 0, 2], [0, 0, 0], [0, 0, 4]],
+        "mistakes": {
+            "float32": [{"truth": 0, "taken": 2, "count": 1}],
+            "int8": [{"truth": 0, "taken": 2, "count": 2}],
         },
     }
     curves = evidence["curves"]

@@ -14,7 +14,7 @@ from stages.contract import StepFailed, read_json
 from stages.export.models.model_runners import Runner, open_runner
 from stages.export.models.parallel import on_all_cores, worker_count
 from stages.export.models.preprocess import Floats, Pixels
-from stages.results.evaluate import ClassProbability
+from stages.results.evaluate import MOST_MISTAKES, ClassMistake, ClassProbability
 from stages.results.images import ClassTruth
 
 Integers = NDArray[np.int64]
@@ -99,12 +99,21 @@ def accuracy(found: Classified, truth: Integers) -> dict[str, float]:
     return {name: round(float(right[:, :most].any(1).mean()), 4) for name, most in _TOP.items()}
 
 
-def confusion(found: Classified, evaluation: Evaluation) -> tuple[tuple[int, ...], ...]:
-    """For each true class how many of its images are taken for each class."""
-    classes = len(evaluation.names)
-    cells = evaluation.truth * classes + found.ranked[:, 0]
-    counts = np.bincount(cells, minlength=classes**2).reshape(classes, classes)
-    return tuple(tuple(row) for row in counts.tolist())
+def right_by_class(found: Classified, evaluation: Evaluation) -> Integers:
+    """How many images of each class are told right [classes]."""
+    right = found.ranked[:, 0] == evaluation.truth
+    return np.bincount(evaluation.truth[right], minlength=len(evaluation.names))
+
+
+def mistakes(found: Classified, evaluation: Evaluation) -> tuple[ClassMistake, ...]:
+    """Which classes are taken for which, the most frequent mistakes first."""
+    pairs = np.stack([evaluation.truth, found.ranked[:, 0]], axis=1)
+    wrong, counts = np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0, return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:MOST_MISTAKES]
+    return tuple(
+        ClassMistake(truth=int(wrong[n, 0]), taken=int(wrong[n, 1]), count=int(counts[n]))
+        for n in order
+    )
 
 
 def change(before: Classified, after: Classified) -> list[float]:

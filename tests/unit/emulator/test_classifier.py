@@ -6,13 +6,13 @@ import json
 from typing import Any
 
 from kiln.emulator.classifier import ClassifiedFrame, RecordedClassifier
-from kiln.emulator.firmware import Camera, Firmware, Storage
+from kiln.emulator.firmware import FACTORY_2023, RELEASE_1_0, Camera, Firmware, Release, Storage
 from kiln.emulator.flash import MODELS_ADDRESS, Flash
 
 FRAME = ClassifiedFrame(b"\xff\xd8\xff\xd9", ((50.0, 0), (50.39, 1), (12.5, 2), (50.78, 3)))
 
 
-def _asked(*lines: str, frames: int = 0) -> list[Any]:
+def _asked(*lines: str, frames: int = 0, release: Release = RELEASE_1_0) -> list[Any]:
     """What the firmware answers, and then reports of so many frames."""
     flash, sent = Flash(), list[bytes]()
     flash.memory[MODELS_ADDRESS : MODELS_ADDRESS + 8] = b"\x1c\0\0\0TFL3"
@@ -31,6 +31,7 @@ def _asked(*lines: str, frames: int = 0) -> list[Any]:
         lambda: False,
         restart=lambda: None,
         on_command=lambda _line: None,
+        release=release,
     )
     for line in lines:
         firmware.receive(f"{line}\r".encode(), 0.0)
@@ -53,6 +54,12 @@ def test_the_board_says_that_it_runs_a_classifier_without_an_iou_threshold() -> 
     assert reply["code"] == 0
     algorithm = {"type": 4, "categroy": 3, "input_from": 1, "config": {"tscore": 50}}
     assert reply["data"]["algorithm"] == algorithm
+
+
+def test_the_factory_image_of_2023_runs_a_classifier() -> None:
+    (reply,) = _asked("AT+INVOKE=1,0,1", release=FACTORY_2023)
+    assert reply["code"] == 0
+    assert reply["data"]["algorithm"]["type"] == 4
 
 
 def test_a_frame_is_reported_by_its_classes() -> None:

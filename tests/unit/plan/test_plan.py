@@ -45,6 +45,22 @@ def test_a_board_without_an_npu_runs_the_int8_model_itself() -> None:
     assert plan.files[plan.deployed] == FromStep(step="quantize", path="int8.tflite")
 
 
+def test_a_classifier_runs_the_same_steps_by_modules_of_its_own() -> None:
+    plan = make_plan(BuildRequest(task="classify"), load_target(TARGETS, "grove-v2"))
+    assert [step.name for step in plan.steps] == _names(BuildRequest())
+    own = [step.name for step in plan.steps if step.module.endswith("_classes")]
+    assert own == ["check", "frames", "images", "evaluate"]
+    assert plan.name == "yolov8n-cls-demo-192"
+    assert plan.target.firmware.generation == "2023-12"
+    train = next(step for step in plan.steps if step.name == "train")
+    assert "mosaic" not in train.params["overrides"]
+
+
+def test_a_classifier_of_one_class_is_refused() -> None:
+    with pytest.raises(ModelError, match="1 classes for classify would not be understood"):
+        load_target(TARGETS, "grove-v2").check_classes("classify", 1)
+
+
 def test_a_comparison_of_layers_is_made_on_request() -> None:
     settings = EvaluationSettings(layers=True)
     assert _names(BuildRequest(evaluation=settings))[-1] == "layers"

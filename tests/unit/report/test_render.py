@@ -129,9 +129,14 @@ def test_a_classifier_is_shown_by_its_classes() -> None:
 def test_many_classes_are_listed_by_their_mistakes_alone() -> None:
     build = build_documents.classification()
     names = [f"kind {number}" for number in range(20)]
-    table = [[3 * (row == column) for column in range(20)] for row in range(20)]
-    table[7][9] = 2
-    build["evidence"] |= {"names": names, "confusion": {"int8": table}, "classes": []}
+    build["evidence"] |= {
+        "names": names,
+        "mistakes": {"int8": [{"truth": 7, "taken": 9, "count": 2}]},
+        "classes": [
+            {"name": name, "objects": 5, "float32": 1.0, "int8": 0.6 if name == "kind 7" else 1.0}
+            for name in names
+        ],
+    }
     text = Page(render(built(build))).text
     assert "Taken for Images kind 7 kind 9 2 of 5" in text
     assert "True class" not in text
