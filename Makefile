@@ -97,6 +97,9 @@ bench: $(WORK)/driver/.complete  ## time quantize against onnx2tf, and Kiln itse
 bench-quality: $(WORK)/driver/.complete  ## compare ways to quantise: accuracy, cycles, size; of the demo, or DATA= and WEIGHTS= (half an hour)
 	@$(WORK)/driver/bin/python -m scripts.bench_quality
 
+bench-training: $(WORK)/driver/.complete  ## time epochs on photographs, DATA= and TASK=: as they are, and as the camera sees them
+	@$(WORK)/driver/bin/python -m scripts.bench_training
+
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-14s %s\n", $$1, $$2}' Makefile
 	@echo
@@ -111,4 +114,4 @@ $(WORK)/dev/.complete: dev.lock pyproject.toml scripts/bootstrap.sh $(call lost,
   | $(WORK)/driver/.complete
 	@scripts/bootstrap.sh $(WORK)/dev dev.lock
 
-.PHONY: model explain report release verify flash monitor targets doctor images gc clean test test-all chaos test-unit check pins bench bench-quality help lost
+.PHONY: model explain report release verify flash monitor targets doctor images gc clean test test-all chaos test-unit check pins bench bench-quality bench-training help lost

@@ -61,7 +61,7 @@ def main() -> None:
         work, task = Path(folder), options.task
         weights = imported(options.weights, task, work)
         data = linked(options.data.absolute(), work / "data")
-        camera = _camera(options.camera)
+        camera = camera_of(options.camera)
         settings = {"imgsz": options.imgsz, "camera": camera}
         sets = split_in_two(task, data, work, settings, images=options.images)
         compare(task, weights, sets, work, imgsz=options.imgsz)
@@ -97,7 +97,7 @@ def compare(task: str, weights: Path, sets: Sets, work: Path, *, imgsz: int) -> 
 
 def drawn(task: str, work: Path, *, images: int, imgsz: int) -> Sets:
     """Images of two new demo data sets."""
-    settings = {"imgsz": imgsz, "camera": _camera(None)}
+    settings = {"imgsz": imgsz, "camera": camera_of(None)}
 
     def draw(folder: Path, seed: int, count: int) -> Path:
         params = {"task": task, "train": 1, "val": count, "seed": seed}
@@ -186,7 +186,7 @@ def _print_row(cells: tuple[Any, ...]) -> None:
     print(f"{name:34}" + "".join(f"{text:>11}" for text in texts), flush=True)
 
 
-def _camera(mode: str | None) -> Mapping[str, Any]:
+def camera_of(mode: str | None) -> Mapping[str, Any]:
     """The camera as the step `images` takes it."""
     request = BuildRequest(camera=CameraSettings(mode=mode))
     step = steps.images(request, load_target(ROOT / "targets", TARGET), FromHost(source="data"), 32)

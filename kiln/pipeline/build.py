@@ -107,7 +107,7 @@ class Build:
             kiln=__version__,
             name=plan.name,
             target=plan.target.name,
-            board=Board.of(plan.target),
+            board=Board.of(plan.target, plan.request.camera.mode),
             imgsz=plan.imgsz,
             task=plan.request.task,
             request=portable_request(plan.request),

@@ -18,7 +18,7 @@ from stages.results.compile import Layer
 from stages.results.evaluate import ClassAccuracy, Evidence, OutputSnr
 from stages.results.layers import LayerSnr
 
-FORMAT = 3
+FORMAT = 4
 BUILD_FILE = "build.json"
 
 
@@ -156,23 +156,25 @@ class BuildEvidence(Evidence):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Board:
-    """What a reader needs to know of the board."""
+    """What a reader needs to know of the board; ``camera`` is the mode that the model is for."""
 
     title: str
     description: str
     firmware: str
     source: str
     npu: str | None
+    camera: str
 
     @staticmethod
-    def of(target: Target) -> Board:
-        """The board of a target."""
+    def of(target: Target, camera: str | None) -> Board:
+        """The board of a target, in a mode of its camera or else the default one."""
         return Board(
             title=target.title,
             description=target.description,
             firmware=target.firmware.name,
             source=target.firmware.source,
             npu=target.vela.accelerator if target.vela else None,
+            camera=target.camera.mode(camera).name,
         )
 
 

@@ -47,6 +47,7 @@ def pose() -> dict[str, Any]:
             "firmware": "SSCMA-Micro 1.0.x",
             "source": "https://github.com/Seeed-Studio/SSCMA-Micro/tree/1.0.x",
             "npu": NPU,
+            "camera": "240x240",
         },
         "imgsz": SIZE,
         "task": "pose",
