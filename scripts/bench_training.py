@@ -2,7 +2,7 @@
 
     make bench-training DATA=photos/data.yaml TASK=detect
 
-Prints seconds for an epoch of each, the ratio, and what `frames` itself takes, once. The first epoch
+Prints seconds an epoch of each, the ratio, and what `frames` itself takes, once. The first epoch
 is left out: caches are cold in it.
 """
 
@@ -57,7 +57,7 @@ def epoch_s(work: Path, options: argparse.Namespace, inputs: dict[str, Path]) ->
         "reproducible": False,
         "overrides": {},
     }
-    seconds = []
+    seconds: list[float] = []
     for epochs in (1, 1 + options.epochs):
         started = time.monotonic()
         done = run_step(
@@ -66,7 +66,7 @@ def epoch_s(work: Path, options: argparse.Namespace, inputs: dict[str, Path]) ->
         seconds.append(time.monotonic() - started)
         with (done.out / "curves.csv").open(encoding="utf-8") as stream:
             assert len(list(csv.DictReader(stream))) == epochs
-    return (seconds[1] - seconds[0]) / options.epochs
+    return (seconds[1] - seconds[0]) / int(options.epochs)
 
 
 def _options() -> argparse.Namespace:

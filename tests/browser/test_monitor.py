@@ -182,6 +182,17 @@ def test_space_on_a_button_presses_that_button_alone(monitor: Monitor, opened: O
     assert not monitor.board.invoking
 
 
+def test_the_camera_s_mode_is_chosen_and_kept(monitor: Monitor, opened: Opened) -> None:
+    camera = opened.page.get_by_role("combobox", name="Camera")
+    expect(camera).to_have_value("0")
+    camera.select_option("640x480 Auto")
+    monitor.board.wait_until(monitor.received("SENSOR=1,1,2"))
+    monitor.board.wait_until(lambda board: board.invoking)
+    opened.says("connection", "Live")
+    opened.page.reload()
+    expect(camera).to_have_value("2")
+
+
 def test_a_reload_keeps_everything(monitor: Monitor, opened: Opened) -> None:
     opened.page.get_by_label("Score").fill("40")
     monitor.board.wait_until(monitor.received("TSCORE=40"))
