@@ -20,7 +20,7 @@ import numpy as np
 from tensorflow.lite.python.optimize.calibrator import Calibrator
 
 from stages.contract import Events
-from stages.export.evaluate import IOU, Findings, run_and_measure
+from stages.export.evaluate import Findings, run_and_measure
 from stages.export.evaluation import report_images
 from stages.export.evaluation.inference import open_artifact, read_evaluation
 from stages.export.models.preprocess import Pixels, as_float
@@ -31,6 +31,7 @@ from stages.export.quantization.onnx_to_keras import open_network
 from stages.export.quantize import convert, quantize, to_int8
 from stages.results.quantize import Granularity
 from stages.sampling import evenly
+from stages.suppression import IOU
 
 #: As many as the demo's val has.
 USUAL = 48

@@ -17,6 +17,9 @@ Corners = Sequence[float]
 #: Centre x and y, width, height in whole pixels of the frame.
 Box = Sequence[int]
 
+#: Two detections are one object if they overlap by more percent than this: the firmware's default,
+#: in the constructors of its three algorithms (el_algorithm_yolo_pose.h, _yolo_world.h, _yolov8.h).
+IOU = 45
 #: Boxes whose union is smaller (square pixels) do not overlap to the pose firmware.
 _LEAST_AREA = 1e-3
 #: Poses of a smaller score are dropped, whatever the threshold is; and boxes of 0 percent.

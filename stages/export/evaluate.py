@@ -42,10 +42,8 @@ from stages.results.evaluate import (
     OutputSnr,
     ReportImage,
 )
-from stages.suppression import LEAST_BOX_PERCENT, LEAST_POSE_SCORE
+from stages.suppression import IOU, LEAST_BOX_PERCENT, LEAST_POSE_SCORE
 
-#: The firmware's default, in percent, for poses and for boxes.
-IOU = 45
 #: A larger drop, in points of any mAP, is a warning.
 ACCEPTED_DROP = 2.0
 #: So many of the outputs that lost most are named, and of the classes that are never found.
