@@ -68,8 +68,9 @@ class Bench(abc.ABC):
         shutil.copytree(ROOT / "stages" / "results", root / "stages" / "results", ignore=_CACHES)
         for name in ("vela.Dockerfile", "vela.lock"):
             shutil.copy(ROOT / "docker" / name, root / "docker" / name)
-        for name in ("__init__.py", "contract.py", "vela/__init__.py"):
-            shutil.copy(ROOT / "stages" / name, root / "stages" / name)
+        for path in (ROOT / "stages").glob("*.py"):  # what the driver imports too
+            shutil.copy(path, root / "stages")
+        shutil.copy(ROOT / "stages" / "vela" / "__init__.py", root / "stages" / "vela")
         (root / "stages" / "vela" / "probe.py").write_text(PROBE, encoding="utf-8")
         (root / "stages" / "vela" / "describe.py").write_text(WAITS, encoding="utf-8")
 
