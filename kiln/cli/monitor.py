@@ -201,5 +201,6 @@ def _show_recording(recording: Recording, terminal: Terminal) -> None:
         folder = shlex.quote(recording.folder)
         terminal.done(
             f"recorded {recording.images} images, {recording.objects} objects; "
-            f"train with them: kiln build --task {recording.task} --data {folder}"
+            f"train with them: kiln build --task {recording.task} --data {folder} "
+            f"--camera {recording.camera}"
         )

@@ -24,13 +24,15 @@ MAX_WAITING_BYTES = 64 << 20
 class Recording:
     """The running recording, or the last one.
 
-    ``task`` is what it can train. ``objects``: for classify the images with a class. ``rejected``
-    counts images that arrived damaged; ``note`` says why it ended by itself.
+    ``task`` is what it can train, ``camera`` the mode of the camera that gave the last image and for
+    which a network is to be trained. ``objects``: for classify the images with a class.
+    ``rejected`` counts images that arrived damaged; ``note`` says why it ended by itself.
     """
 
     running: bool = False
     folder: str = ""
     task: str = ""
+    camera: str = ""
     images: int = 0
     objects: int = 0
     rejected: int = 0
@@ -125,8 +127,10 @@ class _Writer:
             writer.add(event.detections)
             with self._counting:
                 self._waiting_bytes -= _size(event)
+            width, height = event.detections.resolution
             self._note(
                 task=writer.task,
+                camera=f"{width}x{height}",
                 images=writer.images,
                 objects=writer.objects,
                 rejected=writer.rejected,

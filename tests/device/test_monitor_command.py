@@ -83,7 +83,7 @@ def test_ctrl_c_stops_the_board_and_says_where_the_recording_is(
     found = re.search(r"recorded (\d+) images, (\d+) objects; train with them: (.*)\n", out)
     assert found is not None
     assert found[1] == found[2]
-    assert found[3] == "kiln build --task detect --data 'what it saw'"
+    assert found[3] == "kiln build --task detect --data 'what it saw' --camera 240x240"
     images = list(tmp_path.glob("what it saw/images/*/*.jpg"))
     assert len(images) == int(found[1])
 

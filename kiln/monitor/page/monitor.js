@@ -81,7 +81,7 @@ function showCamera({ current, modes }) {
   if (document.activeElement !== select) select.value = String(current);
 }
 
-function showRecording({ running, folder, task, images, objects, note }) {
+function showRecording({ running, folder, task, camera, images, objects, note }) {
   const count = `${counted(images, "image")}, ${counted(objects, "object")}`;
   document.body.dataset.recording = running;
   element("record").setAttribute("aria-pressed", running);
@@ -89,7 +89,7 @@ function showRecording({ running, folder, task, images, objects, note }) {
   let text = "";
   if (running) text = `Recording to ${folder}`;
   else if (note) text = `The recording ended: ${note}`;
-  else if (images) text = `Recorded ${count}. Train with it: kiln build --task ${task} --data ${folder}`;
+  else if (images) text = `Recorded ${count}. Train with it: kiln build --task ${task} --data ${folder} --camera ${camera}`;
   else if (folder) text = "Nothing was recorded: no image arrived.";
   setText("recording", text);
 }
