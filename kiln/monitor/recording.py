@@ -24,8 +24,8 @@ MAX_WAITING_BYTES = 64 << 20
 class Recording:
     """The running recording, or the last one.
 
-    ``task`` is what it can train, ``camera`` the mode of the camera that gave the last image and for
-    which a network is to be trained. ``objects``: for classify the images with a class.
+    ``task`` is what it can train, ``camera`` the mode of the camera that gave the last image and
+    for which a network is to be trained. ``objects``: for classify the images with a class.
     ``rejected`` counts images that arrived damaged; ``note`` says why it ended by itself.
     """
 
