@@ -63,8 +63,8 @@ def make_checkout(root: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(_MODULE.format(path.parent.name), encoding="utf-8")
         shutil.copy(Path(__file__).with_name("standin.py"), path.parent)
-    for name in ("__init__.py", "contract.py"):
-        shutil.copy(ROOT / "stages" / name, root / "stages")
+    for path in (ROOT / "stages").glob("*.py"):  # what the driver imports too
+        shutil.copy(path, root / "stages")
     shutil.copytree(ROOT / "stages" / "results", root / "stages" / "results")
     for name in ENVIRONMENT_NAMES:
         (root / "docker" / f"{name}.lock").write_text(one_pin("idna"), encoding="utf-8")

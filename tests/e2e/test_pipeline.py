@@ -30,14 +30,15 @@ def test_own_detection_weights_and_data_for_every_board(
         'weights = "best.safetensors"\n[evaluation]\nlayers = true\n'
     )
     out, err = user.types("build", "--json", "--target", "all")
-    grove, xiao = json.loads(out)
-    assert [build["target"] for build in (grove, xiao)] == ["grove-v2", "xiao-esp32s3"]
+    builds = {build["target"]: build for build in json.loads(out)}
+    assert set(builds) == {"grove-v2", "sensecap-a1102", "sensecap-watcher", "xiao-esp32s3"}
+    grove, xiao = builds["grove-v2"], builds["xiao-esp32s3"]
     steps = [step["name"] for step in grove["steps"]]
     made = ["check", "import", "images", "onnx", "quantize", "compile"]
     assert steps == [*made, "check-firmware", "evaluate", "layers"]
     assert grove["steps"][1]["result"]["nc"] == 5
     # The XIAO's frames have fewer colours, so what it is calibrated on is not the same.
-    assert "= export raw heads (already made)" in err
+    assert "= export to ONNX (already made)" in err
     assert grove["files"]["best-64.onnx"] == xiao["files"]["best-64.onnx"]
     assert {check["name"] for check in xiao["verdict"]["checks"]} >= {"interpreter", "kernels"}
     assert len(xiao["evidence"]["layers"]) > 60

@@ -78,7 +78,7 @@ def test_place_executor_and_time_leave_no_trace_in_the_files(
 def test_a_training_depends_on_no_number_of_cores_and_on_no_clock(
     env_python: Callable[[EnvironmentName], Path],
     tmp_path: Path,
-    pose_data: Path,
+    pose_frames: Path,
     pose_weights: Path,
 ) -> None:
     """Trained once on all cores, and once on a single one of a machine that is slow."""
@@ -86,7 +86,7 @@ def test_a_training_depends_on_no_number_of_cores_and_on_no_clock(
     for name in ("in", "out", "state", "tmp"):
         (job / name).mkdir(parents=True)
     for name in ("data", "dataset.json"):
-        (job / "in" / name).symlink_to(pose_data / name)
+        (job / "in" / name).symlink_to(pose_frames / name)
     document = {"contract": 1, "step": "train", "params": {"task": "pose", **TINY}}
     (job / "job.json").write_text(json.dumps(document), encoding="utf-8")
     variables = {**STEP_VARIABLES, "PYTHONPATH": str(ROOT), "TMPDIR": str(job / "tmp")}

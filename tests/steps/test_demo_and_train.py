@@ -20,7 +20,6 @@ from stages.results.train import TrainResult
 from tests.support import fixtures
 from tests.support.checkout import ROOT
 from tests.support.fixtures import EnvPython, RunStep, tree
-from tests.support.shared_results import SharedResults
 
 TINY = {"task": "pose", **fixtures.TINY}
 #: The images and labels of {"train": 3, "val": 1, "seed": 7}. They must come out the same on
@@ -117,18 +116,16 @@ def test_demo_shapes_are_of_several_classes(detect_data: Path) -> None:
 
 
 def test_equal_trainings_give_equal_bytes(
-    run_step: RunStep, shared: SharedResults, pose_data: Path, pose_weights: Path
+    run_step: RunStep, pose_frames: Path, pose_weights: Path
 ) -> None:
-    frames = shared.out("pose", "frames")
-    before = tree(frames).digest
-    inputs = {**_inputs(pose_data), "data": frames / "data"}
-    again = run_step("train", TINY, inputs).expect_success()
+    before = tree(pose_frames / "data").digest
+    again = run_step("train", TINY, _inputs(pose_frames)).expect_success()
     assert tree(again.out).digest == tree(pose_weights).digest
     assert sorted(path.name for path in again.out.iterdir()) == [
         "curves.csv",
         "weights.safetensors",
     ]
-    assert tree(frames).digest == before, "a step wrote beside the user's images"
+    assert tree(pose_frames / "data").digest == before, "a step wrote beside the user's images"
 
 
 @pytest.mark.slow
@@ -189,9 +186,9 @@ def test_a_training_that_diverges_says_so(run_step: RunStep, pose_data: Path) ->
 
 @pytest.mark.slow
 def test_a_damaged_checkpoint_is_a_warning(
-    env_python: EnvPython, tmp_path: Path, pose_data: Path, pose_weights: Path
+    env_python: EnvPython, tmp_path: Path, pose_frames: Path, pose_weights: Path
 ) -> None:
-    job = TrainJob(env_python("train"), tmp_path / "job", pose_data, TINY)
+    job = TrainJob(env_python("train"), tmp_path / "job", pose_frames, TINY)
     (job.folder / "state").mkdir()
     for name in ("last.pt", "best.safetensors"):
         (job.folder / "state" / name).write_bytes(b"half a")

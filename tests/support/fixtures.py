@@ -242,6 +242,17 @@ def pose_data(shared: SharedResults, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(scope="session")
+def pose_frames(
+    shared: SharedResults, pose_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """What `pose_weights` were trained on: data and dataset.json."""
+    folder = tmp_path_factory.mktemp("frames")
+    (folder / "data").symlink_to(shared.out("pose", "frames") / "data")
+    (folder / "dataset.json").symlink_to(pose_data / "dataset.json")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def detect_data(shared: SharedResults, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _data(shared, "detect", tmp_path_factory.mktemp("detect"))
 
