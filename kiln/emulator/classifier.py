@@ -8,12 +8,11 @@ from __future__ import annotations
 import base64
 import dataclasses
 import functools
-import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kiln.emulator.recorded import Recorded
 from kiln.plan.schema import read_record
 from stages.results.emulator_frames import ClassFrames
 
@@ -41,28 +40,8 @@ class ClassifiedFrame:
         return {"classes": sorted(found, key=lambda each: -each[0])}
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RecordedClassifier:
-    """Repeats its frames for ever. ``sha256`` and ``size`` are those of the flashed file;
-    ``modes``: the same in other modes of the camera, by option."""
-
-    sha256: str
-    size: int
-    resolution: tuple[int, int]
-    frames: tuple[ClassifiedFrame, ...]
-    modes: Mapping[int, RecordedClassifier] = dataclasses.field(default_factory=dict)
-
-    def at(self, option: int) -> RecordedClassifier:
-        """The same with the camera in another mode."""
-        return self.modes.get(option, self)
-
-    def matches(self, memory: memoryview) -> bool:
-        """Whether ``memory``, the flash from a model's address on, begins with this model."""
-        return hashlib.sha256(memory[: self.size]).hexdigest() == self.sha256
-
-    def infer(self, frame: int) -> ClassifiedFrame:
-        """The frame of this number, from 0, with what the model finds in it."""
-        return self.frames[frame % len(self.frames)]
+class RecordedClassifier(Recorded[ClassifiedFrame]):
+    """A model that tells the classes of whole frames."""
 
 
 def read_recorded_classifier(frames: Path, *, sha256: str, size: int) -> RecordedClassifier:

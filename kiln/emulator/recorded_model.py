@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TypeVar
 
 from kiln.emulator.classifier import RecordedClassifier, read_recorded_classifier
 from kiln.emulator.postprocess import Candidate, RecordedFrame
+from kiln.emulator.recorded import Recorded
 from kiln.errors import ModelError
 from kiln.pipeline.build import hash_file_input
 from kiln.pipeline.events import Observer
@@ -37,30 +37,14 @@ _MOST_CANDIDATES = 200
 
 _MODEL = FromHost(source="model")
 
-Recorded = TypeVar("Recorded", "RecordedModel", RecordedClassifier)
+AnyModel = TypeVar("AnyModel", "RecordedModel", RecordedClassifier)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RecordedModel:
-    """Repeats its frames for ever. ``sha256`` and ``size`` are those of the flashed file;
-    ``modes``: the same in other modes of the camera, by option."""
+class RecordedModel(Recorded[RecordedFrame]):
+    """A model that finds poses, or boxes."""
 
-    sha256: str
-    size: int
     pose: bool
-    resolution: tuple[int, int]
-    frames: tuple[RecordedFrame, ...]
-    modes: Mapping[int, RecordedModel] = dataclasses.field(default_factory=dict)
-
-    def at(self, option: int) -> RecordedModel:
-        """The same with the camera in another mode."""
-        return self.modes.get(option, self)
-
-    def matches(self, memory: memoryview) -> bool:
-        return hashlib.sha256(memory[: self.size]).hexdigest() == self.sha256
-
-    def infer(self, frame: int) -> RecordedFrame:
-        return self.frames[frame % len(self.frames)]
 
 
 def record_model(
@@ -90,8 +74,8 @@ def record_model(
 
 
 def _in_all_modes(
-    read: Callable[..., Recorded], frames: Mapping[int, Path], flashed: ResultFile
-) -> Recorded:
+    read: Callable[..., AnyModel], frames: Mapping[int, Path], flashed: ResultFile
+) -> AnyModel:
     modes = {
         option: read(path, sha256=flashed.sha256, size=flashed.bytes)
         for option, path in frames.items()

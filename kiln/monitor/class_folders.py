@@ -6,13 +6,20 @@ unsorted/, which nothing reads: it is for the user to sort.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from pathlib import Path
 
 from kiln.device.detections import Detections
 from kiln.device.labels import Description
-from kiln.monitor.dataset import MAX_CLASSES, VAL_SHARE, is_complete, new_name, write_whole
+from kiln.monitor.dataset import (
+    MAX_CLASSES,
+    arrived,
+    claim,
+    is_complete,
+    new_name,
+    split_by,
+    write_whole,
+)
 from kiln.plan.request import Task
 
 UNSORTED = "unsorted"
@@ -29,9 +36,7 @@ class ClassFolderWriter:
     task: Task = "classify"
 
     def __init__(self, folder: Path, labels: Description) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise FileExistsError(f"{folder} is not empty")
+        claim(folder)
         self._folder = folder
         self._labels = labels
         self._kept: set[bytes] = set()
@@ -46,8 +51,7 @@ class ClassFolderWriter:
 
         The same image is not added twice, and a damaged one is rejected.
         """
-        image = (detections.image or b"").rstrip(b"\0")
-        digest = hashlib.sha256(image).digest()
+        image, digest = arrived(detections)
         if digest in self._kept:
             return
         best = detections.classes[0].target if detections.classes else None
@@ -85,7 +89,7 @@ class ClassFolderWriter:
         files = self._files.get(kind)
         if files and files["train"] and not files["val"]:
             return "val"
-        return "val" if int.from_bytes(digest, "big") % VAL_SHARE == 0 else "train"
+        return split_by(digest)
 
     def _write(self, path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -37,9 +37,7 @@ class DataSetWriter:
     """
 
     def __init__(self, folder: Path, labels: Description) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise FileExistsError(f"{folder} is not empty")
+        claim(folder)
         self._folder = folder
         self._labels = labels
         self._keypoints = len(labels.keypoints)
@@ -71,8 +69,7 @@ class DataSetWriter:
 
         The same image is not added twice, and a damaged one is rejected.
         """
-        image = (detections.image or b"").rstrip(b"\0")
-        digest = hashlib.sha256(image).digest()
+        image, digest = arrived(detections)
         if digest in self._kept:
             return
         if not is_complete(image) or not _is_plausible(detections) or not self._learn(detections):
@@ -128,7 +125,7 @@ class DataSetWriter:
         """
         if labelled and self._labelled["train"] and not self._labelled["val"]:
             return "val"
-        return "val" if int.from_bytes(digest, "big") % VAL_SHARE == 0 else "train"
+        return split_by(digest)
 
     def _copy(self, name: str, split: str, to: str) -> None:
         """Copy an image to another split; moving it might leave its own one empty."""
@@ -152,6 +149,24 @@ class DataSetWriter:
 
     def _write(self, name: str, content: bytes) -> None:
         write_whole(self._folder, self._folder / name, content)
+
+
+def claim(folder: Path) -> None:
+    """Make the folder of a recording; raises FileExistsError if it holds anything."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise FileExistsError(f"{folder} is not empty")
+
+
+def arrived(detections: Detections) -> tuple[bytes, bytes]:
+    """The image of an event, without what pads it, and its digest."""
+    image = (detections.image or b"").rstrip(b"\0")
+    return image, hashlib.sha256(image).digest()
+
+
+def split_by(digest: bytes) -> str:
+    """The split of an image, the same in every recording."""
+    return "val" if int.from_bytes(digest, "big") % VAL_SHARE == 0 else "train"
 
 
 def new_name(number: int) -> str:

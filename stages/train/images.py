@@ -11,7 +11,7 @@ truth.json with their labels, the fields of ``stages.results.images.GroundTruth`
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -44,25 +44,55 @@ class View:
     labelled: LabelledImage
 
 
-def run(job: Job, events: Events) -> ImagesResult:
-    """Write calibration.npy and evaluation/, both from val, as Seeed's wiki calibrates on it."""
-    dataset = read_json(Dataset, job.inputs / "dataset.json")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """Images of val, as Seeed's wiki calibrates on it, and the folder that they lie in."""
+
+    folder: Path
+    calibration: Sequence[Path]
+    evaluation: Sequence[Path]
+
+    @property
+    def needed(self) -> list[Path]:
+        """All of them, each once, in order."""
+        return sorted({*self.calibration, *self.evaluation})
+
+
+def choose(job: Job) -> Chosen:
+    """Choose evenly, by order of their names; raises StepFailed("data") if val is empty."""
     folder = job.inputs / "data" / "images" / "val"
     paths = list_images(folder)
     if not paths:
         raise StepFailed("data", "the data set has no images in val to calibrate with")
-    calibration = [paths[number] for number in evenly(len(paths), job.params["calibration"])]
-    evaluation = [paths[number] for number in evenly(len(paths), job.params["evaluation"])]
-    views = {}
-    needed = sorted({*calibration, *evaluation})
-    for number, path in enumerate(needed, start=1):
-        views[path] = _view(path, folder, Camera.of(job.params), Form.of(dataset))
-        events.progress(number, len(needed), "images")
-    _save(job.out / "calibration.npy", [views[path] for path in calibration])
+    calibration, evaluation = (
+        [paths[number] for number in evenly(len(paths), job.params[use])]
+        for use in ("calibration", "evaluation")
+    )
+    return Chosen(folder=folder, calibration=calibration, evaluation=evaluation)
+
+
+def save(job: Job, chosen: Chosen, pixels: Mapping[Path, Pixels]) -> Path:
+    """Write calibration.npy and evaluation/images.npy; returns the folder evaluation/."""
     target = job.out / "evaluation"
     target.mkdir()
-    _save(target / "images.npy", [views[path] for path in evaluation])
-    images = tuple(views[path].labelled for path in evaluation)
+    for path, images in (
+        (job.out / "calibration.npy", chosen.calibration),
+        (target / "images.npy", chosen.evaluation),
+    ):
+        np.save(path, np.stack([pixels[image] for image in images]), allow_pickle=False)
+    return target
+
+
+def run(job: Job, events: Events) -> ImagesResult:
+    """Write calibration.npy and evaluation/."""
+    dataset = read_json(Dataset, job.inputs / "dataset.json")
+    chosen, camera, form = choose(job), Camera.of(job.params), Form.of(dataset)
+    views = {}
+    for number, path in enumerate(chosen.needed, start=1):
+        views[path] = _view(path, chosen.folder, camera, form)
+        events.progress(number, len(chosen.needed), "images")
+    target = save(job, chosen, {path: view.pixels for path, view in views.items()})
+    images = tuple(views[path].labelled for path in chosen.evaluation)
     keypoints = dataset.kpt_shape[0] if dataset.kpt_shape else 0
     truth = GroundTruth(
         task=dataset.task,
@@ -73,8 +103,8 @@ def run(job: Job, events: Events) -> ImagesResult:
     )
     write_json(target / "truth.json", truth)
     return ImagesResult(
-        calibration=len(calibration),
-        evaluation=len(evaluation),
+        calibration=len(chosen.calibration),
+        evaluation=len(chosen.evaluation),
         objects=sum(len(image.objects) for image in images),
         versions={package: version(package) for package in ("ultralytics", "numpy")},
     )
@@ -92,10 +122,6 @@ def _view(path: Path, folder: Path, camera: Camera, form: Form) -> View:
         objects=tuple(each for each in objects if each is not None),
     )
     return View(pixels=input_of(frame_of(image, camera), camera), labelled=labelled)
-
-
-def _save(path: Path, views: Sequence[View]) -> None:
-    np.save(path, np.stack([view.pixels for view in views]), allow_pickle=False)
 
 
 if __name__ == "__main__":

@@ -11,16 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.contract import StepFailed, read_json
-from stages.export.models.model_runners import Runner, open_runner
+from stages.export.models.model_runners import MOST_WORKERS, Runner, open_runner
 from stages.export.models.parallel import on_all_cores, worker_count
-from stages.export.models.preprocess import Floats, Pixels
+from stages.export.models.preprocess import Floats, Pixels, read_images
 from stages.results.evaluate import MOST_MISTAKES, ClassMistake, ClassProbability
 from stages.results.images import ClassTruth
 
 Integers = NDArray[np.int64]
 
-#: Every worker holds the model once.
-MOST_WORKERS = 8
 #: So many of the most probable classes are kept of an image.
 SHOWN = 3
 _TOP = {"class/top1": 1, "class/top5": 5}
@@ -52,14 +50,9 @@ class Classified:
 
 def read_evaluation(folder: Path) -> Evaluation:
     """Open the folder that the step `images` wrote; raises StepFailed("data") if it is empty."""
-    images: Pixels = np.load(folder / "images.npy", mmap_mode="r")
     truth = read_json(ClassTruth, folder / "truth.json")
-    if not len(images):
-        raise StepFailed(
-            "data", "there is no image to evaluate on", hint="put images into the data's val"
-        )
     return Evaluation(
-        images=images,
+        images=read_images(folder),
         files=tuple(image.file for image in truth.images),
         truth=np.array([image.number for image in truth.images], np.int64),
         names=truth.names,

@@ -7,19 +7,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from stages.contract import StepFailed, read_json
 from stages.export.evaluation.coco_map import Objects
 from stages.export.evaluation.decode import Detections, Labels, Slot, candidates, decode, find_roles
 from stages.export.evaluation.snr import Powers, powers
-from stages.export.models.model_runners import Runner, open_runner
+from stages.export.models.model_runners import MOST_WORKERS, Runner, open_runner
 from stages.export.models.parallel import on_all_cores, worker_count
-from stages.export.models.preprocess import Floats, Pixels
+from stages.export.models.preprocess import Floats, Pixels, read_images
 from stages.results.images import GroundTruth, LabelledImage
-
-#: Every worker holds each form of the model once.
-MOST_WORKERS = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,14 +61,9 @@ class ImageResult:
 
 def read_evaluation(folder: Path, *, frame: tuple[int, int], iou: int) -> Evaluation:
     """Open the folder that the step `images` wrote; raises StepFailed("data") if it is empty."""
-    images: Pixels = np.load(folder / "images.npy", mmap_mode="r")
     truth = read_json(GroundTruth, folder / "truth.json")
-    if not len(images):
-        raise StepFailed(
-            "data", "there is no image to evaluate on", hint="put images into the data's val"
-        )
     return Evaluation(
-        images=images,
+        images=read_images(folder),
         labelled=truth.images,
         names=truth.names,
         keypoints=truth.kpt_shape[0] if truth.kpt_shape else 0,

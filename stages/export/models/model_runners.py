@@ -20,6 +20,8 @@ from stages.export.models.preprocess import Floats, Pixels, prepare
 from stages.export.models.tflite_editor import read_flatbuffer
 from stages.export.models.tflite_interpreter import Kernels, TFLiteModel
 
+#: Every worker of an evaluation holds each form of the model once.
+MOST_WORKERS = 8
 NPU_OPERATOR = b"ethos-u"
 _QUANTISED = {schema.TensorType.INT8, schema.TensorType.UINT8, schema.TensorType.INT16}
 

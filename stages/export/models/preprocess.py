@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from stages.contract import StepFailed
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 #: Weights of red, green and blue in grey, in thousandths.
 _GREY = (299, 587, 114)
+
+
+def read_images(folder: Path) -> Pixels:
+    """The images of evaluation/, uint8 [m,S,S,3]; raises StepFailed("data") if there are none."""
+    images: Pixels = np.load(folder / "images.npy", mmap_mode="r")
+    if not len(images):
+        raise StepFailed(
+            "data", "there is no image to evaluate on", hint="put images into the data's val"
+        )
+    return images
 
 
 def prepare(image: Pixels, channels: int, dtype: type[np.generic]) -> NDArray[Any]:
