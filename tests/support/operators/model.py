@@ -1,0 +1,33 @@
+"""What one network of the catalogue is."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tests.support.operators.net import Net, Value
+
+Build = Callable[[Net, Value], Value | list[Value]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OperatorModel:
+    """A network with one input. ``quantisation`` is the input's; ``arena_kib`` what Vela may plan
+    with, None for what the board has."""
+
+    shape: tuple[int, ...]
+    build: Build
+    quantisation: Mapping[str, Any]
+    arena_kib: int | None
+
+    def net(self, name: str) -> Net:
+        """The network; the name is the seed of its weights."""
+        net = Net(name)
+        made = self.build(net, net.input(*self.shape, **self.quantisation))
+        net.output(*([made] if isinstance(made, Value) else made))
+        return net
+
+
+def model(*shape: int, build: Build, arena_kib: int | None = None, **input_: Any) -> OperatorModel:
+    return OperatorModel(shape=shape, build=build, quantisation=input_, arena_kib=arena_kib)
