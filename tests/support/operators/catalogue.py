@@ -7,6 +7,6 @@ from collections.abc import Mapping
 from tests.support.operators.elementwise import ELEMENTWISE
 from tests.support.operators.model import OperatorModel
 from tests.support.operators.products import PRODUCTS
-from tests.support.operators.shapes import SEVERAL, SHAPES
+from tests.support.operators.shapes import MIXED, SEVERAL, SHAPES
 
-MODELS: Mapping[str, OperatorModel] = {**PRODUCTS, **ELEMENTWISE, **SHAPES, **SEVERAL}
+MODELS: Mapping[str, OperatorModel] = {**PRODUCTS, **ELEMENTWISE, **SHAPES, **SEVERAL, **MIXED}

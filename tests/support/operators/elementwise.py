@@ -26,16 +26,16 @@ _BROADCASTS = {
 def _two(
     name: str, *, activation: str = "NONE", swapped: bool = False, same: bool = False
 ) -> OperatorModel:
-    """The input and the input on another scale, or on the same one after a pool."""
+    """The input and sums of it, on another scale or on the same one."""
 
     def build(net: Net, x: Value) -> Value:
-        y = (
-            net.pool("MAX_POOL_2D", x, (3, 3))
-            if same
-            else net.call("QUANTIZE", [x], x.shape, scale=0.11, zero_point=-9)
-        )
+        quantisation: Mapping[str, Any] = {"scale": 0.08}
+        if same:
+            quantisation = {"scale": x.scale, "zero_point": x.zero_point}
+        y = net.depthwise(x)
+        if same:
+            y = net.call("QUANTIZE", [y], y.shape, **quantisation)
         a, b = (y, x) if swapped else (x, y)
-        quantisation = {"scale": x.scale, "zero_point": x.zero_point} if same else {"scale": 0.08}
         return net.elementwise(name, a, b, activation=activation, **quantisation)
 
     return model(1, 7, 5, 17, build=build)
@@ -74,12 +74,13 @@ def _extreme(name: str) -> OperatorModel:
     return model(1, 5, 16, 8, build=build)
 
 
-def _ratio(name: str, scale: float) -> OperatorModel:
-    """Operands whose scales are far apart."""
+def _ratio(name: str, scale: float, result: float, *, swapped: bool = False) -> OperatorModel:
+    """The input and constants on a scale that is far from the input's."""
 
     def build(net: Net, x: Value) -> Value:
-        y = net.call("QUANTIZE", [x], x.shape, scale=scale)
-        return net.elementwise(name, x, y, scale=max(scale, 0.05))
+        y = net.parameter(*x.shape, scale=scale)
+        a, b = (y, x) if swapped else (x, y)
+        return net.elementwise(name, a, b, scale=result)
 
     return model(1, 5, 5, 8, build=build)
 
@@ -132,10 +133,12 @@ ELEMENTWISE: Mapping[str, OperatorModel] = {
     "sub-pooled-over-height": _pooled("SUB", (7, 1), swapped=False),
     "sub-pooled-over-width-swapped": _pooled("SUB", (1, 5), swapped=True),
     "mul-pooled-over-area": _pooled("MUL", (7, 5), swapped=False),
-    "add-scales-far-apart": _ratio("ADD", 0.0004),
-    "add-scales-far-apart-swapped": _ratio("ADD", 4.0),
-    "sub-scales-far-apart": _ratio("SUB", 1.7),
-    "mul-scales-far-apart": _ratio("MUL", 0.0004),
+    "add-finer-constant": _ratio("ADD", 0.0004, 0.05),
+    "add-coarser-constant": _ratio("ADD", 4.0, 4.0),
+    "add-finer-constant-first": _ratio("ADD", 0.001, 0.06, swapped=True),
+    "sub-coarser-constant": _ratio("SUB", 1.7, 2.0),
+    "sub-from-finer-constant": _ratio("SUB", 0.002, 0.05, swapped=True),
+    "mul-finer-constant": _ratio("MUL", 0.0004, 0.0015),
     "minimum": _two("MINIMUM", same=True),
     "maximum": _two("MAXIMUM", same=True),
     "minimum-constant": _extreme("MINIMUM"),
@@ -178,5 +181,5 @@ ELEMENTWISE: Mapping[str, OperatorModel] = {
     "softmax-long": _function("SOFTMAX", 1, 1000, options={"beta": 1.0}, **_PROBABILITY),
     "quantize": _function("QUANTIZE", 1, 7, 7, 17, input_={"scale": 0.05}, scale=0.03),
     "quantize-coarser": _function("QUANTIZE", 1, 16, 16, 3, input_={"scale": 0.01}, scale=0.31),
-    "quantize-finer": _function("QUANTIZE", 1, 5, 5, 64, input_={"scale": 0.31}, scale=0.01),
+    "quantize-finer": _function("QUANTIZE", 1, 5, 5, 64, input_={"scale": 0.31}, scale=0.2),
 }

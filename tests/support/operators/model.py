@@ -14,12 +14,13 @@ Build = Callable[[Net, Value], Value | list[Value]]
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OperatorModel:
     """A network with one input. ``quantisation`` is the input's; ``arena_kib`` what Vela may plan
-    with, None for what the board has."""
+    with, None for what the board has; ``cpu`` are the operators that Vela leaves to the CPU."""
 
     shape: tuple[int, ...]
     build: Build
     quantisation: Mapping[str, Any]
     arena_kib: int | None
+    cpu: tuple[str, ...]
 
     def net(self, name: str) -> Net:
         """The network; the name is the seed of its weights."""
@@ -29,5 +30,13 @@ class OperatorModel:
         return net
 
 
-def model(*shape: int, build: Build, arena_kib: int | None = None, **input_: Any) -> OperatorModel:
-    return OperatorModel(shape=shape, build=build, quantisation=input_, arena_kib=arena_kib)
+def model(
+    *shape: int,
+    build: Build,
+    arena_kib: int | None = None,
+    cpu: tuple[str, ...] = (),
+    **quantisation: Any,
+) -> OperatorModel:
+    return OperatorModel(
+        shape=shape, build=build, quantisation=quantisation, arena_kib=arena_kib, cpu=cpu
+    )

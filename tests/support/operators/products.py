@@ -27,9 +27,8 @@ def _sparse(net: Net, x: Value, zeros: float) -> Value:
     return made
 
 
-def _scaled_conv(net: Net, x: Value, factor: float) -> Value:
-    """A convolution whose output has other scales than fit: most is clipped, or nearly zero."""
-    made = net.conv(x, 9)
+def _rescaled(net: Net, made: Value, factor: float) -> Value:
+    """A convolution whose output has not the scale that fits."""
     for number in range(made.index + 1, len(net.values)):
         value = net.values[number]
         scales = tuple(scale * factor for scale in value.scales)
@@ -37,12 +36,23 @@ def _scaled_conv(net: Net, x: Value, factor: float) -> Value:
     return made
 
 
+def _tiny_weights(net: Net, x: Value) -> Value:
+    """A convolution whose sums are made larger, by a factor of more than one."""
+    made = net.conv(x, 9, (1, 1))
+    for value in net.values[made.index + 1 :]:
+        most = 1 if value.dtype == "int8" else 20
+        assert value.data is not None
+        value.data[:] = net.random.integers(-most, most + 1, value.shape)
+    return _rescaled(net, made, 190.0)
+
+
 def _mean(
     net: Net, x: Value, axes: tuple[int, ...], *, keep: bool = True, same: bool = False
 ) -> Value:
     kept = [1 if number in axes else size for number, size in enumerate(x.shape)]
     dropped = [size for number, size in enumerate(x.shape) if number not in axes]
-    quantisation = {"scale": x.scale, "zero_point": x.zero_point} if same else {"scale": 0.01}
+    factor = 1.0 if same else 0.6
+    quantisation = {"scale": x.scale * factor, "zero_point": round(x.zero_point / factor)}
     inputs = [x, net.constant(axes)]
     shape = kept if keep else dropped
     return net.call("MEAN", inputs, shape, options={"keepDims": keep}, **quantisation)
@@ -103,9 +113,9 @@ _CONVOLUTIONS = {
     ),
     "conv-weights-of-one-value": model(1, 5, 5, 16, build=lambda n, x: _sparse(n, x, 1.0)),
     "conv-weights-mostly-zero": model(1, 5, 5, 33, build=lambda n, x: _sparse(n, x, 0.9)),
-    "conv-saturated": model(1, 7, 7, 8, build=lambda n, x: _scaled_conv(n, x, 40.0)),
-    "conv-scale-above-one": model(1, 7, 7, 1, build=lambda n, x: _scaled_conv(n, x, 9000.0)),
-    "conv-small-scale": model(1, 7, 7, 64, build=lambda n, x: _scaled_conv(n, x, 2.0**-6)),
+    "conv-saturated": model(1, 7, 7, 8, build=lambda n, x: _rescaled(n, n.conv(x, 9), 40.0)),
+    "conv-scale-above-one": model(1, 7, 7, 1, build=_tiny_weights),
+    "conv-small-scale": model(1, 7, 7, 64, build=lambda n, x: _rescaled(n, n.conv(x, 9), 2.0**-6)),
 }
 
 _DEPTHWISE = {

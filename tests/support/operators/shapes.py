@@ -135,6 +135,19 @@ def _classifier(net: Net, x: Value) -> Value:
     return net.call("SOFTMAX", [logits], (1, 10), options=options, scale=1 / 256, zero_point=-128)
 
 
+def _transposed_between(net: Net, x: Value) -> Value:
+    made = net.conv(x, 8)
+    order = net.constant((0, 3, 1, 2))
+    return net.conv(net.same("TRANSPOSE", [made, order], (1, 8, 7, 5)), 9, (1, 1))
+
+
+def _tripled(net: Net, x: Value) -> Value:
+    made = net.conv(x, 8, activation="RELU6")
+    inputs = [made, net.constant((15, 21))]
+    large = net.same("RESIZE_NEAREST_NEIGHBOR", inputs, (1, 15, 21, 8))
+    return net.pool("MAX_POOL_2D", large, (3, 3), stride=(2, 2))
+
+
 SHAPES: Mapping[str, OperatorModel] = {
     "resize-nearest-2x": _resize("RESIZE_NEAREST_NEIGHBOR", 1, 7, 5, 17, size=(14, 10)),
     "resize-nearest-4x": _resize("RESIZE_NEAREST_NEIGHBOR", 1, 5, 5, 8, size=(20, 20)),
@@ -204,5 +217,17 @@ SEVERAL: Mapping[str, OperatorModel] = {
             stride=(2, 2),
             padding="VALID",
         ),
+    ),
+}
+
+#: Vela leaves some of their operators to the CPU.
+MIXED: Mapping[str, OperatorModel] = {
+    "transposed-between": model(1, 7, 5, 3, build=_transposed_between, cpu=("TRANSPOSE",)),
+    "tripled": model(1, 5, 7, 3, build=_tripled, cpu=("RESIZE_NEAREST_NEIGHBOR",)),
+    "depthwise-multiplier-2-of-3": model(
+        1,
+        *(7, 7, 3),
+        build=lambda n, x: n.conv(n.depthwise(x, multiplier=2), 5, (1, 1)),
+        cpu=("DEPTHWISE_CONV_2D",),
     ),
 }
