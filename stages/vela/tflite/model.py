@@ -7,7 +7,7 @@ import dataclasses
 
 from stages.results.check_firmware import Kind, ModelDescription, Operators, Output
 from stages.results.tensors import Tensor as TensorDescription
-from stages.vela.tflite.command_stream import accelerator_of
+from stages.vela.npu.payload import accelerator_of
 from stages.vela.tflite.file import NPU_OPERATOR, Tensor, TFLiteFile, open_file
 from stages.vela.tflite.heads import (
     Heads,
