@@ -119,9 +119,8 @@ def _view(
     size = tensor.bits // 8
     # In bricks the distance of columns is fixed.
     stride_x = BRICK * size if tensor.layout == "nhcwb16" else tensor.stride_x
-    strides = (tensor.stride_y, stride_x, tensor.stride_c, size)
-    # A view of one brick, or row, may have any distance to the next.
-    reaches = [(count - 1) * step for count, step in zip(shape, strides, strict=True)]
+    steps = (tensor.stride_y, stride_x, tensor.stride_c, size)
+    reaches = [(count - 1) * step for count, step in zip(shape, steps, strict=True)]
     first = address + sum(min(0, reach) for reach in reaches)
     end = address + sum(max(0, reach) for reach in reaches) + size
     if first < 0 or end > len(region):
@@ -129,7 +128,8 @@ def _view(
             f"{what} lies from {first:#x} to {end:#x} of {_region_name(tensor.region)}, which has "
             f"{len(region):#x} bytes"
         )
-    strides = tuple(step if count > 1 else 0 for count, step in zip(shape, strides, strict=True))
+    # Of one row or brick the distance to the next means nothing.
+    strides = tuple(step if count > 1 else 0 for count, step in zip(shape, steps, strict=True))
     return np.ndarray(shape, dtype_of(tensor), buffer=region.data, offset=address, strides=strides)
 
 
