@@ -48,6 +48,11 @@ class RegisterFile:
         param, data = self._get(self._long, register)
         return param << 32 | data
 
+    def stride(self, register: Long) -> int:
+        """A distance in bytes, negative where Vela mirrors a tensor; the parameter extends it to 48
+        bits (cmd1_with_address)."""
+        return (self.address(register) ^ 1 << 47) - (1 << 47)
+
     def scale(self, register: Long) -> Scale:
         param, data = self._get(self._long, register)
         if param >= 64:
