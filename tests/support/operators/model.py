@@ -14,18 +14,30 @@ Build = Callable[[Net, Value], Value | list[Value]]
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OperatorModel:
     """A network with one input. ``quantisation`` is the input's; ``arena_kib`` what Vela may plan
-    with, None for what the board has; ``cpu`` are the operators that Vela leaves to the CPU."""
+    with, None for what the board has; ``cpu`` are the operators that Vela leaves to the CPU.
+
+    ``compiled_as``: the network that Vela makes of it by mistake; the compiled file is held to
+    that.
+    """
 
     shape: tuple[int, ...]
     build: Build
     quantisation: Mapping[str, Any]
     arena_kib: int | None
     cpu: tuple[str, ...]
+    compiled_as: Build | None
 
     def net(self, name: str) -> Net:
         """The network; the name is the seed of its weights."""
+        return self._net(name, self.build)
+
+    def compiled_net(self, name: str) -> Net:
+        """The network whose outputs the compiled file must give."""
+        return self._net(name, self.compiled_as or self.build)
+
+    def _net(self, name: str, build: Build) -> Net:
         net = Net(name)
-        made = self.build(net, net.input(*self.shape, **self.quantisation))
+        made = build(net, net.input(*self.shape, **self.quantisation))
         net.output(*([made] if isinstance(made, Value) else made))
         return net
 
@@ -35,8 +47,14 @@ def model(
     build: Build,
     arena_kib: int | None = None,
     cpu: tuple[str, ...] = (),
+    compiled_as: Build | None = None,
     **quantisation: Any,
 ) -> OperatorModel:
     return OperatorModel(
-        shape=shape, build=build, quantisation=quantisation, arena_kib=arena_kib, cpu=cpu
+        shape=shape,
+        build=build,
+        quantisation=quantisation,
+        arena_kib=arena_kib,
+        cpu=cpu,
+        compiled_as=compiled_as,
     )

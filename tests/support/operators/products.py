@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from tests.support.operators.model import OperatorModel, model
 from tests.support.operators.net import Net, Value
 
@@ -44,6 +46,31 @@ def _tiny_weights(net: Net, x: Value) -> Value:
         assert value.data is not None
         value.data[:] = net.random.integers(-most, most + 1, value.shape)
     return _rescaled(net, made, 190.0)
+
+
+def _strided_and_dilated(net: Net, x: Value) -> Value:
+    return net.conv(x, 8, stride=(2, 2), dilation=(2, 2))
+
+
+def _folded(net: Net, x: Value) -> Value:
+    """What Vela 4.5 makes of the convolution above: another one.
+
+    It lays two columns of the first convolution's image side by side as channels, and so halves the
+    stride and the width of the kernel, but keeps the dilation as it is (tflite_graph_optimiser.py,
+    fixup_strided_conv, does not look at it).
+    """
+    made = _strided_and_dilated(net, x)
+    shape = (1, 33, 8, 6)
+    pairs = net.same("RESHAPE", [x, net.constant(shape)], shape, {"newShape": shape})
+    convolution, reshape = net.calls
+    kernel = net.values[convolution.inputs[1]]
+    assert kernel.data is not None
+    weights = np.pad(kernel.data, ((0, 0), (0, 0), (0, 1), (0, 0))).reshape(8, 3, 2, 6)
+    net.values[kernel.index] = dataclasses.replace(kernel, data=weights, shape=weights.shape)
+    inputs = (pairs.index, *convolution.inputs[1:])
+    options = {**convolution.options, "strideW": 1}
+    net.calls = [reshape, dataclasses.replace(convolution, inputs=inputs, options=options)]
+    return made
 
 
 def _mean(
@@ -95,7 +122,10 @@ _CONVOLUTIONS = {
         1, 16, 16, 5, build=lambda n, x: n.conv(x, 8, dilation=(3, 1), padding="VALID")
     ),
     "conv-3x3-dilated-stride": model(
-        1, 33, 16, 3, build=lambda n, x: n.conv(x, 8, stride=(2, 2), dilation=(2, 2))
+        1, 33, 16, 5, build=lambda n, x: n.conv(x, 8, stride=(2, 2), dilation=(2, 2))
+    ),
+    "conv-3x3-dilated-stride-image": model(
+        1, 33, 16, 3, build=_strided_and_dilated, compiled_as=_folded
     ),
     "conv-5x5": model(1, 16, 16, 3, build=lambda n, x: n.conv(x, 15, (5, 5))),
     "conv-5x5-stride-2-valid": model(

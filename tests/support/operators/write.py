@@ -62,11 +62,11 @@ _VERSIONS = {"TRANSPOSE_CONV": 3}
 def main() -> None:
     folder = Path(sys.argv[1])
     for name in sys.argv[2:]:
-        net = MODELS[name].net(name)
-        content = bytes(flatbuffer_utils.convert_object_to_bytearray(as_file(net)))
-        (folder / f"{name}.tflite").write_bytes(content)
+        model = MODELS[name]
+        (folder / f"{name}.tflite").write_bytes(as_bytes(model.net(name)))
+        content = as_bytes(model.compiled_net(name))
         try:
-            arrays = reference(content, images(name, net.values[0].shape))
+            arrays = reference(content, images(name, model.shape))
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"TensorFlow Lite refuses {name}: {error}") from error
         np.savez(folder / f"{name}.npz", **arrays)
@@ -103,8 +103,8 @@ def reference(content: bytes, batch: NDArray[np.int8]) -> dict[str, Any]:
     }
 
 
-def as_file(net: Net) -> schema.ModelT:
-    """The network as an object of the schema."""
+def as_bytes(net: Net) -> bytes:
+    """The network as a file."""
     made = schema.ModelT()
     made.version = 3
     made.description = "a network of a test"
@@ -117,7 +117,7 @@ def as_file(net: Net) -> schema.ModelT:
     graph.inputs = [0]
     graph.outputs = net.outputs
     made.subgraphs = [graph]
-    return made
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(made))
 
 
 def _code(name: str) -> schema.OperatorCodeT:
