@@ -158,7 +158,7 @@ def _block_operation(kind: Kind, index: int, registers: RegisterFile) -> BlockOp
     ofm = _ofm(registers)
     kernel = None if elementwise else _kernel(registers)
     ifm = _ifm(kind, registers, ofm, kernel, upscale)
-    if kind in ("depthwise", "max_pool", "average_pool") and ifm.depth != ofm.depth:
+    if kind not in ("conv", "reduce_sum") and ifm.depth != ofm.depth:
         raise registers.refuse(f"{ifm.depth} channels cannot become {ofm.depth} in {kind}")
     operands = _operands(kind, registers, ofm) if elementwise else None
     return BlockOperation(
