@@ -52,6 +52,8 @@ _UPSCALES: tuple[Upscale, ...] = ("none", "nearest", "transpose")
 _BITS = (8, 16, 32)
 _ACCUMULATORS = (32, 40)
 _CLIP_INT8 = 3
+#: Activations of int16 (ethos_u55_regs.py, activation) whose values are not published.
+_CURVES = {3: "TANH", 4: "SIGMOID"}
 
 
 def decode(payload: bytes) -> Stream:
@@ -335,7 +337,8 @@ def _output(registers: RegisterFile) -> Output:
     activation = registers.unsigned(Short.ACTIVATION)
     kind, clip = activation & 0xFFF, activation >> 12
     if kind and not 16 <= kind < 16 + TABLES:
-        raise registers.refuse(f"activation {kind} is unknown")
+        name = _CURVES.get(kind, str(kind))
+        raise registers.refuse(f"activation {name} is unknown")
     if clip not in (0, _CLIP_INT8):
         raise registers.refuse(f"clip range {clip} of the activation is unknown")
     return Output(
