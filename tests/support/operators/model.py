@@ -17,15 +17,17 @@ class OperatorModel:
     with, None for what the board has; ``cpu`` are the operators that Vela leaves to the CPU.
 
     ``compiled_as``: the network that Vela makes of it by mistake; the compiled file is held to
-    that.
+    that. ``unknown``: what the simulator says that it cannot compute, as nothing is published.
     """
 
     shape: tuple[int, ...]
+    dtype: str
     build: Build
     quantisation: Mapping[str, Any]
     arena_kib: int | None
     cpu: tuple[str, ...]
     compiled_as: Build | None
+    unknown: str
 
     def net(self, name: str) -> Net:
         """The network; the name is the seed of its weights."""
@@ -36,7 +38,7 @@ class OperatorModel:
         return self._net(name, self.compiled_as or self.build)
 
     def _net(self, name: str, build: Build) -> Net:
-        net = Net(name)
+        net = Net(name, self.dtype)
         made = build(net, net.input(*self.shape, **self.quantisation))
         net.output(*([made] if isinstance(made, Value) else made))
         return net
@@ -48,13 +50,17 @@ def model(
     arena_kib: int | None = None,
     cpu: tuple[str, ...] = (),
     compiled_as: Build | None = None,
+    unknown: str = "",
+    dtype: str = "int8",
     **quantisation: Any,
 ) -> OperatorModel:
     return OperatorModel(
         shape=shape,
+        dtype=dtype,
         build=build,
         quantisation=quantisation,
         arena_kib=arena_kib,
         cpu=cpu,
         compiled_as=compiled_as,
+        unknown=unknown,
     )

@@ -1,4 +1,4 @@
-"""Describes small int8 networks: every scale, zero point, shape and weight is under control.
+"""Describes small quantised networks: every scale, zero point, shape and weight is under control.
 
 numpy alone: tests read the names, and `operator_files` writes the networks as TFLite files.
 """
@@ -56,8 +56,9 @@ class Call:
 class Net:
     """A network being built; each method adds an operator and returns what it computes."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, dtype: str) -> None:
         self.random = np.random.default_rng(zlib.crc32(name.encode()))
+        self.dtype = dtype
         self.values: list[Value] = []
         self.calls: list[Call] = []
         self.outputs: list[int] = []
@@ -77,10 +78,11 @@ class Net:
         return self._keep(shape=array.shape, dtype=dtype, scales=tuple(scales), data=array, **rest)
 
     def parameter(self, *shape: int, scale: float | None = None) -> Value:
-        """Constant int8 values over the whole range."""
-        data = self.random.integers(-128, 128, shape)
+        """Constant values over the whole range."""
+        info = np.iinfo(self.dtype)
+        data = self.random.integers(info.min, info.max + 1, shape)
         scales = (scale or self._scale(),)
-        return self.constant(data, dtype="int8", scales=scales, zero_point=self._zero_point())
+        return self.constant(data, dtype=self.dtype, scales=scales, zero_point=self._zero_point())
 
     def call(
         self,
@@ -229,16 +231,23 @@ class Net:
         """An operator that sums products with random weights; its output fills the int8 range."""
         width = weights[axis]
         fan_in = math.prod(weights) // width
-        deviation = math.sqrt(fan_in) * _PRODUCT_DEVIATION
+        unit = 256 if self.dtype == "int16" else 1
+        deviation = math.sqrt(fan_in) * _PRODUCT_DEVIATION * unit
         made = self._computed(shape)
-        scale = made.scale * _OUTPUT_DEVIATION / (x.scale * deviation)
+        scale = made.scale * _OUTPUT_DEVIATION * unit / (x.scale * deviation)
         spread = 2 ** self.random.uniform(-1, 1, width if per_channel else 1)
         scales = [float(np.float32(scale * each)) for each in spread]
+        middle = 128 if self.dtype == "uint8" else 0
         kernel = self.constant(
-            self.random.integers(-127, 128, weights), dtype="int8", scales=scales, axis=axis
+            self.random.integers(-127, 128, weights) + middle,
+            dtype="uint8" if middle else "int8",
+            scales=scales,
+            axis=axis,
+            zero_point=middle,
         )
         bias = self.constant(
             (self.random.uniform(-1, 1, width) * deviation).round(),
+            dtype="int64" if self.dtype == "int16" else "int32",
             scales=[x.scale * each for each in scales],
         )
         if name == "TRANSPOSE_CONV":
@@ -269,11 +278,11 @@ class Net:
         shape: Sequence[int],
         scale: float | None = None,
         zero_point: int | None = None,
-        dtype: str = "int8",
+        dtype: str | None = None,
     ) -> Value:
         return self._keep(
             shape=tuple(shape),
-            dtype=dtype,
+            dtype=dtype or self.dtype,
             scales=(scale if scale is not None else self._scale(),),
             zero_point=zero_point if zero_point is not None else self._zero_point(),
         )
@@ -285,10 +294,13 @@ class Net:
 
     def _scale(self) -> float:
         """Real values reach from about -5 to 5, so that RELU6 clips somewhere."""
-        return float(np.float32(self.random.uniform(0.03, 0.07)))
+        scale = self.random.uniform(0.03, 0.07)
+        return float(np.float32(scale / 256 if self.dtype == "int16" else scale))
 
     def _zero_point(self) -> int:
-        return int(self.random.integers(-60, 20))
+        if self.dtype == "int16":
+            return 0
+        return int(self.random.integers(-60, 20)) + (128 if self.dtype == "uint8" else 0)
 
 
 def _window(

@@ -18,6 +18,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.lite.tools import flatbuffer_utils
 
 from tests.support.operators.catalogue import MODELS
+from tests.support.operators.model import OperatorModel
 from tests.support.operators.net import Call, Net, Value
 
 #: The options of an operator in the schema, unless it takes none.
@@ -66,21 +67,22 @@ def main() -> None:
         (folder / f"{name}.tflite").write_bytes(as_bytes(model.net(name)))
         content = as_bytes(model.compiled_net(name))
         try:
-            arrays = reference(content, images(name, model.shape))
+            arrays = reference(content, images(name, model))
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"TensorFlow Lite refuses {name}: {error}") from error
         np.savez(folder / f"{name}.npz", **arrays)
 
 
-def images(name: str, shape: tuple[int, ...]) -> NDArray[np.int8]:
+def images(name: str, model: OperatorModel) -> NDArray[Any]:
     """Random ones: two over all values, and one whose channels differ in the mean."""
     random = np.random.default_rng(zlib.crc32(f"{name} images".encode()))
-    made = random.integers(-128, 128, (3, *shape))
-    made[1] = made[1] // 4 + random.integers(-120, 120, shape[-1])
-    return np.clip(made, -128, 127).astype(np.int8)
+    info = np.iinfo(model.dtype)
+    made = random.integers(info.min, info.max + 1, (3, *model.shape))
+    made[1] = made[1] // 4 + random.integers(info.min, info.max + 1, model.shape[-1])
+    return np.clip(made, info.min, info.max).astype(model.dtype)
 
 
-def reference(content: bytes, batch: NDArray[np.int8]) -> dict[str, Any]:
+def reference(content: bytes, batch: NDArray[Any]) -> dict[str, Any]:
     """What the reference kernels give for each image."""
     interpreter = tf.lite.Interpreter(
         model_content=content,
