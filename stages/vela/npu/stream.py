@@ -52,6 +52,8 @@ _UPSCALES: tuple[Upscale, ...] = ("none", "nearest", "transpose")
 _BITS = (8, 16, 32)
 _ACCUMULATORS = (32, 40)
 _CLIP_INT8 = 3
+#: A hundred times what yolov8n has.
+_MOST_OPERATIONS = 1 << 16
 #: Activations of int16 (ethos_u55_regs.py, activation) whose values are not published.
 _CURVES = {3: "TANH", 4: "SIGMOID"}
 
@@ -103,6 +105,8 @@ def _operations(words: Sequence[int]) -> Iterator[Operation]:
             if at != len(words):
                 raise NpuError(f"{where} stops, and {len(words) - at} words follow")
             return
+        elif count == _MOST_OPERATIONS:
+            raise NpuError(f"the command stream has more than {_MOST_OPERATIONS} operations")
         elif (operation := _operation(code, param, count, registers, where)) is not None:
             yield operation
             count += 1
