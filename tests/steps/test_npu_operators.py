@@ -120,3 +120,9 @@ def test_a_damaged_file_gives_outputs_or_one_sentence(
     outcomes = json.loads(run_script("vela", code, compiled, given=given))
     assert set(outcomes) == {"outputs", "refused"}
     assert sum(outcomes.values()) == count
+
+
+def test_a_stream_without_end_is_refused(compiled: Path, run_script: RunScript) -> None:
+    code = "from tests.support.operators.endless import main; main()"
+    refusals = json.loads(run_script("vela", code, compiled))
+    assert {name: reason for name, reason in refusals.items() if not reason} == {}
