@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tests.support.operators.chance import CHANCE
 from tests.support.operators.elementwise import ELEMENTWISE
 from tests.support.operators.model import OperatorModel
 from tests.support.operators.products import PRODUCTS
@@ -17,4 +18,5 @@ MODELS: Mapping[str, OperatorModel] = {
     **SEVERAL,
     **MIXED,
     **TYPES,
+    **CHANCE,
 }
