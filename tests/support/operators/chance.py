@@ -13,6 +13,7 @@ COUNT = 60
 
 _WIDTHS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33, 40, 64, 65, 100)
 _SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 16, 17, 21, 33)
+_TYPES = ("int8", "int8", "int8", "int8", "int16")
 _PADDINGS = ("SAME", "VALID")
 _ACTIVATIONS = ("NONE", "NONE", "RELU", "RELU6", "RELU_N1_TO_1")
 
@@ -30,7 +31,7 @@ def drawn(seed: int) -> OperatorModel:
             x = again.choice(operators)(net, x, again)
         return x
 
-    return model(*shape, build=build)
+    return model(*shape, build=build, dtype=chance.choice(_TYPES))
 
 
 def _conv(net: Net, x: Value, chance: random.Random) -> Value:
@@ -95,7 +96,8 @@ def _two(net: Net, x: Value, chance: random.Random) -> Value:
 
 
 def _requantised(net: Net, x: Value, chance: random.Random) -> Value:
-    name = chance.choice(("QUANTIZE", "RELU", "RELU6", "HARD_SWISH", "LOGISTIC", "LEAKY_RELU"))
+    of_int8 = ("RELU", "RELU6", "HARD_SWISH", "LOGISTIC") if net.dtype == "int8" else ()
+    name = chance.choice(("QUANTIZE", "LEAKY_RELU", *of_int8))
     if name == "LOGISTIC":
         return net.call(name, [x], x.shape, scale=1 / 256, zero_point=-128)
     options = {"alpha": chance.uniform(0.01, 0.9)} if name == "LEAKY_RELU" else {}
