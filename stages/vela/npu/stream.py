@@ -38,8 +38,8 @@ from stages.vela.npu.registers import (
     Short,
 )
 
-#: Places for the tables that operations apply to their results, 256 bytes each.
-TABLES = 8
+#: Places for the tables that operations apply to their results, and the bytes of each.
+TABLES, TABLE_BYTES = 8, 256
 _SHRAM_KIB = {32: 16, 64: 16, 128: 24, 256: 48}
 
 _POOLS: tuple[Kind, ...] = ("max_pool", "average_pool", "reduce_sum")
