@@ -25,8 +25,10 @@ from ethosu.vela import vela
 from ethosu.vela.errors import CliOptionError, ConfigOptionError, VelaError
 
 from stages.contract import Events, Job, StepFailed, main, write_json
-from stages.results.compile import CompileResult, Layer, Operators
-from stages.vela.tflite.file import open_file
+from stages.results.compile import CompileResult, Layer, Operators, Traffic
+from stages.vela.npu.errors import NpuError
+from stages.vela.tflite.file import TFLiteFile, open_file
+from stages.vela.tflite.layer_traffic import count_traffic
 from stages.vela.tflite.placement import count, read_estimate, read_layers, read_reasons
 
 USAGE_ERROR = 2
@@ -58,9 +60,10 @@ def run(job: Job, events: Events) -> CompileResult:
         compiled = open_file((results / "int8_vela.tflite").read_bytes())
         layers = read_layers(compiled, results / "int8_per-layer.csv")
         summary = results / f"int8_summary_{job.params['system_config']}.csv"
+        _report(layers, read_reasons(log), events)
+        layers, traffic = _count(compiled, layers, results / "int8", summary, events)
         shutil.copyfile(results / "int8_vela.tflite", job.out / "vela.tflite")
         shutil.copyfile(summary, job.out / "summary.csv")
-    _report(layers, read_reasons(log), events)
     write_json(job.out / "layers.json", layers)
     return CompileResult(
         **dataclasses.asdict(read_estimate(job.out / "summary.csv")),
@@ -72,6 +75,7 @@ def run(job: Job, events: Events) -> CompileResult:
         performance_model=performance_model(version("ethos-u-vela")),
         accelerator=job.params["accelerator"],
         versions={package: version(package) for package in ("ethos-u-vela", "numpy")},
+        traffic=traffic,
     )
 
 
@@ -129,8 +133,24 @@ def _arguments(params: Mapping[str, Any], ini: Path, folder: Path) -> list[str]:
         f"--arena-cache-size={params['arena_kib'] * 1024}",
         f"--output-dir={folder}",
         "--verbose-performance",
+        # It says which layer a command is for; the compiled file is the same.
+        "--enable-debug-db",
         *params["arguments"],
     ]
+
+
+def _count(
+    compiled: TFLiteFile, layers: list[Layer], results: Path, summary: Path, events: Events
+) -> tuple[list[Layer], Traffic | None]:
+    """Add what each layer costs; a model is no worse if that cannot be told."""
+    try:
+        return count_traffic(compiled, layers, results, summary)
+    except NpuError as error:
+        events.warning(
+            f"what the layers cost cannot be counted: {error}",
+            hint="the model is not affected; its report lacks these figures",
+        )
+        return layers, None
 
 
 def _report(layers: list[Layer], reasons: Mapping[str, str], events: Events) -> None:

@@ -62,6 +62,12 @@ def count(stream: Stream) -> tuple[Cost, ...]:
     )
 
 
+def results_per_cycle(macs_per_cycle: int) -> int:
+    """What the output stage passes at most (architecture_features.py, accelerator_configs: it has
+    ``elem_units`` for 32 times as many ``macs``)."""
+    return macs_per_cycle // 32
+
+
 def _users(stream: Stream) -> dict[int, int]:
     """For each DMA the next operation that reads what it wrote, told by the address."""
     written: dict[tuple[int, int], int] = {}
@@ -115,16 +121,15 @@ def _block_operation(operation: BlockOperation, macs_per_cycle: int) -> Cost:
 
 
 def _floor_cycles(operation: BlockOperation, macs_per_cycle: int) -> int:
-    """The array does so many multiply-accumulates a cycle, and its output stage passes a result for
-    every 32 of them (architecture_features.py, accelerator_configs: macs, elem_units).
+    """The longer of the array's work and the output stage's, each at its full rate.
 
     Only convolutions over many channels come near. In npu_performance.py (_estimate_conv_cycles) a
     kernel over single channels keeps an eighth of the array busy, and most results take the output
     stage two to six times as long (_generate_output_perf_tables): estimates, and not counted here.
     """
-    results_per_cycle = macs_per_cycle // 32
     return max(
-        ceil(operation.macs / macs_per_cycle), ceil(operation.ofm.elements / results_per_cycle)
+        ceil(operation.macs / macs_per_cycle),
+        ceil(operation.ofm.elements / results_per_cycle(macs_per_cycle)),
     )
 
 
