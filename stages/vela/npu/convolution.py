@@ -6,6 +6,7 @@ The meaning of the registers is in register_command_stream_generator.py of ethos
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from stages.vela.npu.arithmetic import MOST_PRODUCT, Integers, rescale
 from stages.vela.npu.errors import NpuError
+from stages.vela.npu.memory import MOST_ELEMENTS
 from stages.vela.npu.operations import BlockOperation, Kernel, Output
 from stages.vela.npu.weights import ChannelScales, Filter
 
@@ -46,10 +48,13 @@ def convolve(values: NDArray[Any], kernel: Kernel, weights: Filter) -> NDArray[A
     ordered = windows.transpose(0, 1, 3, 4, 2)
     length = math.prod(ordered.shape[2:])
     sums = np.empty((rows, columns, weights.matrix.shape[1]), weights.matrix.dtype)
-    step = max(1, _UNROLLED // (columns * length))
-    for row in range(0, rows, step):
-        part = ordered[row : row + step].reshape(-1, length)
-        sums[row : row + step] = (part @ weights.matrix).reshape(-1, columns, sums.shape[2])
+    tall = max(1, _UNROLLED // (columns * length))
+    wide = max(1, min(columns, _UNROLLED // length))
+    for row, column in itertools.product(range(0, rows, tall), range(0, columns, wide)):
+        place = (slice(row, row + tall), slice(column, column + wide))
+        part = ordered[place]
+        products = part.reshape(-1, length) @ weights.matrix
+        sums[place] = products.reshape(*part.shape[:2], -1)
     return sums
 
 
@@ -117,6 +122,9 @@ def _padded(values: NDArray[Any], kernel: Kernel, fill: int) -> NDArray[Any]:
     sides = ((kernel.top, kernel.bottom), (kernel.left, kernel.right), (0, 0))
     if not any(map(any, sides)):
         return values
+    size = math.prod(length + sum(side) for length, side in zip(values.shape, sides, strict=True))
+    if size > MOST_ELEMENTS:
+        raise NpuError(f"the input has {size} values with its padding, more than an NPU can need")
     return np.pad(values, sides, constant_values=fill)
 
 

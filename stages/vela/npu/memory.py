@@ -17,7 +17,7 @@ from stages.vela.npu.errors import NpuError
 from stages.vela.npu.operations import BRICK, SHRAM, FeatureMap, Span
 
 Bytes = NDArray[np.uint8]
-#: Of values in an operation of the largest networks that such an NPU runs there are a tenth.
+#: The largest networks for such an NPU have tensors of a tenth of it.
 MOST_ELEMENTS = 1 << 24
 
 
@@ -66,9 +66,11 @@ class Memory:
     def _pieces(self, tensor: FeatureMap, what: str) -> Iterator[tuple[Any, NDArray[Any]]]:
         """Parts of a tensor whose values lie at even distances: where they are in it, and a view
         [rows, columns, bricks, channels of a brick]."""
-        if tensor.elements > MOST_ELEMENTS:
-            raise NpuError(f"{what} has {tensor.elements} values, more than an ethos-u55 can need")
         region = self._region(tensor.region, what)
+        # Distances of 0 could make a tensor of any size of a few bytes. Tiles may show an edge
+        # twice (high_level_command_to_npu_op.py, modify_tile_addresses_for_padding), and no more.
+        if tensor.elements > MOST_ELEMENTS or tensor.nbytes > 2 * len(region):
+            raise NpuError(f"{what} has {tensor.elements} values, more than fit its region")
         for tile, (rows, columns) in enumerate(_tiles(tensor)):
             if rows.start < rows.stop and columns.start < columns.stop:
                 for channels, bricks in _brick_runs(tensor):

@@ -20,8 +20,9 @@ from stages.vela.npu.weight_stream import decode_weights
 
 #: Bytes of bias (40 bits), multiplier (32) and shift (6) of a channel.
 SCALE_BYTES = 10
-#: More than any convolution in a file for such an NPU has; an order of so many is 64 MiB.
-_MOST_WEIGHTS = 1 << 24
+#: Twice what a convolution of the largest networks for such an NPU has, padding included.
+_MOST_WEIGHTS = 1 << 23
+_MOST_BLOCKS = 1 << 16
 _IFM_MICROBLOCK = 8
 _SUBKERNEL = 8
 
@@ -91,8 +92,6 @@ def read_filter(data: bytes, geometry: Geometry, most_input: int) -> Filter:
 
     Raises NpuError if they are damaged, or not as many as the operation needs.
     """
-    if geometry.count > _MOST_WEIGHTS:
-        raise NpuError(f"a convolution of {geometry.count} weights is more than an NPU can need")
     order = weight_order(geometry)
     stream = decode_weights(data, len(order))
     if len(stream) != len(order):
@@ -119,7 +118,10 @@ def read_scales(data: bytes, channels: int) -> ChannelScales:
 
 
 def weight_order(geometry: Geometry) -> NDArray[np.int32]:
-    """For each weight of a stream its index in [output, height, width, input], -1 for padding."""
+    """For each weight of a stream its index in [output, height, width, input], -1 for padding.
+
+    Raises NpuError for more weights than an NPU can need.
+    """
     return np.concatenate([part.ravel() for part in _blocks(geometry)])
 
 
@@ -130,30 +132,49 @@ def _blocks(geometry: Geometry) -> Iterator[NDArray[np.int32]]:
     rows = range(0, geometry.height, _SUBKERNEL // geometry.dilation_y)
     columns = range(0, geometry.width, _SUBKERNEL // geometry.dilation_x)
     outputs = range(0, geometry.ofm_depth, geometry.block_depth)
+    blocks = math.prod(map(len, (outputs, inputs, rows, columns)))
+    total = 0
     for output, first_input, row, column in itertools.product(outputs, inputs, rows, columns):
-        yield _block(geometry, output, first_input, row, column, depth)
+        axes = _axes(geometry, output, first_input, row, column, depth)
+        total += math.prod(map(len, axes))
+        if total > _MOST_WEIGHTS or blocks > _MOST_BLOCKS:
+            raise NpuError(
+                "a convolution has more weights, or smaller blocks, than an NPU can need"
+            )
+        yield _block(geometry, output, first_input, row, column, axes)
+
+
+def _axes(
+    geometry: Geometry, output: int, first_input: int, row: int, column: int, depth: int
+) -> tuple[range, ...]:
+    """The axes of a block: microblocks of inputs if the kernel's part comes first; microblocks of
+    outputs; elements of the kernel; microblocks of inputs if depth comes first; outputs of a
+    microblock; inputs of one."""
+    height, width = _subkernel(geometry, row, column)
+    outer, elements, inner, lanes = _extents(geometry, first_input, height * width, depth)
+    outputs = min(geometry.block_depth, geometry.ofm_depth - output)
+    return (
+        range(0, outer * _IFM_MICROBLOCK, _IFM_MICROBLOCK),
+        range(0, outputs, geometry.ofm_microblock),
+        range(elements),
+        range(0, inner * _IFM_MICROBLOCK, _IFM_MICROBLOCK),
+        range(geometry.ofm_microblock),
+        range(lanes),
+    )
 
 
 def _block(
-    geometry: Geometry, output: int, first_input: int, row: int, column: int, depth: int
+    geometry: Geometry,
+    output: int,
+    first_input: int,
+    row: int,
+    column: int,
+    axes: tuple[range, ...],
 ) -> NDArray[np.int32]:
-    """The order in a block, with axes: microblocks of inputs if the kernel's part comes first;
-    microblocks of outputs; elements of the kernel; microblocks of inputs if depth comes first;
-    outputs of a microblock; inputs of one."""
-    height = min(geometry.height - row, _SUBKERNEL // geometry.dilation_y)
-    width = min(geometry.width - column, _SUBKERNEL // geometry.dilation_x)
-    outer, element_count, inner, lanes = _extents(geometry, first_input, height * width, depth)
-    outputs = min(geometry.block_depth, geometry.ofm_depth - output)
-    axes = np.ix_(
-        np.arange(outer) * _IFM_MICROBLOCK,
-        np.arange(0, outputs, geometry.ofm_microblock),
-        np.arange(element_count),
-        np.arange(inner) * _IFM_MICROBLOCK,
-        np.arange(geometry.ofm_microblock),
-        np.arange(lanes),
-    )
-    outer_z, microblock, element, inner_z, lane_out, lane_in = (
-        each.astype(np.int32) for each in axes
+    """The order in a block that begins at an output, an input, a row and a column of the kernel."""
+    height, width = _subkernel(geometry, row, column)
+    outer_z, microblock, element, inner_z, lane_out, lane_in = np.ix_(
+        *(np.array(axis, np.int32) for axis in axes)
     )
     ifm_z = first_input + outer_z + inner_z + lane_in
     ofm_z = output + microblock + lane_out
@@ -162,6 +183,14 @@ def _block(
     pixel = (row + y) * geometry.width + column + x
     index = (ofm_z * (geometry.height * geometry.width) + pixel) * geometry.ifm_depth + ifm_z
     return np.where(inside, index, np.int32(-1))
+
+
+def _subkernel(geometry: Geometry, row: int, column: int) -> tuple[int, int]:
+    """Height and width of the part of the kernel that is taken at a time."""
+    return (
+        min(geometry.height - row, _SUBKERNEL // geometry.dilation_y),
+        min(geometry.width - column, _SUBKERNEL // geometry.dilation_x),
+    )
 
 
 def _extents(
