@@ -27,9 +27,17 @@ from ethosu.vela.errors import CliOptionError, ConfigOptionError, VelaError
 from stages.contract import Events, Job, StepFailed, main, write_json
 from stages.results.compile import CompileResult, Layer, Operators, Traffic
 from stages.vela.npu.errors import NpuError
+from stages.vela.npu.traffic import results_per_cycle
 from stages.vela.tflite.file import TFLiteFile, open_file
-from stages.vela.tflite.layer_traffic import count_traffic
-from stages.vela.tflite.placement import count, read_estimate, read_layers, read_reasons
+from stages.vela.tflite.layer_traffic import count_commands
+from stages.vela.tflite.placement import (
+    count,
+    read_estimate,
+    read_layers,
+    read_reasons,
+    read_sequences,
+    read_speed,
+)
 
 USAGE_ERROR = 2
 #: The first Vela with another model of the NPU's speed; estimates of different models cannot be
@@ -142,15 +150,31 @@ def _arguments(params: Mapping[str, Any], ini: Path, folder: Path) -> list[str]:
 def _count(
     compiled: TFLiteFile, layers: list[Layer], results: Path, summary: Path, events: Events
 ) -> tuple[list[Layer], Traffic | None]:
-    """Add what each layer costs; a model is no worse if that cannot be told."""
+    """Add what each layer costs; a model is no worse if that cannot be told. ``results``: Vela's
+    files, less what differs in their names."""
+    sequences = read_sequences(results.with_name(f"{results.name}_per-layer.csv"))
+    operators = [[row["NNG Operator"] for row in sequence] for sequence in sequences]
+    database = results.with_name(f"{results.name}_debug.xml")
     try:
-        return count_traffic(compiled, layers, results, summary)
+        commands = count_commands(compiled.command_streams(), operators, database)
     except NpuError as error:
         events.warning(
             f"what the layers cost cannot be counted: {error}",
             hint="the model is not affected; its report lacks these figures",
         )
         return layers, None
+    counted = iter(commands.layers)
+    clock_hz, flash_bytes_per_cycle = read_speed(summary)
+    return [
+        dataclasses.replace(each, counted=next(counted)) if each.place == "npu" else each
+        for each in layers
+    ], Traffic(
+        **dataclasses.asdict(commands.total),
+        macs_per_cycle=commands.macs_per_cycle,
+        results_per_cycle=results_per_cycle(commands.macs_per_cycle),
+        clock_hz=clock_hz,
+        flash_bytes_per_cycle=flash_bytes_per_cycle,
+    )
 
 
 def _report(layers: list[Layer], reasons: Mapping[str, str], events: Events) -> None:

@@ -15,12 +15,10 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from stages.results.compile import Counted, Layer, Traffic
+from stages.results.compile import Counted
 from stages.vela.npu.errors import NpuError
 from stages.vela.npu.stream import decode
-from stages.vela.npu.traffic import Cost, count, results_per_cycle
-from stages.vela.tflite.file import TFLiteFile
-from stages.vela.tflite.placement import read_sequences, read_speed
+from stages.vela.npu.traffic import Cost, count
 
 #: Vela writes tables as CSV in XML, and a path into an attribute as it is.
 _TABLE = re.compile(r"<table name=['\"](\w+)['\"]>\s*<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
@@ -35,35 +33,36 @@ class Queued:
     operator: str
 
 
-def count_traffic(
-    compiled: TFLiteFile, layers: Sequence[Layer], results: Path, summary: Path
-) -> tuple[list[Layer], Traffic]:
-    """The layers with what each of them costs, and all together. ``results``: the path of Vela's
-    results less what differs in their names. Raises NpuError if it cannot be told."""
-    streams = [decode(payload) for payload in compiled.command_streams()]
-    sequences = read_sequences(results.with_name(f"{results.name}_per-layer.csv"))
-    queues = read_queues(results.with_name(f"{results.name}_debug.xml"))
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Commands:
+    """What the command streams of a file do: each layer on the NPU in order, and all together."""
+
+    layers: Sequence[Counted]
+    total: Counted
+    macs_per_cycle: int
+
+
+def count_commands(
+    payloads: Sequence[bytes], sequences: Sequence[Sequence[str]], database: Path
+) -> Commands:
+    """Count, given Vela's types of the layers of each command stream. Raises NpuError if a stream
+    cannot be read, or the three do not agree."""
+    streams = [decode(payload) for payload in payloads]
+    queues = read_queues(database)
     if not len(streams) == len(sequences) == len(queues):
         raise NpuError(
-            f"Vela lists {len(sequences)} parts and {len(queues)} command streams, "
+            f"Vela lists {len(sequences)} parts of the network and {len(queues)} command streams, "
             f"the file has {len(streams)}"
         )
     costs = [count(stream) for stream in streams]
-    counted = iter(
-        each
-        for sequence, queue, own in zip(sequences, queues, costs, strict=True)
-        for each in attribute([row["NNG Operator"] for row in sequence], queue, own)
-    )
-    clock_hz, flash_bytes_per_cycle = read_speed(summary)
-    return [
-        dataclasses.replace(each, counted=next(counted)) if each.place == "npu" else each
-        for each in layers
-    ], Traffic(
-        **dataclasses.asdict(_sum(each for own in costs for each in own)),
+    return Commands(
+        layers=[
+            each
+            for sequence, queue, own in zip(sequences, queues, costs, strict=True)
+            for each in attribute(sequence, queue, own)
+        ],
+        total=_sum(each for own in costs for each in own),
         macs_per_cycle=streams[0].macs_per_cycle,
-        results_per_cycle=results_per_cycle(streams[0].macs_per_cycle),
-        clock_hz=clock_hz,
-        flash_bytes_per_cycle=flash_bytes_per_cycle,
     )
 
 
