@@ -24,7 +24,7 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 def render(build: BuildResult, record: BoardRecord | None = None) -> str:
     """The report of a build; with ``record`` it also says what a board did with it."""
     evidence, numbers = build.evidence, build.numbers
-    flash_use = traffic.flash_use(build)
+    flash_use = traffic.flash_use(numbers, evidence.operators)
     html = (
         _environment()
         .get_template("page.html")

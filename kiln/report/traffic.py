@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from kiln.report.result import BuildResult
-from stages.results.compile import Traffic
+from kiln.report.result import Numbers
+from stages.results.compile import Layer, Traffic
 
 #: Operators with a row of their own.
 MOST = 10
@@ -48,25 +48,24 @@ class FlashUse:
         return sorted(self.operators, key=lambda each: -each.flash_bytes)[:MOST]
 
 
-def flash_use(build: BuildResult) -> FlashUse | None:
+def flash_use(numbers: Numbers, operators: Sequence[Layer]) -> FlashUse | None:
     """What was counted; None for a board without an NPU and for a build without these figures."""
-    compiled = build.step("compile")
-    if compiled is None or compiled.result.traffic is None:
+    total = numbers.traffic
+    counted = [(each, each.counted) for each in operators if each.counted is not None]
+    if total is None or numbers.cycles is None or not counted:
         return None
-    total = compiled.result.traffic
     return FlashUse(
         total=total,
-        cycles=compiled.result.cycles,
+        cycles=numbers.cycles,
         operators=[
             OperatorUse(
                 operator=each.operator,
                 name=each.name,
-                flash_bytes=each.counted.flash_bytes,
+                flash_bytes=cost.flash_bytes,
                 cycles=each.cycles or 0,
-                floor_cycles=each.counted.floor_cycles,
-                flash_cycles=total.flash_cycles(each.counted),
+                floor_cycles=cost.floor_cycles,
+                flash_cycles=total.flash_cycles(cost),
             )
-            for each in build.evidence.operators
-            if each.counted is not None
+            for each, cost in counted
         ],
     )
