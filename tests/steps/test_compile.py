@@ -35,6 +35,15 @@ shapes = [
 macs = sum(math.prod(out) * math.prod(weights[1:]) for out, weights in shapes)
 print(json.dumps([macs, sum(weights[0] for _, weights in shapes)]))
 """
+#: The totals that `kiln inspect` has, from the file alone.
+_DESCRIBED = """
+import dataclasses, json, sys
+from pathlib import Path
+from stages.vela.tflite.model import describe, read_model
+
+described = describe(read_model(Path(sys.argv[1]).read_bytes()))
+print(json.dumps(dataclasses.asdict(described.counted)))
+"""
 #: What Vela makes of a model with these arguments alone.
 _VELA = """
 import sys
@@ -96,6 +105,9 @@ def test_what_the_layers_cost_is_what_the_network_has(
     assert len(counted) == len(layers)
     for field in dataclasses.fields(Counted):
         assert sum(getattr(each, field.name) for each in counted) == getattr(traffic, field.name)
+
+    told = json.loads(run_script("vela", _DESCRIBED, trial.out / "vela.tflite"))
+    assert dataclasses.asdict(traffic).items() >= told.items()
 
     macs, channels = json.loads(run_script("vela", _CONVOLUTIONS, model))
     of_convolutions = [each.counted for each in layers if each.operator == "CONV_2D"]

@@ -66,6 +66,15 @@ def count_commands(
     )
 
 
+def count_all(payloads: Sequence[bytes]) -> Counted | None:
+    """All that command streams make the NPU do; None if there are none, or one cannot be read."""
+    try:
+        costs = [each for payload in payloads for each in count(decode(payload))]
+    except NpuError:
+        return None
+    return _sum(costs) if costs else None
+
+
 def read_queues(database: Path) -> list[list[Queued]]:
     """The block operations of each command stream, from the XML file of Vela's database."""
     tables = {
