@@ -21,19 +21,20 @@ from tests.support.fixtures import RunScript, RunStep
 from tests.support.shared_results import IMGSZ
 from tests.support.tiny import make_tiny
 
-#: By hand from the network itself: multiply-accumulates and output channels of its convolutions.
+#: By hand from the network itself: multiply-accumulates of each convolution, by the name of its
+#: output, and the channels of all.
 _CONVOLUTIONS = """
 import json, math, sys
 from pathlib import Path
 from stages.vela.tflite.file import open_file
 
 graph = open_file(Path(sys.argv[1]).read_bytes()).graphs[0]
-shapes = [
-    (graph.tensors[each.outputs[0]].shape, graph.tensors[each.inputs[1]].shape)
+tensors = [
+    (graph.tensors[each.outputs[0]], graph.tensors[each.inputs[1]].shape)
     for each in graph.operators if each.name == "CONV_2D"
 ]
-macs = sum(math.prod(out) * math.prod(weights[1:]) for out, weights in shapes)
-print(json.dumps([macs, sum(weights[0] for _, weights in shapes)]))
+macs = {out.name: math.prod(out.shape) * math.prod(weights[1:]) for out, weights in tensors}
+print(json.dumps([macs, sum(weights[0] for _, weights in tensors)]))
 """
 #: The totals that `kiln inspect` has, from the file alone.
 _DESCRIBED = """
@@ -110,8 +111,8 @@ def test_what_the_layers_cost_is_what_the_network_has(
     assert dataclasses.asdict(traffic).items() >= told.items()
 
     macs, channels = json.loads(run_script("vela", _CONVOLUTIONS, model))
-    of_convolutions = [each.counted for each in layers if each.operator == "CONV_2D"]
-    assert sum(each.macs for each in of_convolutions if each) == macs
+    convolutions = {each.name: each.counted for each in layers if each.operator == "CONV_2D"}
+    assert {name: each and each.macs for name, each in convolutions.items()} == macs
     (summary,) = csv.DictReader((trial.out / "summary.csv").read_text().splitlines())
     assert traffic.macs == int(summary["nn_macs"])
     assert traffic.flash_bytes == float(summary["off_chip_flash_total_bytes"])
