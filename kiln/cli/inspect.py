@@ -71,7 +71,9 @@ def _show(found: Inspection, terminal: Terminal) -> None:
         terminal.print(counted_line(found.model.counted))
     if found.accuracy is not None:
         (metrics,) = found.accuracy.artifacts.values()
-        terminal.print(f"accuracy  {accuracy_line(metrics)} on {found.accuracy.images} images")
+        how = ", executed as Vela's encodings define it" if found.model.kind == "vela" else ""
+        images = found.accuracy.images
+        terminal.print(f"accuracy  {accuracy_line(metrics)} on {images} images{how}")
     for warning in found.warnings:
         terminal.warn(warning.message, warning.hint)
 

@@ -87,6 +87,7 @@ def _accuracy(outcomes: Outcomes) -> Accuracy:
         artifacts={**before, **evaluated.artifacts},
         drop=evaluated.drop,
         finds_nothing=evaluated.finds_nothing,
+        equal_to_int8=evaluated.equal_to_int8,
     )
 
 

@@ -39,6 +39,7 @@ def render(build: BuildResult, record: BoardRecord | None = None) -> str:
             images=annotated_images(evidence),
             image_font=FONT,
             class_figures=classes.class_figures(evidence),
+            executed=words.EXECUTED,
             confusion=classes.confusion(evidence),
             curves=[charts.curves(panel) for panel in page.panels(evidence.curves)],
             kept_epoch=page.kept_epoch(build),

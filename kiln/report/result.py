@@ -111,13 +111,16 @@ class Accuracy:
     """mAP, 0 to 1, of every form of the network on the same images; None if nothing is there.
 
     ``trained`` is the trainer's own figure, on whole images and before raw heads; ``drop`` is
-    what quantising cost, in points. ``finds_nothing``: a figure is next to zero.
+    what quantising cost, in points. ``finds_nothing``: a figure is next to zero. ``equal_to_int8``:
+    the compiled file gives the bytes of int8 on all images, and so has no figures of its own; None
+    if there is none or it was not executed.
     """
 
     images: int
     artifacts: Mapping[str, Mapping[str, float | None]]
     drop: Mapping[str, float]
     finds_nothing: bool = False
+    equal_to_int8: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -74,11 +74,20 @@ class Estimate:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Execution:
+    """On how many images the compiled file was executed, as Vela's encodings define it, and whether
+    it gave the bytes of TensorFlow Lite's reference kernels on all of them."""
+
+    images: int
+    equal: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class CompileResult(Estimate):
     """The compiled model; ``cpu_operators`` names what Vela left to the CPU.
 
-    Only estimates of the same ``performance_model`` may be compared. ``traffic`` is None if the
-    commands could not be read.
+    Only estimates of the same ``performance_model`` may be compared. ``execution`` is None for an
+    accelerator whose files Kiln cannot execute, ``traffic`` if the commands could not be read.
     """
 
     operators: Operators
@@ -88,3 +97,4 @@ class CompileResult(Estimate):
     accelerator: str
     versions: Mapping[str, str]
     traffic: Traffic | None = None
+    execution: Execution | None = None

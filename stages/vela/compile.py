@@ -1,10 +1,14 @@
-"""Compile the int8 model for an Ethos-U NPU with Vela.
+"""Compile the int8 model for an Ethos-U NPU with Vela, and prove that nothing was lost.
 
 ``params``: accelerator, ini {section: {key: value}}, system_config, memory_mode, optimise,
 arena_kib (the SRAM that Vela may plan with), arguments (further ones of Vela's own).
-``in/``: int8.tflite.
+``in/``: int8.tflite, and reference.npz of the step `quantize`, unless Kiln cannot execute what is
+compiled for this accelerator.
 ``out/``: vela.tflite, vela.ini (Vela's configuration), summary.csv (Vela's own, unchanged), and
 layers.json, a list of the fields of ``stages.results.compile.Layer`` for each operator in order.
+
+The compiled file is executed on the images of reference.npz, as Vela's encodings define it
+(``stages.vela.npu``). Unless it gives the bytes of the reference kernels, the step fails.
 """
 
 from __future__ import annotations
@@ -25,7 +29,9 @@ from ethosu.vela import vela
 from ethosu.vela.errors import CliOptionError, ConfigOptionError, VelaError
 
 from stages.contract import Events, Job, StepFailed, main, write_json
-from stages.results.compile import CompileResult, Layer, Operators, Traffic
+from stages.results.compile import CompileResult, Execution, Layer, Operators, Traffic
+from stages.vela.execution.board_models import not_executed, open_model
+from stages.vela.execution.proof import prove
 from stages.vela.npu.errors import NpuError
 from stages.vela.npu.traffic import results_per_cycle
 from stages.vela.tflite.file import TFLiteFile, open_file
@@ -39,6 +45,7 @@ from stages.vela.tflite.placement import (
     read_speed,
 )
 
+PACKAGES = ("ethos-u-vela", "tflite-micro", "numpy")
 USAGE_ERROR = 2
 #: The first Vela with another model of the NPU's speed; estimates of different models cannot be
 #: compared.
@@ -72,6 +79,7 @@ def run(job: Job, events: Events) -> CompileResult:
         layers, traffic = _count(compiled, layers, results / "int8", summary, events)
         shutil.copyfile(results / "int8_vela.tflite", job.out / "vela.tflite")
         shutil.copyfile(summary, job.out / "summary.csv")
+    execution = execute(job)
     write_json(job.out / "layers.json", layers)
     return CompileResult(
         **dataclasses.asdict(read_estimate(job.out / "summary.csv")),
@@ -82,9 +90,30 @@ def run(job: Job, events: Events) -> CompileResult:
         estimator=f"Vela {version('ethos-u-vela')}",
         performance_model=performance_model(version("ethos-u-vela")),
         accelerator=job.params["accelerator"],
-        versions={package: version(package) for package in ("ethos-u-vela", "numpy")},
+        versions={package: version(package) for package in PACKAGES},
+        execution=execution,
         traffic=traffic,
     )
+
+
+def execute(job: Job) -> Execution | None:
+    """Run what was compiled; raises StepFailed unless it computes what the int8 file computes."""
+    reference = job.inputs / "reference.npz"
+    if not reference.exists():
+        return None
+    compiled = (job.out / "vela.tflite").read_bytes()
+    try:
+        proof = prove(open_model(compiled), reference)
+    except NpuError as error:
+        raise not_executed(error) from error
+    if proof.difference is not None:
+        raise StepFailed(
+            "model",
+            f"the compiled file does not compute what the int8 file computes: {proof.difference}",
+            hint="another IMGSZ or granularity may avoid it; please report it with the int8 file, "
+            "it is a fault of Vela or of Kiln",
+        )
+    return Execution(images=proof.images, equal=True)
 
 
 def ini_text(sections: Mapping[str, Mapping[str, object]]) -> str:

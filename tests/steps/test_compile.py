@@ -10,12 +10,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from kiln.plan.schema import read_record
 from kiln.plan.targets import load_target
 from kiln.store.tree import hash_file
-from stages.results.compile import CompileResult, Counted, Layer
+from stages.results.compile import CompileResult, Counted, Execution, Layer
 from tests.support.checkout import ROOT
 from tests.support.fixtures import RunScript, RunStep
 from tests.support.shared_results import IMGSZ
@@ -64,8 +65,10 @@ def test_the_whole_network_runs_on_the_npu(
     task: str, request: pytest.FixtureRequest, run_step: RunStep, params: dict[str, Any]
 ) -> None:
     int8: Path = request.getfixturevalue(f"{task}_int8")
-    trial = run_step("compile", params, {"int8.tflite": int8 / "int8.tflite"}).expect_success()
+    inputs = {name: int8 / name for name in ("int8.tflite", "reference.npz")}
+    trial = run_step("compile", params, inputs).expect_success()
     result: CompileResult = trial.result
+    assert result.execution == Execution(images=3, equal=True)
     assert (trial.warnings, result.operators.cpu, result.cpu_operators) == ([], {}, ())
     assert result.operators.npu["MAX_POOL_2D"] == 3
     assert result.operators.npu["CONV_2D"] > 60
@@ -166,6 +169,26 @@ def test_weights_that_stay_in_the_flash_are_read_again_for_each_block(
     flash_bytes = tight.result.traffic.flash_bytes
     assert flash_bytes == pytest.approx(float(summary["off_chip_flash_total_bytes"]), rel=0.03)
     assert flash_bytes > 1.1 * roomy.result.traffic.flash_bytes
+
+
+def test_a_file_that_computes_something_else_is_not_made(
+    pose_int8: Path, run_step: RunStep, params: dict[str, Any], tmp_path: Path
+) -> None:
+    with np.load(pose_int8 / "reference.npz") as arrays:
+        given = dict(arrays)
+    given["output_3"][1, 0, 5, 0] ^= 1
+    np.savez(tmp_path / "reference.npz", **given)
+    inputs = {
+        "int8.tflite": pose_int8 / "int8.tflite",
+        "reference.npz": tmp_path / "reference.npz",
+    }
+    failure = run_step("compile", params, inputs).failure
+    assert failure is not None
+    assert failure["kind"] == "model"
+    assert "does not compute what the int8 file computes: on image 1" in failure["message"]
+    assert "values of output 3 (" in failure["message"]
+    assert "by 1 at most" in failure["message"]
+    assert failure["hint"]
 
 
 def test_same_bytes_whatever_the_order_of_the_settings(
