@@ -38,8 +38,8 @@ from stages.vela.npu.registers import (
     Short,
 )
 
-#: Places for the tables that operations apply to their results, 256 bytes each.
-TABLES = 8
+#: Places for the tables that operations apply to their results, and the bytes of each.
+TABLES, TABLE_BYTES = 8, 256
 _SHRAM_KIB = {32: 16, 64: 16, 128: 24, 256: 48}
 
 _POOLS: tuple[Kind, ...] = ("max_pool", "average_pool", "reduce_sum")
@@ -108,8 +108,8 @@ def _operations(words: Sequence[int]) -> Iterator[Operation]:
         elif count == _MOST_OPERATIONS:
             raise NpuError(f"the command stream has more than {_MOST_OPERATIONS} operations")
         elif (operation := _operation(code, param, count, registers, where)) is not None:
-            yield operation
             count += 1
+            yield operation
     raise NpuError("the command stream does not end with STOP")
 
 
