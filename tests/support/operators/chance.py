@@ -22,16 +22,22 @@ def drawn(seed: int) -> OperatorModel:
     """One network, by its number."""
     chance = random.Random(f"network {seed}")
     shape = (1, chance.choice(_SIZES), chance.choice(_SIZES), chance.choice(_WIDTHS))
+    dtype = chance.choice(_TYPES)
 
-    operators = (_conv, _conv, _depthwise, _pool, _two, _requantised)
+    of_int8 = (_transpose_conv, _mean, _softmax, _resized)
+    operators = (
+        *(_conv, _conv, _conv, _depthwise, _depthwise, _pool, _pool, _two, _two, _requantised),
+        *(_joined, _padded, *(of_int8 if dtype == "int8" else ())),
+    )
 
     def build(net: Net, x: Value) -> Value:
         again = random.Random(f"operators of {seed}")
         for _ in range(again.choice((1, 1, 1, 2, 3))):
             x = again.choice(operators)(net, x, again)
-        return x
+        # Vela 4.5 cannot compile each operator that follows on it.
+        return _cut(net, x, again) if again.random() < 0.05 else x
 
-    return model(*shape, build=build, dtype=chance.choice(_TYPES))
+    return model(*shape, build=build, dtype=dtype)
 
 
 def _conv(net: Net, x: Value, chance: random.Random) -> Value:
@@ -102,6 +108,56 @@ def _requantised(net: Net, x: Value, chance: random.Random) -> Value:
         return net.call(name, [x], x.shape, scale=1 / 256, zero_point=-128)
     options = {"alpha": chance.uniform(0.01, 0.9)} if name == "LEAKY_RELU" else {}
     return net.call(name, [x], x.shape, options=options)
+
+
+def _transpose_conv(net: Net, x: Value, chance: random.Random) -> Value:
+    kernel = chance.choice(((2, 2), (3, 3), (4, 4)))
+    return net.transpose_conv(x, chance.choice(_WIDTHS), kernel, (2, 2), chance.choice(_PADDINGS))
+
+
+def _mean(net: Net, x: Value, chance: random.Random) -> Value:
+    axes = chance.choice(((1, 2), (1,), (2,)))
+    shape = [1 if number in axes else size for number, size in enumerate(x.shape)]
+    inputs = [x, net.constant(axes)]
+    options = {"keepDims": True}
+    if shape == list(x.shape):  # see `mean-of-one` in `products`
+        return net.same("MEAN", inputs, shape, options)
+    return net.call("MEAN", inputs, shape, options=options, scale=x.scale / 2)
+
+
+def _softmax(net: Net, x: Value, chance: random.Random) -> Value:
+    options = {"beta": chance.choice((1.0, 1.0, 0.3, 2.0))}
+    return net.call("SOFTMAX", [x], x.shape, options=options, scale=1 / 256, zero_point=-128)
+
+
+def _resized(net: Net, x: Value, chance: random.Random) -> Value:
+    times = chance.choice((2, 4))
+    size = (x.shape[1] * times, x.shape[2] * times)
+    name = chance.choice(("RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR"))
+    options = {"halfPixelCenters": times == 2 and chance.random() < 0.3}
+    return net.same(name, [x, net.constant(size)], (1, *size, x.shape[3]), options)
+
+
+def _joined(net: Net, x: Value, chance: random.Random) -> Value:
+    axis = chance.choice((1, 2, 3, 3))
+    parts = [x, net.pool("MAX_POOL_2D", x, (3, 3)), x][: chance.choice((2, 3))]
+    shape = list(x.shape)
+    shape[axis] *= len(parts)
+    return net.same("CONCATENATION", parts, shape, {"axis": axis})
+
+
+def _padded(net: Net, x: Value, chance: random.Random) -> Value:
+    around = [(0, 0), *((chance.randint(0, 3), chance.randint(0, 3)) for _ in range(2)), (0, 0)]
+    shape = [size + sum(sides) for size, sides in zip(x.shape, around, strict=True)]
+    return net.same("PAD", [x, net.constant(around)], shape)
+
+
+def _cut(net: Net, x: Value, chance: random.Random) -> Value:
+    begin = [chance.randrange(size) for size in x.shape]
+    end = [chance.randint(at + 1, size) for at, size in zip(begin, x.shape, strict=True)]
+    shape = [stop - start for start, stop in zip(begin, end, strict=True)]
+    inputs = [x, *(net.constant(each) for each in (begin, end, [1] * 4))]
+    return net.same("STRIDED_SLICE", inputs, shape)
 
 
 def _window(x: Value, chance: random.Random) -> tuple[tuple[int, int], str]:

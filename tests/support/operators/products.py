@@ -237,6 +237,12 @@ _REDUCTIONS = {
     "mean-width": model(1, 5, 16, 17, build=lambda n, x: _mean(n, x, (2,))),
     "mean-depth": model(1, 1, 16, 17, build=lambda n, x: _mean(n, x, (3,))),
     "mean-same-scale": model(1, 5, 7, 16, build=lambda n, x: _mean(n, x, (1, 2), same=True)),
+    "mean-of-one": model(
+        *(1, 21, 1, 17),
+        build=lambda n, x: _mean(n, x, (2,)),
+        # It is a copy to Vela 4.5, whatever the scales (convert_mean_to_depthwise_conv).
+        compiled_as=lambda n, x: _mean(n, x, (2,), same=True),
+    ),
     "argmax": model(1, 7, 7, 10, build=_argmax),
     "argmax-flat": model(1, 100, build=_argmax),
 }
