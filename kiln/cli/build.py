@@ -21,6 +21,7 @@ from kiln.plan.plan import Plan, make_plan
 from kiln.plan.request import BuildRequest
 from kiln.plan.targets import load_target
 from kiln.report.result import BuildResult
+from kiln.report.words import EXECUTED
 from stages.results.evaluate import METRICS
 
 
@@ -114,6 +115,10 @@ def _figures(result: BuildResult) -> Iterator[str]:
         if accuracy.finds_nothing
         else (f"accuracy  {line}")
     )
+    if accuracy.equal_to_int8:
+        yield f"          {EXECUTED}"
+    elif compiled := accuracy.artifacts.get("compiled"):
+        yield f"          {accuracy_line(compiled)} (compiled)"
     if accuracy.drop:
         lost = ", ".join(
             f"{METRICS[name]} {0 - points:+.1f}" for name, points in accuracy.drop.items()

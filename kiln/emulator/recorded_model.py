@@ -1,7 +1,6 @@
 """A built model for the emulated board: its outputs for images of the demo data set, recorded.
 
-A file that was compiled for an NPU runs on the board alone. What is run here is the int8 model that
-Vela compiled it from, which computes the same.
+They are those of the very file that is flashed (step `outputs`).
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ from kiln.plan.request import BuildRequest, Task
 from kiln.plan.schema import read_record
 from kiln.plan.step import FromHost, Step
 from kiln.plan.targets import CameraMode, Target
-from kiln.report.result import BuildResult, ResultFile
+from kiln.report.result import BuildResult
+from kiln.store.tree import File
 from stages.results.emulator_frames import Frame, Frames
 
-_INT8_ENDING = "_full_integer_quant.tflite"
-#: In each mode of the camera: yolov8n takes half a second an image in the interpreter's loops.
+#: In each mode of the camera: yolov8n takes a third of a second an image.
 _IMAGES = 12
 _LEAST_SCORE = 0.05
 _MOST_CANDIDATES = 200
@@ -54,11 +53,13 @@ def record_model(
 
     What has been run before comes from the store. Raises KilnError.
     """
-    name = next((name for name in build.files if name.endswith(_INT8_ENDING)), None)
-    if name is None:
-        raise ModelError(f"{folder} has no int8 model", hint="build it again")
-    brought = {"model": hash_file_input((folder / name).absolute(), runner)}
-    flashed = build.deployed_file
+    path = (folder / build.deployed).absolute()
+    if not path.is_file():
+        raise ModelError(
+            f"{folder} lacks {build.deployed}, which goes onto the board", hint="build it again"
+        )
+    brought = {"model": hash_file_input(path, runner)}
+    flashed = brought["model"].files[""]
     frames: dict[int, Path] = {}
     for mode in target.camera.modes:
         settings = dataclasses.replace(build.request.camera, mode=mode.name)
@@ -74,10 +75,10 @@ def record_model(
 
 
 def _in_all_modes(
-    read: Callable[..., AnyModel], frames: Mapping[int, Path], flashed: ResultFile
+    read: Callable[..., AnyModel], frames: Mapping[int, Path], flashed: File
 ) -> AnyModel:
     modes = {
-        option: read(path, sha256=flashed.sha256, size=flashed.bytes)
+        option: read(path, sha256=flashed.sha256, size=flashed.size)
         for option, path in frames.items()
     }
     return dataclasses.replace(modes[min(modes)], modes=modes)
@@ -86,8 +87,8 @@ def _in_all_modes(
 def recording_steps(task: Task, mode: CameraMode) -> list[Step]:
     """The steps from images and a model (``model`` of this host) to frames.json."""
     return [
-        steps.tflm_outputs(_MODEL, images=_IMAGES),
-        steps.emulator_frames(task, _MODEL, mode, score=_LEAST_SCORE, candidates=_MOST_CANDIDATES),
+        steps.outputs(_MODEL, images=_IMAGES),
+        steps.emulator_frames(task, mode, score=_LEAST_SCORE, candidates=_MOST_CANDIDATES),
     ]
 
 

@@ -74,6 +74,7 @@ def collect_numbers(outcomes: Outcomes) -> Numbers:
         performance_model=compiled.performance_model if compiled else None,
         operators=dataclasses.asdict(compiled.operators) if compiled else on_cpu,
         accuracy=_accuracy(outcomes),
+        traffic=compiled.traffic if compiled else None,
     )
 
 
@@ -86,6 +87,7 @@ def _accuracy(outcomes: Outcomes) -> Accuracy:
         artifacts={**before, **evaluated.artifacts},
         drop=evaluated.drop,
         finds_nothing=evaluated.finds_nothing,
+        equal_to_int8=evaluated.equal_to_int8,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from kiln.errors import ModelError
@@ -18,15 +18,27 @@ from kiln.pipeline.runner import Runner, StepOutcome
 from kiln.plan import steps
 from kiln.plan.plan import data_steps
 from kiln.plan.request import BuildRequest, Task
-from kiln.plan.step import FromHost, Step
+from kiln.plan.step import FromHost, FromStep, Step
 from kiln.plan.targets import Target
 from kiln.report.result import StepWarning, Usage, Verdict
 from kiln.store.tree import Tree
-from stages.results.check_firmware import CheckFirmwareResult, InterpreterTrial, ModelDescription
+from stages.results.check_firmware import (
+    CheckFirmwareResult,
+    InterpreterTrial,
+    Kind,
+    ModelDescription,
+)
 from stages.results.dataset import Dataset
 from stages.results.evaluate import EvaluateResult
 
 _MODEL = FromHost(source="model")
+#: Which input of the step `evaluate` a file of each kind is.
+_EVALUATED_AS: Mapping[Kind, str] = {
+    "float32": "float32.tflite",
+    "mixed": "float32.tflite",
+    "int8": "int8.tflite",
+    "vela": "outputs.npz",
+}
 _UNMEASURED = StepWarning(
     step="evaluate",
     message="its accuracy was not measured: no host can run it as a board would",
@@ -117,21 +129,16 @@ class Inspector:
         self._target = self._target.choose(task, self._request.firmware)
         request = dataclasses.replace(self._request, task=task)
         check = functools.partial(steps.check_firmware, request, self._target, model.imgsz, _MODEL)
-        looked = self._run([check(reference=False)], observer)["check-firmware"]
+        looked = self._run([check()], observer)["check-firmware"]
         # Without an NPU the host can compute what the board would, if the board would run it.
         if self._target.vela or model.kind != "int8" or not looked.result.accepted:
             return looked
-        needed = [steps.reference(_MODEL, evaluation=False), check(reference=True)]
+        noise = FromStep(step="reference", path="reference.npz")
+        needed = [steps.reference(_MODEL), check(reference=noise)]
         return self._run(needed, observer)["check-firmware"]
 
     def _evaluate(self, model: ModelDescription, observer: Observer) -> StepOutcome:
-        """Measure on the user's data set; raises ModelError for what no host can run."""
-        if model.kind == "vela":
-            raise ModelError(
-                "a file that Vela has compiled runs on the NPU alone: its accuracy cannot be "
-                "measured here",
-                hint="leave --data out, or pass the int8 file that it was compiled from",
-            )
+        """Measure on the user's data set; raises ModelError for what is no model of a task."""
         if not model.task or not model.imgsz:
             raise ModelError(
                 f"its accuracy cannot be measured: {model.what}", hint="leave --data out"
@@ -139,11 +146,11 @@ class Inspector:
         request = dataclasses.replace(self._request, task=model.task)
         self._brought |= hash_inputs(request, self._paths, self._runner)
         data, needed = data_steps(request)
-        name = "int8.tflite" if model.kind == "int8" else "float32.tflite"
-        needed += [
-            steps.images(request, self._target, data, model.imgsz),
-            steps.evaluate(request, self._target, {name: _MODEL}),
-        ]
+        needed.append(steps.images(request, self._target, data, model.imgsz))
+        if model.kind == "vela":
+            needed.append(steps.outputs(_MODEL))
+        evaluated = {_EVALUATED_AS[model.kind]: steps.OUTPUTS if model.kind == "vela" else _MODEL}
+        needed.append(steps.evaluate(request, self._target, evaluated))
         check = functools.partial(_check_data, model)
         return self._run(needed, observer, check)["evaluate"]
 
@@ -172,7 +179,7 @@ def _can_be_run(model: ModelDescription) -> bool:
     """Whether a refused file may be measured all the same, as a float one is."""
     ends = [tensor for tensor in (model.input, *model.outputs) if tensor is not None]
     known = all(tensor.dtype in ("int8", "float32") for tensor in ends)
-    return model.kind == "vela" or (known and model.task is not None and model.imgsz is not None)
+    return known and model.task is not None and model.imgsz is not None
 
 
 def _size(file: Path) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
@@ -50,19 +51,10 @@ def make_plan(request: BuildRequest, target: Target) -> Plan:
     name = request.name or _default_name(request, imgsz)
     files = {f"{name}.safetensors": weights}
     files |= {f"{name}{ending}": source for ending, source in catalogue.MODEL_FILES.items()}
-    deployed = catalogue.INT8
     if target.vela is not None:
         steps.append(catalogue.compile_npu(target, imgsz))
-        deployed = catalogue.COMPILED
-        files[f"{name}_full_integer_quant_vela.tflite"] = deployed
-    else:
-        # Without an NPU the board computes what the reference kernels do, and the host can tell.
-        steps.append(catalogue.reference(deployed, evaluation=True))
-    steps += [
-        catalogue.check_firmware(request, target, imgsz, deployed, reference=target.vela is None),
-        catalogue.evaluate(request, target, catalogue.EVALUATED),
-        *([catalogue.layers()] if request.evaluation.layers else []),
-    ]
+        files[f"{name}_full_integer_quant_vela.tflite"] = catalogue.COMPILED
+    steps += _judging_steps(request, target, imgsz)
     names = {step.name for step in steps}
     return Plan(
         name=name,
@@ -74,6 +66,22 @@ def make_plan(request: BuildRequest, target: Target) -> Plan:
         files=files,
         evidence={name: each for name, each in catalogue.EVIDENCE.items() if each.step in names},
     )
+
+
+def _judging_steps(request: BuildRequest, target: Target, imgsz: int) -> list[Step]:
+    """From the file that goes onto the board to what is known of it."""
+    layers = [catalogue.layers()] if request.evaluation.layers else []
+    check = functools.partial(catalogue.check_firmware, request, target, imgsz)
+    if target.vela is None:
+        # The board's own interpreter runs in the check, and must give the reference's bytes; so
+        # what the reference kernels find is what the board finds.
+        checked = check(catalogue.INT8, reference=catalogue.REFERENCE)
+        return [checked, catalogue.evaluate(request, target, catalogue.EVALUATED), *layers]
+    run, outputs = [], {}
+    if target.vela.executed:
+        run, outputs = [catalogue.outputs(catalogue.COMPILED)], {"outputs.npz": catalogue.OUTPUTS}
+    evaluate = catalogue.evaluate(request, target, {**catalogue.EVALUATED, **outputs})
+    return [check(catalogue.COMPILED), *run, evaluate, *layers]
 
 
 def needs_host_data(request: BuildRequest) -> bool:

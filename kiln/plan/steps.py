@@ -30,9 +30,9 @@ from stages.results.images import ImagesResult
 from stages.results.import_weights import ImportResult
 from stages.results.layers import LayersResult
 from stages.results.onnx import OnnxResult
+from stages.results.outputs import OutputsResult
 from stages.results.quantize import QuantizeResult
 from stages.results.reference import ReferenceResult
-from stages.results.tflm_outputs import TflmOutputsResult
 from stages.results.train import TrainResult
 
 _DATASET = FromStep(step="check", path="dataset.json")
@@ -43,7 +43,8 @@ _ONNX = FromStep(step="onnx", path="model.onnx")
 _FLOAT32 = FromStep(step="quantize", path="float32.tflite")
 INT8 = FromStep(step="quantize", path="int8.tflite")
 COMPILED = FromStep(step="compile", path="vela.tflite")
-REFERENCE = FromStep(step="reference", path="reference.npz")
+REFERENCE = FromStep(step="quantize", path="reference.npz")
+OUTPUTS = FromStep(step="outputs", path="outputs.npz")
 
 #: What each step gives, by its name.
 RESULTS: Mapping[str, type[Any]] = {
@@ -64,7 +65,7 @@ RESULTS: Mapping[str, type[Any]] = {
     "evaluate": EvaluateResult,
     "layers": LayersResult,
     "difference": DifferenceResult,
-    "tflm-outputs": TflmOutputsResult,
+    "outputs": OutputsResult,
     "emulator-frames": EmulatorFramesResult,
 }
 
@@ -262,27 +263,28 @@ def quantize(request: BuildRequest, target: Target) -> Step:
 
 
 def compile_npu(target: Target, imgsz: int) -> Step:
-    """Compile the int8 model with Vela; for a target with an NPU."""
+    """Compile the int8 model with Vela, and execute the result; for a target with an NPU."""
     params = target.compilation(imgsz)
+    proof = {"reference.npz": REFERENCE} if target.vela and target.vela.executed else {}
     return Step(
         name="compile",
         title=f"compile for {params['accelerator']}",
         environment="vela",
         module="stages.vela.compile",
         params=params,
-        inputs={"int8.tflite": INT8},
+        inputs={"int8.tflite": INT8, **proof},
     )
 
 
-def reference(model: Input, *, evaluation: bool) -> Step:
-    """What TFLite's reference kernels give, on evaluation images or else on noise."""
+def reference(model: Input) -> Step:
+    """What TFLite's reference kernels give, for a file that no build has made."""
     return Step(
         name="reference",
         title="run the reference kernels",
         environment="export",
         module="stages.export.reference",
         params={},
-        inputs={"model.tflite": model, **({"evaluation": _EVALUATION} if evaluation else {})},
+        inputs={"model.tflite": model},
     )
 
 
@@ -299,11 +301,16 @@ def describe(model: Input) -> Step:
 
 
 def check_firmware(
-    request: BuildRequest, target: Target, imgsz: int | None, model: Input, *, reference: bool
+    request: BuildRequest,
+    target: Target,
+    imgsz: int | None,
+    model: Input,
+    *,
+    reference: Input | None = None,
 ) -> Step:
     """Hold the file that would be flashed against the firmware's contract.
 
-    With ``reference`` TensorFlow Lite Micro must give the bytes of the reference kernels too.
+    With ``reference``, a reference.npz, TensorFlow Lite Micro must give its bytes too.
     """
     return Step(
         name="check-firmware",
@@ -311,12 +318,25 @@ def check_firmware(
         environment="vela",
         module="stages.vela.check_firmware",
         params=target.contract(request.task, imgsz, request.camera.mode),
-        inputs={"model.tflite": model, **({"reference.npz": REFERENCE} if reference else {})},
+        inputs={"model.tflite": model, **({"reference.npz": reference} if reference else {})},
+    )
+
+
+def outputs(model: Input, *, images: int | None = None) -> Step:
+    """Run a file as the board does on the evaluation images, at most so many of them."""
+    return Step(
+        name="outputs",
+        title="run the file as the board does",
+        environment="vela",
+        module="stages.vela.outputs",
+        params={"images": images},
+        inputs={"model.tflite": model, "evaluation": _EVALUATION},
     )
 
 
 def evaluate(request: BuildRequest, target: Target, models: Mapping[str, Input]) -> Step:
-    """Measure the accuracy of models: model.onnx, float32.tflite, int8.tflite, any of them."""
+    """Measure the accuracy of models: model.onnx, float32.tflite, int8.tflite, and outputs.npz of a
+    compiled one, any of them."""
     mode = target.camera.mode(request.camera.mode)
     return Step(
         name="evaluate",
@@ -352,23 +372,9 @@ def difference(name: str, suffix: str) -> Step:
     )
 
 
-def tflm_outputs(model: Input, *, images: int) -> Step:
-    """Run a model in TensorFlow Lite Micro on the first evaluation images."""
-    return Step(
-        name="tflm-outputs",
-        title="run the model in TensorFlow Lite Micro",
-        environment="vela",
-        module="stages.vela.tflm_outputs",
-        params={"images": images},
-        inputs={"model.tflite": model, "evaluation": _EVALUATION},
-    )
-
-
-def emulator_frames(
-    task: Task, model: Input, mode: CameraMode, *, score: float, candidates: int
-) -> Step:
-    """What an emulated board sees: frames of a camera mode and what the model finds in them,
-    at most ``candidates`` of at least ``score``, before suppression.
+def emulator_frames(task: Task, mode: CameraMode, *, score: float, candidates: int) -> Step:
+    """What an emulated board sees: frames of a camera mode and what the model of the step `outputs`
+    finds in them, at most ``candidates`` of at least ``score``, before suppression.
     """
     return Step(
         name="emulator-frames",
@@ -380,9 +386,5 @@ def emulator_frames(
             "score": score,
             "candidates": candidates,
         },
-        inputs={
-            "model.tflite": model,
-            "outputs.npz": FromStep(step="tflm-outputs", path="outputs.npz"),
-            "evaluation": _EVALUATION,
-        },
+        inputs={"outputs.npz": OUTPUTS, "evaluation": _EVALUATION},
     )

@@ -147,6 +147,11 @@ class VelaSettings:
     ini: Mapping[str, Mapping[str, str]]
     arguments: tuple[str, ...] = ()
 
+    @property
+    def executed(self) -> bool:
+        """Whether a host can execute what is compiled for this NPU (``stages.vela.npu``)."""
+        return self.accelerator.startswith("ethos-u55-")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProtectedRange:

@@ -84,7 +84,18 @@ def _accuracy(left: Accuracy, right: Accuracy, why: str) -> Iterator[Row]:
         one, two = (each.drop.get(key) for each in (left, right))
         if (one, two) != (None, None):
             yield _number(f"{title}, lost to int8", one, two, ".1f", "", why)
+    yield Row(
+        name="compiled file, executed",
+        left=_against_int8(left.equal_to_int8),
+        right=_against_int8(right.equal_to_int8),
+    )
     yield _number("images evaluated", left.images, right.images, "d", "")
+
+
+def _against_int8(equal: bool | None) -> str:
+    if equal is None:
+        return "not done"
+    return "the bytes of int8" if equal else "not the bytes of int8"
 
 
 def _number(

@@ -23,6 +23,7 @@ _ARTIFACTS: Mapping[str, str] = {
     "onnx": "ONNX",
     "float32": "float32",
     "int8": "int8",
+    "compiled": "compiled",
 }
 _LOSSES: Mapping[str, str] = {
     "box": "Loss of boxes",
@@ -100,7 +101,7 @@ def scores(accuracy: Accuracy) -> list[Score]:
             title=title,
             figures={
                 _ARTIFACTS[name]: measured[name][metric]
-                for name in (before, "int8")
+                for name in (before, "int8", "compiled")
                 if metric in measured.get(name, {})
             },
             drop=accuracy.drop.get(metric),

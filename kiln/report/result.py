@@ -14,7 +14,7 @@ from kiln.plan.schema import read_record
 from kiln.plan.steps import read_result
 from kiln.plan.targets import Target
 from stages.results.check_firmware import ArenaUsage, Check, CheckFirmwareResult, FlashUsage
-from stages.results.compile import Layer
+from stages.results.compile import Layer, Traffic
 from stages.results.evaluate import ClassAccuracy, Evidence, OutputSnr
 from stages.results.layers import LayerSnr
 
@@ -111,13 +111,16 @@ class Accuracy:
     """mAP, 0 to 1, of every form of the network on the same images; None if nothing is there.
 
     ``trained`` is the trainer's own figure, on whole images and before raw heads; ``drop`` is
-    what quantising cost, in points. ``finds_nothing``: a figure is next to zero.
+    what quantising cost, in points. ``finds_nothing``: a figure is next to zero. ``equal_to_int8``:
+    the compiled file gives the bytes of int8 on all images, and so has no figures of its own; None
+    if there is none or it was not executed.
     """
 
     images: int
     artifacts: Mapping[str, Mapping[str, float | None]]
     drop: Mapping[str, float]
     finds_nothing: bool = False
+    equal_to_int8: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -125,7 +128,7 @@ class Numbers:
     """The figures of a build; None if this target or request has none.
 
     ``operators`` are counts by processor and type. ``performance_model`` says which estimates of
-    cycles may be compared with each other.
+    cycles may be compared with each other. ``traffic``: what the NPU's commands say that it does.
     """
 
     flash: Usage
@@ -136,6 +139,7 @@ class Numbers:
     performance_model: str | None
     operators: Mapping[str, Mapping[str, int]]
     accuracy: Accuracy
+    traffic: Traffic | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+#: What an execution of the compiled file has shown. It is none on the board's own NPU.
+EXECUTED = (
+    "the compiled file, executed as Vela's encodings define it, gives the same bytes as the "
+    "reference kernels"
+)
 #: Digits of a digest that are shown; build.json has all.
 SHORT_DIGEST = 12
 

@@ -3,8 +3,7 @@ suppression.
 
 ``params``: frame (width and height in pixels), score (least score of a candidate, 0 to 1),
 candidates (at most so many of a frame are kept, the best).
-``in/``: model.tflite (int8), outputs.npz of the step `tflm-outputs`, evaluation/ (images.npy, uint8
-[m,S,S,3] RGB).
+``in/``: outputs.npz of the step `outputs`, evaluation/ (images.npy, uint8 [m,S,S,3] RGB).
 ``out/frames.json``: the fields of ``stages.results.emulator_frames.Frames``.
 
 A board's camera gives the frame and its firmware stretches it to the model's input; here the
@@ -31,8 +30,8 @@ from stages.export.evaluation.decode import (
     find_roles,
 )
 from stages.export.evaluation.fast_math import highest_thresholds
-from stages.export.models.preprocess import Floats, Pixels, dequantised
-from stages.export.models.tflite_interpreter import TFLiteModel
+from stages.export.models.preprocess import Floats, Pixels
+from stages.export.models.recorded_outputs import read_outputs
 from stages.results.emulator_frames import EmulatorFramesResult, Frame, Frames
 from stages.yolo import BOX_CHANNELS, KEYPOINT_VALUES, STRIDES
 
@@ -44,25 +43,19 @@ PACKAGES = ("tensorflow-cpu", "numpy")
 def run(job: Job, events: Events) -> EmulatorFramesResult:
     """Decode the outputs of every image as the firmware does, and encode its frame."""
     images = np.load(job.inputs / "evaluation" / "images.npy", mmap_mode="r")
-    recorded = dict(np.load(job.inputs / "outputs.npz"))
-    numbers = recorded.pop("numbers")
-    outputs = TFLiteModel((job.inputs / "model.tflite").read_bytes(), kernels="reference").outputs
-    shapes = [output.shape for output in outputs]
-    labels = labels_of(shapes, images.shape[1])
-    roles = find_roles(shapes, labels)
+    recorded = read_outputs(job.inputs / "outputs.npz")
+    labels = labels_of(recorded.shapes, images.shape[1])
+    roles = find_roles(recorded.shapes, labels)
     width, height = job.params["frame"]
-    quanta = {role: outputs[slot.output].scale for role, slot in roles.items()}
+    quanta = {role: recorded.scales[slot.output] for role, slot in roles.items()}
     frames = []
-    for index, number in enumerate(numbers):
-        values = [
-            dequantised(recorded[f"output_{i}"][index], output.scale, output.zero_point)
-            for i, output in enumerate(outputs)
-        ]
+    for number in recorded.numbers:
+        values = recorded.values(number)
         rows = {role: slot.rows(values) for role, slot in roles.items()}
         found = candidates(rows, labels, frame=(width, height))
         listed = described(found, limits(found, rows, quanta), job.params)
         frames.append(Frame(image=jpeg(images[number], width, height), candidates=listed))
-        events.progress(len(frames), len(numbers), "frames")
+        events.progress(len(frames), len(recorded.numbers), "frames")
     document = Frames(pose=labels.keypoints > 0, width=width, height=height, frames=tuple(frames))
     write_json(job.out / "frames.json", document)
     return EmulatorFramesResult(

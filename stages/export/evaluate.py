@@ -1,7 +1,8 @@
 """Measure the accuracy of every form of the model on the evaluation images, and the loss by int8.
 
 ``params``: frame (width and height of the camera's frames, in pixels). ``in/``: any of model.onnx,
-float32.tflite, int8.tflite; ``evaluation/`` (images.npy, uint8 [m,S,S,3] RGB, and truth.json).
+float32.tflite, int8.tflite, and outputs.npz (what the compiled file has given in the step
+`outputs`); ``evaluation/`` (images.npy, uint8 [m,S,S,3] RGB, and truth.json).
 ``out/evidence.json``: the fields of ``stages.results.evaluate.Evidence``.
 
 Images go in as on the board and detections come out as in the firmware, with the threshold of 45
@@ -9,7 +10,8 @@ percent at which it takes two boxes for one. Its score threshold is not used: mA
 detections, so whatever the firmware would report at its lowest threshold counts, which are poses of
 0.1 % and more and boxes of 1 %. They are ranked by their scores before the firmware makes whole
 percents of them (see ``stages.export.evaluation.decode``).
-Without a float32.tflite, the ONNX file stands for float32; they are the same function.
+Without a float32.tflite, the ONNX file stands for float32; they are the same function. A compiled
+file that gives what int8 gives on all images has no figures of its own.
 """
 
 from __future__ import annotations
@@ -19,9 +21,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from stages.contract import Events, Job, StepFailed, main, write_json
+from stages.contract import Events, Job, main, write_json
 from stages.export.evaluation import report_images
 from stages.export.evaluation.coco_map import Precision, measure
+from stages.export.evaluation.forms import FILES, present, sides_of, unlike_int8
 from stages.export.evaluation.inference import (
     Artifact,
     Evaluation,
@@ -50,7 +53,6 @@ ACCEPTED_DROP = 2.0
 NAMED_OUTPUTS = 3
 NAMED_CLASSES = 5
 
-FILES = {"onnx": "model.onnx", "float32": "float32.tflite", "int8": "int8.tflite"}
 PACKAGES = ("tensorflow-cpu", "onnxruntime", "pycocotools", "numpy")
 
 Figures = Mapping[str, float | None]
@@ -61,12 +63,14 @@ class Findings:
     """The results of all images, and the precision of each artifact.
 
     ``sides``: what is compared, float32 and int8, each with the artifact that stands for it.
+    ``equal``: for each image whether the compiled file gives what int8 gives; () without both.
     """
 
     evaluation: Evaluation
     results: Sequence[ImageResult]
     precision: Mapping[str, Mapping[Kind, Precision]]
     sides: Mapping[str, str]
+    equal: Sequence[bool]
 
     def figures(self, artifact: str) -> dict[str, float | None]:
         """Every mAP of an artifact, 0 to 1; None if there is no object to find."""
@@ -159,23 +163,19 @@ def run(job: Job, events: Events) -> EvaluateResult:
         outputs=findings.outputs(),
         seconds={
             name: round(sum(result.seconds[name] for result in findings.results), 3)
-            for name in names
+            for name in findings.results[0].seconds
         },
         score_threshold=LEAST_POSE_SCORE if evaluation.keypoints else LEAST_BOX_PERCENT / 100,
         iou_threshold=IOU / 100,
         versions={package: version(package) for package in PACKAGES},
         finds_nothing=any(findings.finds_nothing(side) for side in ("float32", "int8")),
+        equal_to_int8=all(findings.equal) if findings.equal else None,
     )
 
 
 def open_artifacts(job: Job, evaluation: Evaluation) -> list[Artifact]:
     """The forms of the model that the job has; raises StepFailed if one cannot be evaluated."""
-    paths = {name: job.inputs / file for name, file in FILES.items()}
-    present = {name: path for name, path in paths.items() if path.exists()}
-    if not present:
-        files = ", ".join(FILES.values())
-        raise StepFailed("request", "there is no model to evaluate", hint=f"pass one of {files}")
-    return [open_artifact(name, path, evaluation) for name, path in present.items()]
+    return [open_artifact(*form, evaluation) for form in present(job.inputs).items()]
 
 
 def run_and_measure(
@@ -183,13 +183,14 @@ def run_and_measure(
 ) -> Findings:
     """Run every artifact on every image, then compare with the labels."""
     names = [artifact.name for artifact in artifacts]
-    # float32.tflite comes after the ONNX file and replaces it.
-    side_of = {"onnx": "float32", "float32": "float32", "int8": "int8"}
-    sides = {side_of[name]: name for name in names}
+    sides = sides_of(names)
     results = []
     for result in run_on_all(artifacts, evaluation, list(sides.values())):
         results.append(result)
         events.progress(len(results), len(evaluation.images), "images")
+    equal = [result.equal for result in results if result.equal is not None]
+    if equal and all(equal):
+        names.remove("compiled")
     precision = {
         name: measure(
             evaluation.truth,
@@ -199,7 +200,9 @@ def run_and_measure(
         )
         for name in names
     }
-    return Findings(evaluation=evaluation, results=results, precision=precision, sides=sides)
+    return Findings(
+        evaluation=evaluation, results=results, precision=precision, sides=sides, equal=equal
+    )
 
 
 def shortcomings(findings: Findings, job: Job) -> Iterator[tuple[str, str]]:
@@ -212,6 +215,8 @@ def shortcomings(findings: Findings, job: Job) -> Iterator[tuple[str, str]]:
         )
     if small := _finds_little(findings):
         yield small
+    if not all(findings.equal):
+        yield unlike_int8([each.file for each in findings.evaluation.labelled], findings.equal)
     drop = findings.drop()
     worst = max(drop, key=lambda name: drop[name], default="")
     if not worst or drop[worst] <= ACCEPTED_DROP:

@@ -1,14 +1,15 @@
 """Measure how often every form of a classifier is right on the evaluation images.
 
 ``params``: those of the step `evaluate`; none is needed. ``in/``: any of model.onnx,
-float32.tflite, int8.tflite; ``evaluation/`` (images.npy, uint8 [m,S,S,3] RGB, and truth.json, a
-ClassTruth).
+float32.tflite, int8.tflite, and outputs.npz (what the compiled file has given in the step
+`outputs`); ``evaluation/`` (images.npy, uint8 [m,S,S,3] RGB, and truth.json, a ClassTruth).
 ``out/evidence.json``: the fields of ``stages.results.evaluate.Evidence``.
 
 Top-1: the most probable class is the right one; top-5: it is among the five most probable. Of equal
 probabilities, which int8 often has, the firmware reports the last class first
 (SSCMA-Micro 1.0.x, core/algorithm/el_algorithm_imcls.cpp), and so it is counted here.
-Without a float32.tflite, the ONNX file stands for float32; they are the same function.
+Without a float32.tflite, the ONNX file stands for float32; they are the same function. A compiled
+file that gives what int8 gives on all images has no figures of its own.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 
-from stages.contract import Events, Job, StepFailed, main, write_json
+from stages.contract import Events, Job, main, write_json
 from stages.export.evaluation import report_images
 from stages.export.evaluation.classification import (
     Classified,
@@ -29,6 +30,7 @@ from stages.export.evaluation.classification import (
     right_by_class,
     run_on_all,
 )
+from stages.export.evaluation.forms import FILES, present, sides_of, unlike_int8
 from stages.export.evaluation.snr import powers, snr_db
 from stages.export.models.model_runners import is_per_channel
 from stages.results.evaluate import (
@@ -45,29 +47,27 @@ from stages.results.evaluate import (
 NAMED_CLASSES = 5
 #: A larger drop, in points of top-1 accuracy, is a warning.
 ACCEPTED_DROP = 2.0
-FILES = {"onnx": "model.onnx", "float32": "float32.tflite", "int8": "int8.tflite"}
-#: What each file stands for; float32.tflite comes after the ONNX file and replaces it.
-_SIDES = {"onnx": "float32", "float32": "float32", "int8": "int8"}
 PACKAGES = ("tensorflow-cpu", "onnxruntime", "numpy")
 
 
 def run(job: Job, events: Events) -> EvaluateResult:
     """Run everything, then measure, warn, and keep what a report shows."""
-    paths = {name: job.inputs / file for name, file in FILES.items()}
-    present = {name: path for name, path in paths.items() if path.exists()}
-    if not present:
-        files = ", ".join(FILES.values())
-        raise StepFailed("request", "there is no model to evaluate", hint=f"pass one of {files}")
     evaluation = read_evaluation(job.inputs / "evaluation")
     found = {}
-    for name, path in present.items():
+    for name, path in present(job.inputs).items():
         found[name] = run_on_all(
             path, evaluation, lambda done: events.progress(done, len(evaluation.truth), "images")
         )
-    sides = {_SIDES[name]: found[name] for name in present}
+    sides = {side: found[name] for side, name in sides_of(found).items()}
+    equal = _equal(found)
+    if equal and all(equal):
+        del found["compiled"]
     figures = {name: accuracy(each, evaluation.truth) for name, each in found.items()}
     drop = _drop({side: accuracy(each, evaluation.truth) for side, each in sides.items()})
     for message, hint in _shortcomings(evaluation, sides, drop, job):
+        events.warning(message, hint=hint)
+    if not all(equal):
+        message, hint = unlike_int8(evaluation.files, equal)
         events.warning(message, hint=hint)
     write_json(job.out / "evidence.json", _evidence(evaluation, sides))
     return EvaluateResult(
@@ -77,12 +77,23 @@ def run(job: Job, events: Events) -> EvaluateResult:
         drop=drop,
         classes=_classes(evaluation, sides),
         outputs=_outputs(sides),
-        seconds={name: round(each.seconds, 3) for name, each in found.items()},
+        seconds={
+            name: round(each.seconds, 3) for name, each in found.items() if name != "compiled"
+        },
         score_threshold=None,
         iou_threshold=None,
         versions={package: version(package) for package in PACKAGES},
         finds_nothing=any(_guesses(each, evaluation) for each in sides.values()),
+        equal_to_int8=all(equal) if equal else None,
     )
+
+
+def _equal(found: Mapping[str, Classified]) -> list[bool]:
+    """For each image whether the compiled file gives what int8 gives; [] without both."""
+    if not {"int8", "compiled"} <= found.keys():
+        return []
+    one, other = (found[name].probabilities for name in ("int8", "compiled"))
+    return (one == other).all(axis=1).tolist()
 
 
 def _drop(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

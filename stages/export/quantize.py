@@ -2,7 +2,9 @@
 
 ``params``: granularity (mixed, per-tensor or per-channel: which weights share a scale), order
 (names of the outputs in the order that the files have, or null: that of the network).
-``in/``: model.onnx, calibration.npy (uint8 [n,H,W,C]). ``out/``: float32.tflite and int8.tflite.
+``in/``: model.onnx, calibration.npy (uint8 [n,H,W,C]). ``out/``: float32.tflite, int8.tflite, and
+reference.npz (``stages.export.models.reference_outputs``), what the int8 file gives for a few
+images: what goes onto a board must give the same.
 
 The firmware writes ``pixel - 128`` into the model's input, so the step fails unless the input has
 exactly the scale 1/255 and the zero point -128.
@@ -13,6 +15,7 @@ from __future__ import annotations
 import collections
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,9 +25,11 @@ from tensorflow.lite.python.convert_phase import ConverterError
 
 from stages.contract import Events, Job, StepFailed, main
 from stages.export.models.preprocess import Pixels, as_float, as_int8
+from stages.export.models.reference_outputs import noise, write_reference
 from stages.export.models.tflite_editor import Graph
 from stages.export.models.tflite_interpreter import TensorDetails, TFLiteModel
 from stages.export.quantization.activation_ranges import choose_ranges
+from stages.export.quantization.logistic_ties import avoid_ties
 from stages.export.quantization.onnx_to_keras import (
     Network,
     check_agreement,
@@ -38,6 +43,10 @@ from stages.results.tensors import Tensor
 
 INPUT_SCALE = np.float32(1) / np.float32(255)
 INPUT_ZERO_POINT = -128
+
+#: So many calibration images go into reference.npz, and one of noise: calibration images alone need
+#: not reach the ends of any range.
+REFERENCE_IMAGES = 2
 
 #: An output that is constant over so many images is reported as dead.
 DEAD_AFTER_IMAGES = 8
@@ -56,6 +65,7 @@ def run(job: Job, events: Events) -> QuantizeResult:
     (job.out / "float32.tflite").write_bytes(float_model)
     int8_model, per_channel = quantize(float_model, network, images, granularity, events)
     (job.out / "int8.tflite").write_bytes(int8_model)
+    reference(int8_model, images, job.out / "reference.npz")
     inputs, outputs, operators = describe(int8_model, network)
     for name in dead_outputs(int8_model, network, images):
         events.warning(
@@ -106,13 +116,14 @@ def quantize(
     )
     plain = to_int8(ranged, per_channel=granularity != "per-tensor")
     check_full_int8(plain)
-    return round_weights(
+    rounded, per_channel = round_weights(
         float_model,
         plain,
         images,
         granularity=granularity,
         progress=lambda done, total: events.progress(done, total, "layers"),
     )
+    return avoid_ties(rounded), per_channel
 
 
 def to_int8(ranged: bytes, *, per_channel: bool) -> bytes:
@@ -161,6 +172,12 @@ def describe(
     operators = collections.Counter(each.type for each in Graph(model).operators)
     named = zip(network.output_names, opened.outputs, strict=True)
     return (source,), tuple(_tensor(*pair) for pair in named), dict(sorted(operators.items()))
+
+
+def reference(model: bytes, images: Pixels, path: Path) -> None:
+    """Keep what the reference kernels give for calibration images and for noise."""
+    shown = np.concatenate([images[:REFERENCE_IMAGES], noise(1, images.shape[1:])])
+    write_reference(path, TFLiteModel(model, kernels="reference"), as_int8(shown))
 
 
 def check_full_int8(model: bytes) -> None:

@@ -51,8 +51,10 @@ class OutputSnr:
 class EvaluateResult:
     """Accuracy on the evaluation images.
 
-    ``artifacts``: by file (onnx, float32, int8) every figure of METRICS, 0 to 1, that the task has;
-    None if there is no object to find. ``drop``: points of each that int8 is below float32.
+    ``artifacts``: by file (onnx, float32, int8, compiled) every figure of METRICS, 0 to 1, that the
+    task has; None if there is no object to find. ``equal_to_int8``: whether the compiled file,
+    executed as Vela's encodings define it, gives the bytes of int8 on all images; then it has no
+    figures of its own. None without both. ``drop``: points of each that int8 is below float32.
     ``seconds``: what all inferences of a file took. A threshold is None if the task has none.
     ``finds_nothing``: a mAP50 is below `LEAST_MAP50`, or a classifier is no better than guessing.
     """
@@ -68,6 +70,7 @@ class EvaluateResult:
     iou_threshold: float | None
     versions: Mapping[str, str]
     finds_nothing: bool = False
+    equal_to_int8: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

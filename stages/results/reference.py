@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
-#: Where the images come from: the evaluation set, or random numbers.
+#: Where the images come from: random numbers; in documents of older builds the evaluation set.
 Origin = Literal["evaluation", "noise"]
 
 

@@ -1,10 +1,14 @@
-"""Compile the int8 model for an Ethos-U NPU with Vela.
+"""Compile the int8 model for an Ethos-U NPU with Vela, and prove that nothing was lost.
 
 ``params``: accelerator, ini {section: {key: value}}, system_config, memory_mode, optimise,
 arena_kib (the SRAM that Vela may plan with), arguments (further ones of Vela's own).
-``in/``: int8.tflite.
+``in/``: int8.tflite, and reference.npz of the step `quantize`, unless Kiln cannot execute what is
+compiled for this accelerator.
 ``out/``: vela.tflite, vela.ini (Vela's configuration), summary.csv (Vela's own, unchanged), and
 layers.json, a list of the fields of ``stages.results.compile.Layer`` for each operator in order.
+
+The compiled file is executed on the images of reference.npz, as Vela's encodings define it
+(``stages.vela.npu``). Unless it gives the bytes of the reference kernels, the step fails.
 """
 
 from __future__ import annotations
@@ -25,10 +29,23 @@ from ethosu.vela import vela
 from ethosu.vela.errors import CliOptionError, ConfigOptionError, VelaError
 
 from stages.contract import Events, Job, StepFailed, main, write_json
-from stages.results.compile import CompileResult, Layer, Operators
-from stages.vela.tflite.file import open_file
-from stages.vela.tflite.placement import count, read_estimate, read_layers, read_reasons
+from stages.results.compile import CompileResult, Execution, Layer, Operators, Traffic
+from stages.vela.execution.board_models import not_executed, open_model
+from stages.vela.execution.proof import prove
+from stages.vela.npu.errors import NpuError
+from stages.vela.npu.traffic import results_per_cycle
+from stages.vela.tflite.file import TFLiteFile, open_file
+from stages.vela.tflite.layer_traffic import count_commands
+from stages.vela.tflite.placement import (
+    count,
+    read_estimate,
+    read_layers,
+    read_reasons,
+    read_sequences,
+    read_speed,
+)
 
+PACKAGES = ("ethos-u-vela", "tflite-micro", "numpy")
 USAGE_ERROR = 2
 #: The first Vela with another model of the NPU's speed; estimates of different models cannot be
 #: compared.
@@ -58,9 +75,11 @@ def run(job: Job, events: Events) -> CompileResult:
         compiled = open_file((results / "int8_vela.tflite").read_bytes())
         layers = read_layers(compiled, results / "int8_per-layer.csv")
         summary = results / f"int8_summary_{job.params['system_config']}.csv"
+        _report(layers, read_reasons(log), events)
+        layers, traffic = _count(compiled, layers, results / "int8", summary, events)
         shutil.copyfile(results / "int8_vela.tflite", job.out / "vela.tflite")
         shutil.copyfile(summary, job.out / "summary.csv")
-    _report(layers, read_reasons(log), events)
+    execution = execute(job)
     write_json(job.out / "layers.json", layers)
     return CompileResult(
         **dataclasses.asdict(read_estimate(job.out / "summary.csv")),
@@ -71,8 +90,30 @@ def run(job: Job, events: Events) -> CompileResult:
         estimator=f"Vela {version('ethos-u-vela')}",
         performance_model=performance_model(version("ethos-u-vela")),
         accelerator=job.params["accelerator"],
-        versions={package: version(package) for package in ("ethos-u-vela", "numpy")},
+        versions={package: version(package) for package in PACKAGES},
+        execution=execution,
+        traffic=traffic,
     )
+
+
+def execute(job: Job) -> Execution | None:
+    """Run what was compiled; raises StepFailed unless it computes what the int8 file computes."""
+    reference = job.inputs / "reference.npz"
+    if not reference.exists():
+        return None
+    compiled = (job.out / "vela.tflite").read_bytes()
+    try:
+        proof = prove(open_model(compiled), reference)
+    except NpuError as error:
+        raise not_executed(error) from error
+    if proof.difference is not None:
+        raise StepFailed(
+            "model",
+            f"the compiled file does not compute what the int8 file computes: {proof.difference}",
+            hint="another IMGSZ or granularity may avoid it; please report it with the int8 file, "
+            "it is a fault of Vela or of Kiln",
+        )
+    return Execution(images=proof.images, equal=True)
 
 
 def ini_text(sections: Mapping[str, Mapping[str, object]]) -> str:
@@ -129,8 +170,40 @@ def _arguments(params: Mapping[str, Any], ini: Path, folder: Path) -> list[str]:
         f"--arena-cache-size={params['arena_kib'] * 1024}",
         f"--output-dir={folder}",
         "--verbose-performance",
+        # It says which layer a command is for; the compiled file is the same.
+        "--enable-debug-db",
         *params["arguments"],
     ]
+
+
+def _count(
+    compiled: TFLiteFile, layers: list[Layer], results: Path, summary: Path, events: Events
+) -> tuple[list[Layer], Traffic | None]:
+    """Add what each layer costs; a model is no worse if that cannot be told. ``results``: Vela's
+    files, less what differs in their names."""
+    sequences = read_sequences(results.with_name(f"{results.name}_per-layer.csv"))
+    operators = [[row["NNG Operator"] for row in sequence] for sequence in sequences]
+    database = results.with_name(f"{results.name}_debug.xml")
+    try:
+        commands = count_commands(compiled.command_streams(), operators, database)
+    except NpuError as error:
+        events.warning(
+            f"what the layers cost cannot be counted: {error}",
+            hint="the model is not affected; its report lacks these figures",
+        )
+        return layers, None
+    counted = iter(commands.layers)
+    clock_hz, flash_bytes_per_cycle = read_speed(summary)
+    return [
+        dataclasses.replace(each, counted=next(counted)) if each.place == "npu" else each
+        for each in layers
+    ], Traffic(
+        **dataclasses.asdict(commands.total),
+        macs_per_cycle=commands.macs_per_cycle,
+        results_per_cycle=results_per_cycle(commands.macs_per_cycle),
+        clock_hz=clock_hz,
+        flash_bytes_per_cycle=flash_bytes_per_cycle,
+    )
 
 
 def _report(layers: list[Layer], reasons: Mapping[str, str], events: Events) -> None:

@@ -40,6 +40,7 @@ _MODULE = "from stages.contract import main\nfrom stages.{}.standin import run\n
 _MODULES = (
     *(f"train/{name}" for name in ("demo", "check", "frames", "train", "images", "onnx")),
     *("export/quantize", "export/evaluate", "vela/compile", "vela/check_firmware"),
+    "vela/outputs",
 )
 _LIMIT_S = 120.0
 #: What a time of day, a host or an attempt puts into build.json.

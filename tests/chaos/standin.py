@@ -26,12 +26,13 @@ from stages.results.check_firmware import (
     ModelDescription,
 )
 from stages.results.check_firmware import Operators as ModelOperators
-from stages.results.compile import CompileResult, Operators
+from stages.results.compile import CompileResult, Execution, Operators
 from stages.results.demo import DemoResult
 from stages.results.evaluate import EvaluateResult
 from stages.results.frames import FramesResult
 from stages.results.images import ImagesResult
 from stages.results.onnx import OnnxResult
+from stages.results.outputs import OutputsResult
 from stages.results.quantize import FileSizes, QuantizeResult
 from stages.results.train import Device, TrainResult
 
@@ -47,9 +48,10 @@ GIVES: Mapping[str, tuple[str, ...]] = {
     "train": ("weights.safetensors", "curves.csv"),
     "images": ("calibration.npy", "evaluation/truth.json"),
     "onnx": ("model.onnx",),
-    "quantize": ("float32.tflite", "int8.tflite"),
+    "quantize": ("float32.tflite", "int8.tflite", "reference.npz"),
     "compile": ("vela.tflite", "layers.json"),
     "check-firmware": ("log.txt",),
+    "outputs": ("outputs.npz",),
     "evaluate": ("evidence.json",),
 }
 #: What the driver itself reads of them.
@@ -106,6 +108,7 @@ RESULTS: Mapping[str, Record] = {
         performance_model="none",
         accelerator="ethos-u55-64",
         versions=_VERSIONS,
+        execution=Execution(images=3, equal=True),
     ),
     "check-firmware": CheckFirmwareResult(
         accepted=True,
@@ -135,6 +138,7 @@ RESULTS: Mapping[str, Record] = {
         interpreter=None,
         versions=_VERSIONS,
     ),
+    "outputs": OutputsResult(images=4, versions=_VERSIONS),
     "evaluate": EvaluateResult(
         images=4,
         objects=4,
@@ -146,6 +150,7 @@ RESULTS: Mapping[str, Record] = {
         score_threshold=0.001,
         iou_threshold=0.45,
         versions=_VERSIONS,
+        equal_to_int8=True,
     ),
 }
 

@@ -13,6 +13,7 @@ import pytest
 
 from kiln.emulator.classifier import read_recorded_classifier
 from kiln.plan.targets import load_target
+from stages.results.compile import Execution
 from tests.steps.test_demo_and_train import TrainJob
 from tests.support import fixtures
 from tests.support.bitmap import read_bmp, write_bmp
@@ -228,8 +229,9 @@ print(json.dumps({"shape": found.shape, "sum": found_sum, "least": bool(found.mi
 
 def test_the_npu_runs_all_of_it_and_the_firmware_takes_it(run_step: RunStep, int8: Path) -> None:
     target = load_target(ROOT / "targets", "grove-v2")
-    inputs = {"int8.tflite": int8 / "int8.tflite"}
+    inputs = {name: int8 / name for name in ("int8.tflite", "reference.npz")}
     compiled = run_step("compile", target.compilation(IMGSZ), inputs).expect_success()
+    assert compiled.result.execution == Execution(images=3, equal=True)
     assert compiled.result.cpu_operators == ()
     assert compiled.result.operators.npu["SOFTMAX"]
     model = {"model.tflite": compiled.out / "vela.tflite"}
@@ -241,12 +243,10 @@ def test_the_npu_runs_all_of_it_and_the_firmware_takes_it(run_step: RunStep, int
 
 
 def test_the_board_without_an_npu_computes_what_the_reference_does(
-    run_step: RunStep, int8: Path, images: Path
+    run_step: RunStep, int8: Path
 ) -> None:
     target = load_target(ROOT / "targets", "xiao-esp32s3")
-    inputs = {"model.tflite": int8 / "int8.tflite", "evaluation": images / "evaluation"}
-    reference = run_step("reference", {}, inputs).expect_success().out / "reference.npz"
-    given = {"model.tflite": int8 / "int8.tflite", "reference.npz": reference}
+    given = {"model.tflite": int8 / "int8.tflite", "reference.npz": int8 / "reference.npz"}
     checked = run_step("check-firmware", target.contract("classify", IMGSZ), given)
     result = checked.expect_success().result
     assert result.accepted, [each for each in result.checks if not each.ok]
@@ -273,6 +273,31 @@ def test_every_form_is_measured_on_the_same_images(
     assert evidence["images"] == []
 
 
+def test_what_is_compiled_is_judged_on_the_same_images(
+    run_step: RunStep, int8: Path, images: Path, tmp_path: Path
+) -> None:
+    target, evaluation = load_target(ROOT / "targets", "grove-v2"), images / "evaluation"
+    inputs = {"int8.tflite": int8 / "int8.tflite"}
+    compiled = run_step("compile", target.compilation(IMGSZ), inputs).expect_success().out
+    ran = {"model.tflite": compiled / "vela.tflite", "evaluation": evaluation}
+    outputs = run_step("outputs", {"images": None}, ran).expect_success().out / "outputs.npz"
+    given = {**inputs, "outputs.npz": outputs, "evaluation": evaluation}
+    judged = run_step("evaluate-classes", {}, given).expect_success().result
+    assert (list(judged.artifacts), judged.equal_to_int8) == (["int8"], True)
+    del given["int8.tflite"]
+    alone = run_step("evaluate-classes", {}, given).expect_success().result
+    assert alone.artifacts == {"compiled": judged.artifacts["int8"]}
+    with np.load(outputs) as arrays:
+        turned = {**arrays, "output_0": np.roll(arrays["output_0"], 1, axis=2)}
+    np.savez(tmp_path / "outputs.npz", **turned)
+    given |= {**inputs, "outputs.npz": tmp_path / "outputs.npz"}
+    other = run_step("evaluate-classes", {}, given).expect_success()
+    assert (list(other.result.artifacts), other.result.equal_to_int8) == (
+        *(["int8", "compiled"], False),
+    )
+    assert "does not give the bytes of the int8 file on 4 of 4" in other.warnings[-1]["message"]
+
+
 def test_a_model_of_other_classes_cannot_be_evaluated(
     run_step: RunStep, int8: Path, images: Path, tmp_path: Path
 ) -> None:
@@ -290,8 +315,8 @@ def test_the_emulated_board_reports_the_classes_of_a_frame(
     run_step: RunStep, int8: Path, images: Path
 ) -> None:
     inputs = {"model.tflite": int8 / "int8.tflite", "evaluation": images / "evaluation"}
-    answers = run_step("tflm-outputs", {"images": 3}, inputs).expect_success().out
-    inputs["outputs.npz"] = answers / "outputs.npz"
+    answers = run_step("outputs", {"images": 3}, inputs).expect_success().out
+    inputs = {"outputs.npz": answers / "outputs.npz", "evaluation": images / "evaluation"}
     params = {"frame": [240, 240], "score": 0.0, "candidates": 50}
     out = run_step("emulator-frames-classes", params, inputs).expect_success().out
     recorded = read_recorded_classifier(out / "frames.json", sha256="", size=0)

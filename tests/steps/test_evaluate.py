@@ -15,6 +15,7 @@ import pytest
 from kiln.plan.targets import load_target
 from stages.results.evaluate import ClassAccuracy, EvaluateResult
 from tests.support.checkout import ROOT
+from tests.support.compiled import limited
 from tests.support.fixtures import RunScript, RunStep, Trial
 from tests.support.shared_results import IMGSZ
 from tests.support.spotter import NAMES, SPOTS, make_spotter, write_evaluation
@@ -88,14 +89,36 @@ from pathlib import Path
 import numpy as np
 from stages.export.models.model_runners import open_runner
 
-runner = open_runner(Path(sys.argv[1]), 32)
 colours = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
 red, green, blue = colours.astype(int).transpose(2, 0, 1)
 grey = ((red * 299 + green * 587 + blue * 114) // 1000).astype(np.uint8)
-shown, wanted, other = (
-    runner.run(image)[0] for image in (colours, np.stack([grey] * 3, axis=2), 255 - colours)
-)
+images = np.stack([colours, np.stack([grey] * 3, axis=2), 255 - colours])
+runner = open_runner(Path(sys.argv[1]), images)
+shown, wanted, other = (runner.run(number)[0] for number in range(3))
 print((shown == wanted).all() and (shown != other).any())
+"""
+
+#: Argv: an int8 file, a reference.npz. Prints how many values of the first image are not those of
+#: the reference kernels: of what is evaluated, and of TensorFlow Lite's default kernels.
+KERNELS = """
+import json, sys
+from pathlib import Path
+import numpy as np
+from stages.export.models.model_runners import open_runner
+from stages.export.models.preprocess import as_int8
+from stages.export.models.tflite_interpreter import TFLiteModel
+
+model, reference = Path(sys.argv[1]), np.load(sys.argv[2])
+images = (reference["images"].astype(np.int16) + 128).astype(np.uint8)
+runner, found = open_runner(model, images), []
+default = TFLiteModel(model.read_bytes(), kernels="delegate")
+fast = default.run(as_int8(images[:1]))
+for number, output in enumerate(runner.run(0)):
+    details = default.outputs[number]
+    wanted = reference[f"output_{number}"][0].astype(np.float32)
+    real = (wanted - details.zero_point) * np.float32(details.scale)
+    found.append([int((output != real).sum()), int((fast[number] != wanted).sum())])
+print(json.dumps(np.sum(found, axis=0).tolist()))
 """
 
 #: Argv: weights. Prints how far decode() is from ultralytics' own decoding, in pixels and
@@ -313,6 +336,64 @@ def test_pose_is_the_same_on_any_number_of_cores(
     assert evidence["precision_recall"].keys() == {"box", "pose"}
 
 
+def test_int8_is_evaluated_with_the_reference_kernels(
+    run_script: RunScript, pose_int8: Path
+) -> None:
+    files = pose_int8 / "int8.tflite", pose_int8 / "reference.npz"
+    evaluated, default = json.loads(run_script("export", KERNELS, *files))
+    assert evaluated == 0
+    assert default > 0, "the kernels that TensorFlow Lite takes by default round differently"
+
+
+def test_what_is_compiled_is_judged_on_the_same_images(
+    run_step: RunStep, pose_int8: Path, pose_images: Path, tmp_path: Path
+) -> None:
+    evaluation, int8 = pose_images / "evaluation", pose_int8 / "int8.tflite"
+    compiled = _compile(run_step, int8)
+    outputs = _outputs(run_step, compiled, evaluation)
+    forms = {"float32.tflite": pose_int8 / "float32.tflite", "int8.tflite": int8}
+    given = {**forms, "evaluation": evaluation}
+    plain = run_step("evaluate", FRAME, given).expect_success()
+    assert plain.result.equal_to_int8 is None
+    judged = run_step("evaluate", FRAME, {**given, "outputs.npz": outputs}).expect_success()
+    assert judged.result.equal_to_int8 is True
+    assert _timeless(judged) == (
+        dataclasses.replace(plain.result, seconds={}, equal_to_int8=True),
+        _evidence(plain),
+    ), "no figure is repeated"
+    alone = run_step("evaluate", FRAME, {"outputs.npz": outputs, "evaluation": evaluation})
+    result = alone.expect_success().result
+    assert result.artifacts == {"compiled": judged.result.artifacts["int8"]}
+    assert (result.equal_to_int8, result.drop, result.seconds) == (None, {}, {})
+    assert _evidence(alone)["images"][0]["int8"] is not None
+
+    changed = tmp_path / "changed.tflite"
+    changed.write_bytes(limited(compiled.read_bytes()))
+    outputs = _outputs(run_step, changed, evaluation)
+    trial = run_step("evaluate", FRAME, {**given, "outputs.npz": outputs}).expect_success()
+    assert trial.result.equal_to_int8 is False
+    assert list(trial.result.artifacts) == ["float32", "int8", "compiled"]
+    assert trial.result.drop == plain.result.drop
+    message = trial.warnings[-1]["message"]
+    assert "does not give the bytes of the int8 file on " in message
+    truth = json.loads((evaluation / "truth.json").read_text(encoding="utf-8"))
+    assert message.rpartition("first on ")[2] in [each["file"] for each in truth["images"]]
+
+
+def test_outputs_of_some_images_alone_are_refused(
+    run_step: RunStep, pose_int8: Path, pose_images: Path
+) -> None:
+    evaluation = pose_images / "evaluation"
+    outputs = _outputs(run_step, pose_int8 / "int8.tflite", evaluation, images=3)
+    failure = run_step(
+        "evaluate", FRAME, {"outputs.npz": outputs, "evaluation": evaluation}
+    ).failure
+    assert failure is not None
+    assert (failure["kind"], "has outputs for 3 of 4 images" in failure["message"]) == (
+        *("model", True),
+    )
+
+
 @pytest.mark.parametrize("task", ["pose", "detect"])
 def test_decodes_as_ultralytics_does(
     task: str, run_script: RunScript, request: pytest.FixtureRequest
@@ -338,14 +419,13 @@ def test_files_that_cannot_be_judged(
     run_script: RunScript,
     tmp_path: Path,
 ) -> None:
-    params = load_target(ROOT / "targets", "grove-v2").compilation(IMGSZ)
-    vela = run_step("compile", params, {"int8.tflite": pose_int8 / "int8.tflite"})
+    vela = _compile(run_step, pose_int8 / "int8.tflite")
     text, cut, image = (tmp_path / name for name in ("text.tflite", "cut.tflite", "a.onnx"))
     text.write_text("not a model at all", encoding="utf-8")
     cut.write_bytes((pose_int8 / "int8.tflite").read_bytes()[:100_000])
     image.write_bytes(b"\x89PNG")
     files = {
-        vela.expect_success().out / "vela.tflite": "compiled for an Ethos-U NPU",
+        vela: "compiled for an Ethos-U NPU",
         text: "no TFLite file",
         cut: "damaged",
         image: "ONNX Runtime cannot run it",
@@ -358,7 +438,7 @@ def test_files_that_cannot_be_judged(
     for (file, words), message in zip(files.items(), said, strict=True):
         assert words in message
         assert message == "accepted" or file.name in message
-    assert "_full_integer_quant.tflite" in said[0]
+    assert "outputs.npz" in said[0]
 
 
 def test_a_model_of_another_size(
@@ -414,6 +494,18 @@ def _seen(what: dict[str, Any], score: float, *, bent_by: float = 0) -> dict[str
     """It, found; with every keypoint so many pixels to the left."""
     points = [[x - bent_by, y, 0.9] for x, y, _ in what["keypoints"]]
     return what | {"score": score, "keypoints": points}
+
+
+def _compile(run_step: RunStep, int8: Path) -> Path:
+    """An int8 file compiled for grove-v2."""
+    params = load_target(ROOT / "targets", "grove-v2").compilation(IMGSZ)
+    return run_step("compile", params, {"int8.tflite": int8}).expect_success().out / "vela.tflite"
+
+
+def _outputs(run_step: RunStep, model: Path, evaluation: Path, images: int | None = None) -> Path:
+    """What a file gives for the evaluation images."""
+    inputs = {"model.tflite": model, "evaluation": evaluation}
+    return run_step("outputs", {"images": images}, inputs).expect_success().out / "outputs.npz"
 
 
 def _quantize(run_step: RunStep, folder: Path, images: Path) -> None:

@@ -46,7 +46,7 @@ STEPS: Mapping[str, tuple[EnvironmentName, str]] = {
     "evaluate-classes": ("export", "evaluate_classes"),
     "layers": ("export", "layers"),
     "difference": ("export", "difference"),
-    "tflm-outputs": ("vela", "tflm_outputs"),
+    "outputs": ("vela", "outputs"),
     "emulator-frames": ("export", "emulator_frames"),
     "emulator-frames-classes": ("export", "emulator_frames_classes"),
 }

@@ -36,7 +36,7 @@ _LIBRARIES: Mapping[EnvironmentName, Sequence[str]] = {
         *("onnxruntime", "onnx2tf", "pycocotools.cocoeval"),
         "tensorflow.lite.tools.flatbuffer_utils",
     ),
-    "vela": ("ethosu.vela.vela", "tflite_micro.python.tflite_micro.runtime"),
+    "vela": ("stages.vela", "ethosu.vela.vela", "tflite_micro.python.tflite_micro.runtime"),
 }
 #: They import none of it; and ultralytics changes how PIL opens images.
 _ON_THEIR_OWN = ("demo", "check", "fetch-data", "fetch-weights")

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from kiln.executors.environments import EnvironmentName
 from kiln.executors.protocol import Executor
@@ -23,6 +24,7 @@ from kiln.plan.request import (
     TrainSettings,
 )
 from kiln.plan.step import FromStep, Step
+from kiln.plan.steps import read_result
 from kiln.plan.targets import load_target
 from kiln.store.store import Entry
 from kiln.store.usage import Ledger
@@ -49,12 +51,18 @@ class SharedResults:
 
     def out(self, task: Task, step: str) -> Path:
         """The folder with what a step of the task's build gives."""
+        return _folder(self._entry(task, step))
+
+    def result(self, task: Task, step: str) -> Any:
+        """What the step says of it."""
+        return read_result(step, self._entry(task, step).result, f"the step {step}")
+
+    def _entry(self, task: Task, step: str) -> Entry:
         chain = _chain(task)
         needed = _needed(chain, step)
         for each in needed:
             self._prepare(each.environment)
-        entry = self._runner.run(needed, {}, lambda _event: None)[step].entry
-        return _folder(entry)
+        return self._runner.run(needed, {}, lambda _event: None)[step].entry
 
 
 def _chain(task: Task) -> list[Step]:

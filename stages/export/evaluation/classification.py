@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.contract import StepFailed, read_json
+from stages.export.evaluation.forms import title
 from stages.export.models.model_runners import MOST_WORKERS, Runner, open_runner
 from stages.export.models.parallel import on_all_cores, worker_count
 from stages.export.models.preprocess import Floats, Pixels, read_images
@@ -61,19 +62,19 @@ def read_evaluation(folder: Path) -> Evaluation:
 
 def run_on_all(path: Path, evaluation: Evaluation, progress: Callable[[int], None]) -> Classified:
     """Run a model on all images, on all cores; raises StepFailed("model") if it cannot be."""
-    size, classes = evaluation.images.shape[1], len(evaluation.names)
-    runners = [open_runner(path, size) for _ in range(worker_count(MOST_WORKERS))]
+    classes = len(evaluation.names)
+    runners = [open_runner(path, evaluation.images) for _ in range(worker_count(MOST_WORKERS))]
 
     def run(runner: Runner, number: int) -> tuple[Floats, float]:
         started = time.perf_counter()
-        outputs = runner.run(evaluation.images[number])
+        outputs = runner.run(number)
         seconds = time.perf_counter() - started
         if len(outputs) != 1 or outputs[0].shape != (1, classes):
             shapes = ", ".join(str(list(output.shape)) for output in outputs)
             raise StepFailed(
                 "model",
-                f"{path.name} cannot be evaluated: its outputs are {shapes}, and the data set has "
-                f"{classes} classes",
+                f"{title(path)} cannot be evaluated: its outputs are {shapes}, and the data set "
+                f"has {classes} classes",
                 hint="pass the data set that it was trained on",
             )
         return outputs[0][0], seconds

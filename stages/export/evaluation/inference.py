@@ -7,9 +7,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from stages.contract import StepFailed, read_json
 from stages.export.evaluation.coco_map import Objects
 from stages.export.evaluation.decode import Detections, Labels, Slot, candidates, decode, find_roles
+from stages.export.evaluation.forms import title
 from stages.export.evaluation.snr import Powers, powers
 from stages.export.models.model_runners import MOST_WORKERS, Runner, open_runner
 from stages.export.models.parallel import on_all_cores, worker_count
@@ -51,12 +54,14 @@ class Artifact:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageResult:
-    """One image: detections and seconds by artifact, and by role the powers of signal and of
-    int8's error."""
+    """One image: detections by artifact, seconds by each that ran here, and by role the powers of
+    signal and of int8's error; ``equal``: whether the compiled file gives what int8 gives, None
+    without both."""
 
     detections: Mapping[str, Detections]
     seconds: Mapping[str, float]
     powers: Mapping[str, Powers]
+    equal: bool | None
 
 
 def read_evaluation(folder: Path, *, frame: tuple[int, int], iou: int) -> Evaluation:
@@ -77,13 +82,13 @@ def open_artifact(name: str, path: Path, evaluation: Evaluation) -> Artifact:
     """Run a file on the first image; raises StepFailed("model") if it cannot be evaluated."""
     labels = evaluation.labels
     try:
-        outputs = open_runner(path, labels.size).run(evaluation.images[0])
+        outputs = open_runner(path, evaluation.images).run(0)
         roles = find_roles([output.shape for output in outputs], labels)
         rows = {role: slot.rows(outputs) for role, slot in roles.items()}
         candidates(rows, labels, frame=evaluation.frame)
     except StepFailed as error:
         raise StepFailed(
-            error.kind, f"{path.name} cannot be evaluated: {error.message}", hint=error.hint
+            error.kind, f"{title(path)} cannot be evaluated: {error.message}", hint=error.hint
         ) from error
     return Artifact(name=name, path=path, roles=roles)
 
@@ -97,9 +102,8 @@ def run_on_all(
 
     ``compared``: the two artifacts whose outputs are compared, if there are two.
     """
-    size = evaluation.labels.size
     workers = [
-        [open_runner(artifact.path, size) for artifact in artifacts]
+        [open_runner(artifact.path, evaluation.images) for artifact in artifacts]
         for _ in range(worker_count(MOST_WORKERS))
     ]
 
@@ -116,14 +120,18 @@ def _run(
     evaluation: Evaluation,
     compared: Sequence[str],
 ) -> ImageResult:
-    image, labels = evaluation.images[number], evaluation.labels
+    labels = evaluation.labels
+    outputs: dict[str, list[Floats]] = {}
     rows: dict[str, dict[str, Floats]] = {}
     detections, seconds = {}, {}
     for artifact, runner in zip(artifacts, runners, strict=True):
         started = time.perf_counter()
-        outputs = runner.run(image)
-        seconds[artifact.name] = time.perf_counter() - started
-        rows[artifact.name] = {role: slot.rows(outputs) for role, slot in artifact.roles.items()}
+        outputs[artifact.name] = runner.run(number)
+        if artifact.name != "compiled":
+            seconds[artifact.name] = time.perf_counter() - started
+        rows[artifact.name] = {
+            role: slot.rows(outputs[artifact.name]) for role, slot in artifact.roles.items()
+        }
         detections[artifact.name] = decode(
             rows[artifact.name],
             labels,
@@ -134,4 +142,15 @@ def _run(
     if len(compared) == 2:
         one, other = (rows[name] for name in compared)
         compared_powers = {role: powers(one[role], other[role]) for role in one if role in other}
-    return ImageResult(detections=detections, seconds=seconds, powers=compared_powers)
+    return ImageResult(
+        detections=detections, seconds=seconds, powers=compared_powers, equal=_equal(outputs)
+    )
+
+
+def _equal(outputs: Mapping[str, Sequence[Floats]]) -> bool | None:
+    """Whether the compiled file gives what int8 gives: outputs of one scale are equal if their
+    bytes are."""
+    if not {"int8", "compiled"} <= outputs.keys():
+        return None
+    one, other = outputs["int8"], outputs["compiled"]
+    return len(one) == len(other) and all(map(np.array_equal, one, other))

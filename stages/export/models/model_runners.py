@@ -1,7 +1,8 @@
 """Runs a model file on images as a board gives them to it, with dequantised outputs.
 
 An int8 model runs with TensorFlow Lite's reference kernels, as on a board. A float32 model has no
-such reference and runs on XNNPACK. Everything computes on one thread a runner, so figures do not
+such reference and runs on XNNPACK. A compiled file has run already, in the step `outputs`.
+Everything computes on one thread a runner, so figures do not
 depend on the number of cores.
 """
 
@@ -17,6 +18,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from stages.contract import StepFailed
 from stages.export.models.preprocess import Floats, Pixels, prepare
+from stages.export.models.recorded_outputs import read_outputs
 from stages.export.models.tflite_editor import read_flatbuffer
 from stages.export.models.tflite_interpreter import Kernels, TFLiteModel
 
@@ -29,21 +31,41 @@ _QUANTISED = {schema.TensorType.INT8, schema.TensorType.UINT8, schema.TensorType
 class Runner(Protocol):
     """An opened model; one runner serves one thread at a time."""
 
-    def run(self, image: Pixels) -> list[Floats]:
-        """The outputs, dequantised, for an image [S,S,3]."""
+    def run(self, number: int) -> list[Floats]:
+        """The outputs, dequantised, for the image of this number."""
 
 
-def open_runner(path: Path, size: int) -> Runner:
-    """Open an .onnx or .tflite file that takes images of ``size``; raises StepFailed("model")."""
-    return OnnxRunner(path, size) if path.suffix == ".onnx" else TFLiteRunner(path, size)
+def open_runner(path: Path, images: Pixels) -> Runner:
+    """Open a file to run on images, uint8 [m,S,S,3]: .onnx, .tflite, or an .npz with what the step
+    `outputs` has recorded of these images; raises StepFailed("model")."""
+    if path.suffix == ".npz":
+        return RecordedRunner(path, images)
+    return OnnxRunner(path, images) if path.suffix == ".onnx" else TFLiteRunner(path, images)
+
+
+class RecordedRunner:
+    """What was recorded of a file that runs in another environment."""
+
+    def __init__(self, path: Path, images: Pixels) -> None:
+        self._recorded = read_outputs(path)
+        if self._recorded.numbers != list(range(len(images))):
+            raise StepFailed(
+                "model",
+                f"it has outputs for {len(self._recorded.numbers)} of {len(images)} images",
+                hint="record the outputs for all evaluation images",
+            )
+
+    def run(self, number: int) -> list[Floats]:
+        return self._recorded.values(number)
 
 
 class TFLiteRunner:
-    """A TFLite file of any form that a host can run."""
+    """A TFLite file of any form that TensorFlow Lite can run."""
 
-    def __init__(self, path: Path, size: int) -> None:
-        content = path.read_bytes()
-        self._model = TFLiteModel(content, kernels=_kernels(content))
+    def __init__(self, path: Path, images: Pixels) -> None:
+        content, size = path.read_bytes(), images.shape[1]
+        self._images = images
+        self._model = TFLiteModel(content, kernels=kernels_for(content))
         inputs = self._model.inputs
         self._channels = _channels([each.shape for each in inputs], [1, size, size, -1])
         self._dtype = inputs[0].dtype
@@ -54,22 +76,23 @@ class TFLiteRunner:
                 hint="convert it with int8 input and output, or with float32",
             )
 
-    def run(self, image: Pixels) -> list[Floats]:
-        self._model.run(prepare(image, self._channels, self._dtype))
+    def run(self, number: int) -> list[Floats]:
+        self._model.run(prepare(self._images[number], self._channels, self._dtype))
         return [self._model.values(each.index) for each in self._model.outputs]
 
 
 class OnnxRunner:
     """An ONNX file that takes float32 [1,C,S,S]."""
 
-    def __init__(self, path: Path, size: int) -> None:
-        self._session = open_session(path)
+    def __init__(self, path: Path, images: Pixels) -> None:
+        self._session, size = open_session(path), images.shape[1]
+        self._images = images
         inputs = self._session.get_inputs()
         self._channels = _channels([each.shape for each in inputs], [1, -1, size, size])
         self._input: str = inputs[0].name
 
-    def run(self, image: Pixels) -> list[Floats]:
-        values = prepare(image, self._channels, np.float32).transpose(0, 3, 1, 2)
+    def run(self, number: int) -> list[Floats]:
+        values = prepare(self._images[number], self._channels, np.float32).transpose(0, 3, 1, 2)
         outputs: list[Floats] = self._session.run(None, {self._input: values})
         return outputs
 
@@ -96,7 +119,7 @@ def is_per_channel(path: Path) -> bool:
     return any(scale is not None and len(scale) > 1 for scale in scales)
 
 
-def _kernels(content: bytes) -> Kernels:
+def kernels_for(content: bytes) -> Kernels:
     """Which kernels a TFLite file runs with; raises StepFailed if it is compiled for an NPU.
 
     The whole structure is read first, because the interpreter crashes on a damaged file.
@@ -105,8 +128,8 @@ def _kernels(content: bytes) -> Kernels:
     if any(code.customCode == NPU_OPERATOR for code in model.operatorCodes):
         raise StepFailed(
             "model",
-            "it is compiled for an Ethos-U NPU, which no host has",
-            hint="pass the int8 file that Vela compiled: *_full_integer_quant.tflite",
+            "it is compiled for an Ethos-U NPU, which TensorFlow Lite cannot run",
+            hint="pass its outputs.npz of the step `outputs`, or the int8 file that Vela compiled",
         )
     types = {tensor.type for graph in model.subgraphs for tensor in graph.tensors}
     return "reference" if types & _QUANTISED else "delegate"

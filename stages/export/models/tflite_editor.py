@@ -95,6 +95,10 @@ class Graph:
     def zero_point(self, tensor: int) -> int:
         return int(self._tensor(tensor).quantization.zeroPoint[0])
 
+    def set_scale(self, tensor: int, scale: float) -> None:
+        """Set the one scale of a quantised tensor."""
+        self._tensor(tensor).quantization.scale = np.array([scale], np.float32)
+
     def set_range(self, tensor: int, limits: Range) -> None:
         """Set the least and the largest value that quantising a float tensor has to represent."""
         quantization = schema.QuantizationParametersT()

@@ -42,7 +42,6 @@ from stages.results.check_firmware import CheckFirmwareResult
 from stages.results.fetch import FetchResult
 from stages.results.import_weights import ImportResult
 from stages.results.layers import LayersResult
-from stages.results.reference import ReferenceResult
 from tests.chaos import standin
 from tests.support.checkout import ROOT
 
@@ -55,10 +54,10 @@ OUTPUTS: Mapping[str, Sequence[str]] = {
     "import": ["weights.safetensors"],
     "images": ["calibration.npy", "evaluation/truth.json"],
     "onnx": ["model.onnx"],
-    "quantize": ["float32.tflite", "int8.tflite"],
+    "quantize": ["float32.tflite", "int8.tflite", "reference.npz"],
     "compile": ["vela.tflite", "layers.json"],
-    "reference": ["reference.npz"],
     "check-firmware": ["log.txt"],
+    "outputs": ["outputs.npz"],
     "evaluate": ["evidence.json"],
     "layers": ["layers.json"],
 }
@@ -82,7 +81,6 @@ RESULTS: Mapping[str, Any] = {
         parameters=9,
         versions={},
     ),
-    "reference": ReferenceResult(images=2, source="evaluation", outputs=7, versions={}),
     "layers": LayersResult(compared=1, worst=("conv",), images=4, versions={}),
 }
 _CHECKED: CheckFirmwareResult = RESULTS["check-firmware"]
@@ -180,7 +178,7 @@ def _build(
 
 
 MADE = ["demo", "check", "frames", "train", "images", "onnx", "quantize", "compile"]
-ALL_STEPS = [*MADE, "check-firmware", "evaluate"]
+ALL_STEPS = [*MADE, "check-firmware", "outputs", "evaluate"]
 
 
 def _gives(step: str, result: Any) -> Script:
@@ -233,6 +231,7 @@ def test_the_result_folder_holds_the_models_their_sums_and_the_recipe(paths: Pat
         },
         "drop": {"pose/map50": 1.0},
         "finds_nothing": False,
+        "equal_to_int8": True,
     }
     assert document["evidence"]["curves"] == {"epoch": [1, 2], "box/map50": [0.25, None]}
     assert document["deployed"] == "dog_full_integer_quant_vela.tflite"
@@ -269,7 +268,7 @@ def test_a_model_that_the_firmware_refuses_fails_the_build_before_its_accuracy_i
     assert not (paths.results / "grove-v2/dog").exists()
     again = ScriptedExecutor()
     result = _build(paths, again, name="dog", force=True).run(Record())
-    assert again.ran == ["evaluate"], "nothing that took time is made anew"
+    assert again.ran == ["outputs", "evaluate"], "nothing that took time is made anew"
     assert (result.verdict.accepted, result.verdict.forced) == (False, True)
 
 
@@ -314,7 +313,7 @@ def test_another_target_reuses_all_it_can(paths: Paths) -> None:
     executor = ScriptedExecutor()
     result = _build(paths, executor, target="xiao-esp32s3").run(Record())
     images = ["images", "quantize"]  # its camera gives another kind of pixels
-    assert executor.ran == [*images, "reference", "check-firmware", "evaluate"]
+    assert executor.ran == [*images, "check-firmware", "evaluate"]
     assert result.numbers.estimated_ms is None
 
 
@@ -323,7 +322,7 @@ def test_a_changed_setting_runs_its_step_and_what_follows(paths: Paths) -> None:
     executor, record = ScriptedExecutor(), Record()
     quantize = QuantizeSettings(granularity="per-channel")
     _build(paths, executor, quantize=quantize).run(record)
-    assert executor.ran == ["quantize", "compile", "check-firmware", "evaluate"]
+    assert executor.ran == ["quantize", "compile", "check-firmware", "outputs", "evaluate"]
     assert executor.prepared == ["export", "vela"]
     assert record.why["quantize"] == 'granularity changed from "mixed" to "per-channel"'
 
@@ -332,7 +331,8 @@ def test_only_what_changed_is_named(paths: Paths) -> None:
     _build(paths, ScriptedExecutor()).run(Record())
     record = Record()
     _build(paths, ScriptedExecutor(), imgsz=256).run(record)
-    assert record.why["compile"] == "its input int8.tflite changed"
+    changed = "its input int8.tflite changed, its input reference.npz changed"
+    assert record.why["compile"] == changed
 
 
 def test_a_step_that_gives_the_same_bytes_spares_what_follows(paths: Paths) -> None:
@@ -396,7 +396,7 @@ def test_a_failure_keeps_what_was_finished(paths: Paths) -> None:
         _build(paths, executor).run(Record())
     again = ScriptedExecutor()
     _build(paths, again).run(Record())
-    assert again.ran == ["quantize", "compile", "check-firmware", "evaluate"]
+    assert again.ran == ["quantize", "compile", "check-firmware", "outputs", "evaluate"]
 
 
 def test_half_written_outputs_of_a_failed_step_are_never_taken(paths: Paths) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +31,38 @@ def _names(request: BuildRequest, target: str = "grove-v2") -> list[str]:
 
 def test_demo_build_runs_start_to_finish() -> None:
     made = ["demo", "check", "frames", "train", "images", "onnx", "quantize", "compile"]
-    assert _names(BuildRequest()) == [*made, "check-firmware", "evaluate"]
+    assert _names(BuildRequest()) == [*made, "check-firmware", "outputs", "evaluate"]
 
 
 def test_a_board_without_an_npu_runs_the_int8_model_itself() -> None:
     plan = make_plan(BuildRequest(), load_target(TARGETS, "xiao-esp32s3"))
     names = [step.name for step in plan.steps]
-    assert names[names.index("quantize") :] == [
-        "quantize",
-        "reference",
-        "check-firmware",
-        "evaluate",
-    ]
+    assert names[names.index("quantize") :] == ["quantize", "check-firmware", "evaluate"]
+    reference = FromStep(step="quantize", path="reference.npz")
+    checked, evaluated = plan.steps[-2:]
+    assert checked.inputs["reference.npz"] == reference
+    assert "outputs.npz" not in evaluated.inputs
     assert plan.files[plan.deployed] == FromStep(step="quantize", path="int8.tflite")
+
+
+def test_what_is_compiled_is_executed_and_judged() -> None:
+    steps = _steps("grove-v2")
+    assert "reference.npz" in steps["compile"].inputs
+    assert steps["outputs"].inputs["model.tflite"] == FromStep(step="compile", path="vela.tflite")
+    outputs = FromStep(step="outputs", path="outputs.npz")
+    assert steps["evaluate"].inputs["outputs.npz"] == outputs
+    assert "reference.npz" not in steps["check-firmware"].inputs
+
+
+def test_what_no_host_can_execute_is_built_all_the_same() -> None:
+    target = load_target(TARGETS, "grove-v2")
+    assert target.vela is not None
+    vela = dataclasses.replace(target.vela, accelerator="ethos-u65-256")
+    plan = make_plan(BuildRequest(), dataclasses.replace(target, vela=vela))
+    steps = {step.name: step for step in plan.steps}
+    assert "outputs" not in steps
+    assert "reference.npz" not in steps["compile"].inputs
+    assert "outputs.npz" not in steps["evaluate"].inputs
 
 
 def test_a_classifier_runs_the_same_steps_by_modules_of_its_own() -> None:
@@ -96,8 +116,8 @@ def test_a_task_that_the_firmware_cannot_do() -> None:
 def test_own_weights_skip_training() -> None:
     request = BuildRequest(weights="/w/best.pt", data="/d/data.yaml")
     plan = make_plan(request, load_target(TARGETS, "grove-v2"))
-    made = ["check", "import", "images", "onnx", "quantize", "compile"]
-    assert [step.name for step in plan.steps] == [*made, "check-firmware", "evaluate"]
+    made = ["check", "import", "images", "onnx", "quantize", "compile", "check-firmware"]
+    assert [step.name for step in plan.steps] == [*made, "outputs", "evaluate"]
     _check, _import, images, onnx, *_rest = plan.steps
     assert onnx.inputs["weights.safetensors"] == FromStep(step="import", path="weights.safetensors")
     assert images.inputs["data"] == FromHost(source="data")

@@ -1,4 +1,4 @@
-"""The result of the step `tflm-outputs`."""
+"""The result of the step `outputs`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TflmOutputsResult:
-    """How many images the model ran on."""
+class OutputsResult:
+    """On how many images the file that goes onto the board was run."""
 
     images: int
     versions: Mapping[str, str]
