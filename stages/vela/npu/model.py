@@ -45,6 +45,11 @@ class CompiledModel:
             raise NpuError("the file has no memory plan or several graphs: Vela did not write it")
         if len(file.inputs) != 1:
             raise NpuError(f"the model has {len(file.inputs)} inputs; here it takes one image")
+        state = next((tensor.name for tensor in file.tensors if tensor.variable), None)
+        if state is not None:
+            raise NpuError(
+                f"{state} keeps a state from one run to the next, which is not known here"
+            )
         self.inputs, self.outputs = file.inputs, file.outputs
         self._tensors = _Tensors(file.graphs[0], file.plan)
         self._operators = file.graphs[0].operators
