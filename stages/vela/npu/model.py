@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from stages.contract import StepFailed
 from stages.vela.npu.errors import NpuError
 from stages.vela.npu.memory import Bytes
-from stages.vela.npu.simulator import Simulator
+from stages.vela.npu.simulator import Simulator, Watch
 from stages.vela.npu.stream import decode
 from stages.vela.tflite.file import NPU_OPERATOR, UNPLANNED, Graph, Operator, Tensor, open_file
 from stages.vela.tflm.operators import CpuOperators, OperatorFailed
@@ -61,9 +61,10 @@ class CompiledModel:
         # Only a file with operators for the CPU costs a process.
         self._cpu = CpuOperators(content) if len(on_npu) < len(numbers) else None
 
-    def run(self, image: NDArray[Any]) -> list[NDArray[Any]]:
+    def run(self, image: NDArray[Any], watch: Watch | None = None) -> list[NDArray[Any]]:
         """Run on an image of the input's shape and type; the outputs in the file's order, of their
-        shapes and types. Raises NpuError."""
+        shapes and types. ``watch`` is called with each block operation of the NPU and what it has
+        written. Raises NpuError."""
         source = self.inputs[0]
         if image.shape != source.shape or image.dtype.name != source.dtype:
             raise NpuError(
@@ -75,7 +76,7 @@ class CompiledModel:
         for number, operator in enumerate(self._operators):
             if number in self._simulators:
                 simulator, regions = self._simulators[number]
-                simulator.run(regions)
+                simulator.run(regions, watch)
             else:
                 self._run_on_cpu(number, operator)
         return [self._tensors.get(index).copy() for index in self._outputs]
