@@ -41,10 +41,10 @@ class CompiledModel:
             file = open_file(content)
         except StepFailed as error:
             raise NpuError(error.message) from error
-        if len(file.graphs) != 1 or file.plan is None or len(file.inputs) != 1:
-            raise NpuError(
-                "the file has several graphs or inputs or no memory plan, unlike one of Vela's"
-            )
+        if len(file.graphs) != 1 or file.plan is None:
+            raise NpuError("the file has no memory plan or several graphs: Vela did not write it")
+        if len(file.inputs) != 1:
+            raise NpuError(f"the model has {len(file.inputs)} inputs; here it takes one image")
         self.inputs, self.outputs = file.inputs, file.outputs
         self._tensors = _Tensors(file.graphs[0], file.plan)
         self._operators = file.graphs[0].operators
