@@ -134,6 +134,21 @@ def test_what_the_layers_cost_is_what_the_network_has(
         assert each.counted.floor_cycles <= each.cycles, each.name
 
 
+def test_commands_that_kiln_cannot_read_are_not_counted(
+    pose_int8: Path, run_step: RunStep, params: dict[str, Any]
+) -> None:
+    inputs = {"int8.tflite": pose_int8 / "int8.tflite"}
+    other = {**params, "accelerator": "ethos-u65-256"}
+    trial = run_step("compile", other, inputs).expect_success()
+    (warning,) = trial.warnings
+    assert "cannot be counted: the command stream is for ethos-u65-256" in warning["message"]
+    assert warning["hint"]
+    assert trial.result.traffic is None
+    layers = json.loads((trial.out / "layers.json").read_text())
+    assert {each["counted"] for each in layers} == {None}
+    assert sum(each["cycles"] for each in layers) == trial.result.cycles
+
+
 def test_that_layers_are_told_apart_changes_no_byte_of_the_file(
     pose_int8: Path,
     run_step: RunStep,
