@@ -92,6 +92,10 @@ class Graph:
         """The scale of a quantised tensor, or of its first channel."""
         return float(self._tensor(tensor).quantization.scale[0])
 
+    def scales(self, tensor: int) -> NDArray[np.float32]:
+        """The scales of a quantised tensor, one or one for each channel."""
+        return np.array(self._tensor(tensor).quantization.scale, np.float32)
+
     def zero_point(self, tensor: int) -> int:
         return int(self._tensor(tensor).quantization.zeroPoint[0])
 
