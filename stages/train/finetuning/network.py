@@ -6,7 +6,7 @@ the biases. Images are [n, channels, size, size]; outputs [n, channels, cells].
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,9 @@ class Convolution(nn.Module):
     ``growth``: the scale is that of the int8 file times e to the power of it.
     """
 
-    def __init__(self, number: int, arrays: Arrays, input_scale: float) -> None:
+    def __init__(
+        self, number: int, arrays: Arrays, *, input_scale: float, output_scale: float
+    ) -> None:
         super().__init__()
 
         def array(name: str) -> Tensor:
@@ -53,7 +55,8 @@ class Convolution(nn.Module):
         self.register_buffer("scales", scales)
         self.register_buffer("exact_weights", _channels_first(array("exact_weights")))
         self.register_buffer("exact_bias", array("exact_bias"))
-        self.input_scale = input_scale
+        self.number = number
+        self.input_scale, self.output_scale = input_scale, output_scale
 
     def position(self) -> Tensor:
         """The weights in units of the present scale, not yet rounded."""
@@ -89,18 +92,35 @@ class Int8Net(nn.Module):
         self._gated: dict[int, NetworkOperator] = {}
         for each in description.operators:
             if each.type == "CONV_2D":
-                scale = self._quantisation[each.inputs[0]][0]
-                self.convolutions[str(each.number)] = Convolution(each.number, arrays, scale)
+                self.convolutions[str(each.number)] = Convolution(
+                    each.number,
+                    arrays,
+                    input_scale=self._quantisation[each.inputs[0]][0],
+                    output_scale=self._quantisation[each.output][0],
+                )
                 self._find_silu(each)
         self._done = {
             user.number for each in self._gated for user in self._users[self._output_of(each)]
         }
+
+    def layers(self) -> Iterator[Convolution]:
+        """The convolutions, in the order of the network."""
+        for layer in self.convolutions.values():
+            assert isinstance(layer, Convolution)
+            yield layer
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """The outputs, real numbers, for uint8 images, in the board's arithmetic."""
         results = self._run(images.float(), self._compute)
         pairs = zip(self.description.outputs, results, strict=True)
         return [each * self._quantisation[output][0] for output, each in pairs]
+
+    def integers(self, images: Tensor) -> list[Tensor]:
+        """The outputs as the file has them, int8 [n, cells, channels]."""
+        results = self._run(images.float(), self._compute)
+        pairs = zip(self.description.outputs, results, strict=True)
+        zeros = ((each, self._quantisation[output][1]) for output, each in pairs)
+        return [(each + zero).to(torch.int8).transpose(1, 2) for each, zero in zeros]
 
     def exact(self, images: Tensor) -> list[Tensor]:
         """The outputs of the float network."""

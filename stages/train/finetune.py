@@ -1,0 +1,122 @@
+"""Fine-tune an int8 network: in the board's arithmetic, with the float network as teacher.
+
+``params``: updates, batch, seed, gpu, reproducible (on the CPU: a fixed number of threads), bits
+(the mean entropy of a weight to come to, or null: as it is). ``in/``: network.json and network.npz
+of the step `graph`, training.npy (uint8 [n,S,S,3] RGB, as the board sees them).
+``out/``: learned.npz, for each convolution by the number of its operator: weights_N, int8 [outputs,
+height, width, inputs]; scales_N, float32 [1 or outputs]; bias_N, int32 [outputs]; also images,
+uint8 [2,S,S,3], and output_0, output_1, ... as integers, what the network has come to give for
+them. curves.csv: a line an update. ``state/`` holds the last checkpoint.
+
+No labels are needed. Outputs are worked out in float32, exactly as TFLite's reference kernels do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+
+from stages.contract import Events, Job, StepFailed, main
+from stages.results.finetune import FinetuneResult
+from stages.results.train import Device
+from stages.train.finetuning.network import Convolution, Int8Net, open_network
+from stages.train.finetuning.run import Finetuning, Row, Settings
+from stages.train.training.hardware import choose_hardware, set_threads, why_not_reproducible
+
+PACKAGES = ("torch", "numpy")
+#: So many images show that the written file computes what was learned.
+_SHOWN = 2
+
+
+def run(job: Job, events: Events) -> FinetuneResult:
+    """Fine-tune, or continue, and write the integers."""
+    params = job.params
+    hardware = choose_hardware(params["gpu"])
+    events.emit("device", name=hardware.name, kind=hardware.kind)
+    if hardware.kind == "cpu":
+        set_threads(reproducible=params["reproducible"])
+    else:
+        _compute_exactly_on_gpu()
+    images = _read_images(job)
+    net = open_network(job.inputs).to("cuda" if hardware.kind == "cuda" else "cpu")
+    settings = Settings(**{key: params[key] for key in ("updates", "batch", "seed", "bits")})
+    tuning = Finetuning(net, images, settings, job.state / "last.pt", events)
+    tuning.run()
+    np.savez(job.out / "learned.npz", **learned(net), **shown(net, images[:_SHOWN]))
+    (job.out / "curves.csv").write_text(_curves(tuning.rows), encoding="utf-8")
+    why_not = why_not_reproducible(hardware, {}, reproducible=params["reproducible"])
+    return FinetuneResult(
+        updates=len(tuning.rows),
+        images=len(images),
+        before=tuning.mean(last=False),
+        after=tuning.mean(last=True),
+        bits_before=round(tuning.bits_before, 4),
+        bits_after=round(tuning.bits, 4),
+        device=Device(name=hardware.name, kind=hardware.kind),
+        reproducible=why_not is None,
+        why_not=why_not,
+        resumed_from=tuning.resumed_from,
+        versions={package: version(package) for package in PACKAGES},
+    )
+
+
+@torch.no_grad()
+def learned(net: Int8Net) -> dict[str, Any]:
+    """The integers and scales of every convolution."""
+    return {
+        f"{name}_{layer.number}": values
+        for layer in net.layers()
+        for name, values in _of_layer(layer).items()
+    }
+
+
+@torch.no_grad()
+def shown(net: Int8Net, images: torch.Tensor) -> dict[str, Any]:
+    """Some images, and what the network gives for each of them, as the file's outputs have it."""
+    device = next(net.parameters()).device
+    outputs = net.integers(images.to(device))
+    return {
+        "images": images.permute(0, 2, 3, 1).numpy(),
+        **{f"output_{number}": each.cpu().numpy() for number, each in enumerate(outputs)},
+    }
+
+
+def _of_layer(layer: Convolution) -> dict[str, Any]:
+    return {
+        "weights": layer.integers().permute(0, 2, 3, 1).to(torch.int8).cpu().numpy(),
+        "scales": layer.present_scales().cpu().numpy(),
+        "bias": layer.bias_integers().to(torch.int32).cpu().numpy(),
+    }
+
+
+def _read_images(job: Job) -> torch.Tensor:
+    """The images [n, channels, size, size]; raises StepFailed("data") if there are none."""
+    images = np.load(job.inputs / "training.npy")
+    if not len(images):
+        raise StepFailed(
+            "data", "there is no image to fine-tune with", hint="put images into the data's train"
+        )
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+
+
+def _compute_exactly_on_gpu() -> None:
+    """Without TF32, whose 10 bits do not hold the integers."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def _curves(rows: Sequence[Row]) -> str:
+    """One line an update; no times, so that equal fine-tunings give equal bytes."""
+    names = list(rows[0])
+    lines = [",".join(("update", *names))]
+    for update, row in enumerate(rows, start=1):
+        lines.append(",".join((str(update), *(f"{row[name]:.6g}" for name in names))))
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main(run)
