@@ -16,6 +16,7 @@ from torch import Tensor
 
 LEAST, MOST = -128, 127
 _CODES = 256
+_MULTIPLIER_BITS = 31
 
 
 class Round(torch.autograd.Function):
@@ -28,6 +29,32 @@ class Round(torch.autograd.Function):
     @staticmethod
     def backward(_context: Any, gradient: Tensor) -> Tensor:
         return gradient
+
+
+class Requantise(torch.autograd.Function):
+    """Sums [n, channels, height, width] times a scale, or one for each channel, before the last
+    rounding.
+
+    TFLite rounds twice: the product with a multiplier from 0.5 to 1, and that over a power of two
+    (MultiplyByQuantizedMultiplier; gemmlowp's fixedpoint.h). The second one is the caller's. The
+    product has more bits than float32, and a wrong one in a million would do: what follows from it
+    differs in a hundred places.
+    """
+
+    @staticmethod
+    def forward(context: Any, sums: Tensor, scale: Tensor) -> Tensor:
+        context.save_for_backward(sums, scale)
+        mantissa, exponent = torch.frexp(scale.double())
+        multiplier = torch.round(mantissa * 2.0**_MULTIPLIER_BITS) * 2.0**-_MULTIPLIER_BITS
+        product = torch.round(sums.double() * _by_channel(multiplier))
+        return (product * _by_channel(torch.exp2(exponent.double()))).float()
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Any:
+        sums, scale = context.saved_tensors
+        of_scale = gradient * sums
+        axes = (0, 2, 3) if scale.ndim else (0, 1, 2, 3)
+        return gradient * _by_channel(scale), of_scale.sum(axes)
 
 
 class Limit(torch.autograd.Function):
@@ -65,21 +92,6 @@ class LookUp(torch.autograd.Function):
         return gradient * slopes[index.int()] * inside, None, None, None
 
 
-def requantised(sums: Tensor, scale: Tensor) -> Tensor:
-    """Sums times a scale (one, or one for each channel of an image [n, channels, height, width]),
-    before the last rounding.
-
-    TFLite rounds twice: the product with a multiplier from 0.5 to 1, and that over a power of two
-    (MultiplyByQuantizedMultiplier; gemmlowp's fixedpoint.h). The second one is the caller's.
-    """
-    exponents = torch.frexp(scale.detach().double())[1].float()
-    factors, powers = scale * torch.exp2(-exponents), torch.exp2(exponents)
-    if scale.ndim:
-        factors, powers = factors.view(-1, 1, 1), powers.view(-1, 1, 1)
-    rounded: Tensor = Round.apply(sums * factors)
-    return rounded * powers
-
-
 def silu_tables(
     source: tuple[float, int], logistic: tuple[float, int], product: tuple[float, int]
 ) -> tuple[Tensor, Tensor]:
@@ -95,6 +107,10 @@ def silu_tables(
     values = np.clip(products, LEAST, MOST) - result_zero
     slopes = gate * (1 + real * (1 - gate)) * (scale / result_scale)
     return torch.from_numpy(values).float(), torch.from_numpy(slopes).float()
+
+
+def _by_channel(values: Tensor) -> Tensor:
+    return values.view(-1, 1, 1) if values.ndim else values
 
 
 def _half_away(values: Tensor) -> Tensor:

@@ -23,8 +23,8 @@ from stages.train.finetuning.arithmetic import (
     MOST,
     Limit,
     LookUp,
+    Requantise,
     Round,
-    requantised,
     silu_tables,
 )
 
@@ -166,10 +166,8 @@ class Int8Net(nn.Module):
             window.padding,
         )
         scale, zero_point = self._quantisation[operator.output]
-        factor = convolution.present_scales() * (convolution.input_scale / scale)
-        if len(factor) == 1:
-            factor = factor[0]
-        result = requantised(sums, factor)
+        factor = convolution.present_scales().double() * (convolution.input_scale / scale)
+        result = Requantise.apply(sums, factor[0] if len(factor) == 1 else factor)
         if operator.number in self._gated:
             tables = (getattr(self, f"{name}_{operator.number}") for name in ("table", "slopes"))
             looked_up: Tensor = LookUp.apply(result, zero_point, *tables)
