@@ -30,7 +30,7 @@ from ethosu.vela.errors import CliOptionError, ConfigOptionError, VelaError
 
 from stages.contract import Events, Job, StepFailed, main, write_json
 from stages.results.compile import CompileResult, Execution, Layer, Operators, Traffic
-from stages.vela.execution.board_models import not_executed, open_model
+from stages.vela.execution.board_models import not_executed
 from stages.vela.execution.proof import prove
 from stages.vela.npu.errors import NpuError
 from stages.vela.npu.traffic import results_per_cycle
@@ -101,12 +101,12 @@ def execute(job: Job) -> Execution | None:
     reference = job.inputs / "reference.npz"
     if not reference.exists():
         return None
-    compiled = (job.out / "vela.tflite").read_bytes()
+    compiled, int8 = (job.out / "vela.tflite", job.inputs / "int8.tflite")
     try:
-        proof = prove(open_model(compiled), reference)
+        proof = prove(compiled.read_bytes(), int8.read_bytes(), reference)
     except NpuError as error:
         raise not_executed(error) from error
-    if proof.difference is not None:
+    if proof.difference:
         raise StepFailed(
             "model",
             f"the compiled file does not compute what the int8 file computes: {proof.difference}",

@@ -134,6 +134,21 @@ def test_what_the_layers_cost_is_what_the_network_has(
         assert each.counted.floor_cycles <= each.cycles, each.name
 
 
+def test_commands_that_kiln_cannot_read_are_not_counted(
+    pose_int8: Path, run_step: RunStep, params: dict[str, Any]
+) -> None:
+    inputs = {"int8.tflite": pose_int8 / "int8.tflite"}
+    other = {**params, "accelerator": "ethos-u65-256"}
+    trial = run_step("compile", other, inputs).expect_success()
+    (warning,) = trial.warnings
+    assert "cannot be counted: the command stream is for ethos-u65-256" in warning["message"]
+    assert warning["hint"]
+    assert trial.result.traffic is None
+    layers = json.loads((trial.out / "layers.json").read_text())
+    assert {each["counted"] for each in layers} == {None}
+    assert sum(each["cycles"] for each in layers) == trial.result.cycles
+
+
 def test_that_layers_are_told_apart_changes_no_byte_of_the_file(
     pose_int8: Path,
     run_step: RunStep,
@@ -273,3 +288,49 @@ def test_what_vela_refuses(
         assert failure is not None
         assert (failure["kind"], words in failure["message"]) == (kind, True), failure
         assert failure["hint"]
+
+
+#: Argv: a compiled file, the int8 file, its reference. A bias of some convolutions is changed, one
+#: at a time. Prints for each its number among the NPU's operations, its kind, and what is said.
+CHANGE_A_BIAS = """
+import json, sys
+from pathlib import Path
+from stages.vela.execution.proof import prove
+from stages.vela.npu.operations import BlockOperation
+from stages.vela.npu.stream import decode
+from stages.vela.tflite.file import open_file
+
+content, int8 = (Path(name).read_bytes() for name in sys.argv[1:3])
+graph, said = open_file(content).graphs[0], []
+stream, constants = (graph.tensors[number].data for number in graph.operators[0].inputs[:2])
+start = content.index(constants)
+operations = decode(stream).operations
+copies = [each for each in operations if not isinstance(each, BlockOperation)]
+convolutions = [each for each in operations if isinstance(each, BlockOperation) and each.weights]
+for each in convolutions[::40]:
+    span = each.weights.scales
+    for copy in copies:
+        target = copy.destination
+        inside = 0 <= span.address - target.address < target.length
+        if span.region and copy.index < each.index and target.region == span.region and inside:
+            address = copy.source.address + span.address - target.address
+    changed = bytearray(content)
+    changed[start + (address if span.region else span.address) + 2] ^= 1
+    proof = prove(bytes(changed), int8, Path(sys.argv[3]))
+    said.append([each.index, each.kind, proof.difference])
+print(json.dumps(said))
+"""
+
+
+def test_the_operator_at_fault_is_named(
+    pose_int8: Path, run_step: RunStep, run_script: RunScript, params: dict[str, Any]
+) -> None:
+    inputs = {"int8.tflite": pose_int8 / "int8.tflite"}
+    compiled = run_step("compile", params, inputs).expect_success().out / "vela.tflite"
+    files = (compiled, pose_int8 / "int8.tflite", pose_int8 / "reference.npz")
+    said = json.loads(run_script("vela", CHANGE_A_BIAS, *files))
+    found = [each for each in said if each[2]]
+    assert found, "what a saturated value hides is no difference"
+    for index, kind, words in found:
+        assert "the first operator that differs is CONV_2D " in words, words
+        assert words.endswith(f"(operation {index} of the NPU, a {kind})")

@@ -126,3 +126,48 @@ def test_a_stream_without_end_is_refused(compiled: Path, run_script: RunScript) 
     code = "from tests.support.operators.endless import main; main()"
     refusals = json.loads(run_script("vela", code, compiled))
     assert {name: reason for name, reason in refusals.items() if not reason} == {}
+
+
+#: Argv: a compiled file, and what the reference kernels give. Stdout: whether the file gives that
+#: after each change of its form, or why it is refused.
+_FORMS = """
+import json, sys
+import flatbuffers, numpy as np
+from tflite_micro.tensorflow.lite.micro.python import schema_py_generated as schema
+from stages.vela.npu.errors import NpuError
+from stages.vela.npu.model import CompiledModel
+
+content, arrays = open(sys.argv[1], "rb").read(), np.load(sys.argv[2])
+
+def judge(change):
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    change(model, model.subgraphs[0])
+    builder = flatbuffers.Builder(1 << 20)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    try:
+        found = CompiledModel(bytes(builder.Output())).run(arrays["images"][0])
+    except NpuError as error:
+        return str(error)
+    return bool(np.array_equal(found[0], arrays["output_0"][0]))
+
+def empty(model, graph):
+    # As old releases of Vela write it.
+    model.buffers[0].data = np.zeros(0, np.uint8)
+
+def state(model, graph):
+    graph.tensors[graph.operators[0].outputs[0]].isVariable = True
+
+def inputs(model, graph):
+    graph.inputs = [*graph.inputs, graph.operators[0].outputs[0]]
+
+print(json.dumps([judge(change) for change in (empty, state, inputs)]))
+"""
+
+
+def test_forms_of_a_file(compiled: Path, run_script: RunScript) -> None:
+    file = compiled / "ethos-u55-64" / "transposed-between_vela.tflite"
+    reference = compiled / "transposed-between.npz"
+    empty, state, inputs = json.loads(run_script("vela", _FORMS, file, reference))
+    assert empty is True
+    assert "keeps a state" in state
+    assert "2 inputs" in inputs

@@ -86,6 +86,23 @@ def ratio(path):
 print(json.dumps([ratio(path) for path in sys.argv[3:]]))
 """
 
+#: Argv: an int8 file. Prints how near the values of any LOGISTIC come to the middle between two
+#: int8 values; then a scale at which kernels have been seen to differ, and what is taken instead,
+#: both with how near they come.
+TIES = """
+import json, sys
+from pathlib import Path
+from stages.export.models.tflite_editor import Graph
+from stages.export.quantization.logistic_ties import nearest_tie, settle
+
+graph = Graph(Path(sys.argv[1]).read_bytes())
+inputs = [each.inputs[0] for each in graph.operators if each.type == "LOGISTIC"]
+near = min(nearest_tie(graph.scale(each), graph.zero_point(each)) for each in inputs)
+seen = 0.008678767830133438, -7
+taken = settle(*seen)
+print(json.dumps([near, seen[0], nearest_tie(*seen), taken, nearest_tie(taken, seen[1])]))
+"""
+
 
 @pytest.fixture(scope="module")
 def mixed(pose_onnx: Path, pose_images: Path, run_step: RunStep) -> Trial:
@@ -174,6 +191,16 @@ def test_mixed_costs_the_npu_less_than_per_tensor(
 
 
 @pytest.mark.slow
+def test_no_value_is_left_to_how_a_kernel_rounds(run_script: RunScript, pose_int8: Path) -> None:
+    near, seen, before, taken, after = json.loads(
+        run_script("export", TIES, pose_int8 / "int8.tflite")
+    )
+    assert near >= 5e-4
+    assert before < 1e-5
+    assert after >= 5e-4
+    assert 0 < abs(taken - seen) < 0.01 * seen
+
+
 def test_outputs_in_the_order_that_a_firmware_wants(
     pose_onnx: Path, pose_images: Path, mixed: Trial, run_step: RunStep, run_script: RunScript
 ) -> None:

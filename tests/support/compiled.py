@@ -10,7 +10,7 @@ _MOST, _LESS = 127, 100
 
 
 def limited(model: bytes) -> bytes:
-    """The same file, whose outputs are limited to 100 instead of 127 from one place on."""
+    """The same file, whose values are limited to 100 instead of 127 from one operation on."""
     most, less = (struct.pack("<HH", _LIMIT, value) for value in (_MOST, _LESS))
     start = model.index(b"COP1")
     place = model.rindex(most)

@@ -3,58 +3,54 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from stages.vela.execution.board_models import BoardModel
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Difference:
-    """The first output that differs, on the first image on which one does."""
-
-    image: int
-    output: int
-    name: str
-    values: int
-    of: int
-    by: int
-
-    def __str__(self) -> str:
-        return (
-            f"on image {self.image} {self.values} of {self.of} values of output {self.output} "
-            f"({self.name}) differ, by {self.by} at most"
-        )
+from stages.vela.execution.first_difference import first_difference
+from stages.vela.npu.model import CompiledModel
+from stages.vela.tflite.file import Tensor
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Proof:
-    """On how many images a compiled file was run, and how it differs, None if it does not."""
+    """On how many images a compiled file was run; the first output that differs, on the first image
+    on which one does, and if known the operator that is at fault, in words; "" if none does."""
 
     images: int
-    difference: Difference | None
+    difference: str
 
 
-def prove(compiled: BoardModel, reference: Path) -> Proof:
-    """Run a compiled file on the images of a reference.npz; raises NpuError."""
+def prove(content: bytes, int8: bytes, reference: Path) -> Proof:
+    """Run a compiled file on the images of a reference.npz of its int8 file; raises NpuError."""
+    compiled = CompiledModel(content)
     with np.load(reference) as arrays:
         images = arrays["images"]
         expected = [arrays[f"output_{index}"] for index in range(len(compiled.outputs))]
     for number, image in enumerate(images):
-        given = compiled.run(image[None])
-        for index, (tensor, output) in enumerate(zip(compiled.outputs, given, strict=True)):
-            wanted = expected[index][number]
-            if output.dtype == wanted.dtype and np.array_equal(output, wanted):
-                continue
-            errors = np.abs(output.astype(np.int64) - wanted.astype(np.int64))
-            difference = Difference(
-                image=number,
-                output=index,
-                name=tensor.name,
-                values=int(np.count_nonzero(errors)),
-                of=errors.size,
-                by=int(errors.max()),
+        wanted = [output[number] for output in expected]
+        difference = _difference(compiled.outputs, compiled.run(image[None]), wanted)
+        if difference:
+            cause = first_difference(compiled, int8, image[None], wanted)
+            words = f"on image {number} {difference}" + (f"; {cause}" if cause else "")
+            return Proof(images=number + 1, difference=words)
+    return Proof(images=len(images), difference="")
+
+
+def _difference(
+    tensors: Sequence[Tensor], given: Sequence[NDArray[Any]], wanted: Sequence[NDArray[Any]]
+) -> str:
+    """The first output that is not as wanted, in words."""
+    for index, (tensor, one, other) in enumerate(zip(tensors, given, wanted, strict=True)):
+        if one.dtype != other.dtype or one.shape != other.shape:
+            return f"output {index} ({tensor.name}) is of another type or shape"
+        errors = np.abs(one.astype(np.int64) - other.astype(np.int64))
+        if errors.any():
+            return (
+                f"{np.count_nonzero(errors)} of {errors.size} values of output {index} "
+                f"({tensor.name}) differ, by {errors.max()} at most"
             )
-            return Proof(images=number + 1, difference=difference)
-    return Proof(images=len(images), difference=None)
+    return ""

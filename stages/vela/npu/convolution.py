@@ -96,9 +96,9 @@ def pool_largest(values: NDArray[Any], kernel: Kernel) -> Integers:
 
 
 def pool_average(values: NDArray[Any], kernel: Kernel, output: Output) -> Integers:
-    """The sum of each window, scaled by the operation's scale, or by that of the number of its values
-    (scaling.py, quantise_pooling_scale): without a scale, or with padding, for which Vela 5 gives
-    a scale of one (ethos_u55_register_cs_generator.cpp, GenerateOFMScalingForPooling)."""
+    """The sum of each window, scaled by the operation's scale; or without one, or with padding, by
+    that of the number of values in it (scaling.py, quantise_pooling_scale). With padding Vela 5
+    gives a scale of one (ethos_u55_register_cs_generator.cpp, GenerateOFMScalingForPooling)."""
     sums = _windows(_padded(values.astype(np.int64), kernel, 0), kernel).sum(axis=(-2, -1))
     padded = any((kernel.top, kernel.left, kernel.bottom, kernel.right))
     if output.scale is not None and not padded:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from stages.contract import StepFailed
 from stages.vela.npu.errors import NpuError
 from stages.vela.npu.memory import Bytes
-from stages.vela.npu.simulator import Simulator
+from stages.vela.npu.simulator import Simulator, Watch
 from stages.vela.npu.stream import decode
 from stages.vela.tflite.file import NPU_OPERATOR, UNPLANNED, Graph, Operator, Tensor, open_file
 from stages.vela.tflm.operators import CpuOperators, OperatorFailed
@@ -45,6 +45,11 @@ class CompiledModel:
             raise NpuError("the file has no memory plan or several graphs: Vela did not write it")
         if len(file.inputs) != 1:
             raise NpuError(f"the model has {len(file.inputs)} inputs; here it takes one image")
+        state = next((tensor.name for tensor in file.tensors if tensor.variable), None)
+        if state is not None:
+            raise NpuError(
+                f"{state} keeps a state from one run to the next, which is not known here"
+            )
         self.inputs, self.outputs = file.inputs, file.outputs
         self._tensors = _Tensors(file.graphs[0], file.plan)
         self._operators = file.graphs[0].operators
@@ -56,9 +61,10 @@ class CompiledModel:
         # Only a file with operators for the CPU costs a process.
         self._cpu = CpuOperators(content) if len(on_npu) < len(numbers) else None
 
-    def run(self, image: NDArray[Any]) -> list[NDArray[Any]]:
+    def run(self, image: NDArray[Any], watch: Watch | None = None) -> list[NDArray[Any]]:
         """Run on an image of the input's shape and type; the outputs in the file's order, of their
-        shapes and types. Raises NpuError."""
+        shapes and types. ``watch`` is called with each block operation of the NPU and what it has
+        written. Raises NpuError."""
         source = self.inputs[0]
         if image.shape != source.shape or image.dtype.name != source.dtype:
             raise NpuError(
@@ -70,7 +76,7 @@ class CompiledModel:
         for number, operator in enumerate(self._operators):
             if number in self._simulators:
                 simulator, regions = self._simulators[number]
-                simulator.run(regions)
+                simulator.run(regions, watch)
             else:
                 self._run_on_cpu(number, operator)
         return [self._tensors.get(index).copy() for index in self._outputs]

@@ -45,6 +45,8 @@ _MOST_KEPT_TABLES = 1 << 10
 #: Below so many values a table of all 65,536 pairs of operands does not pay.
 _TABLE_PAYS = 1 << 13
 
+Watch = Callable[[BlockOperation, NDArray[Any]], None]
+
 
 class Simulator:
     """An NPU with one command stream. It keeps what it decoded of weights and worked out of
@@ -63,14 +65,17 @@ class Simulator:
         if sum(map(_work, stream.operations)) > _MOST_WORK:
             raise NpuError("the command stream asks for more work than any network for such an NPU")
 
-    def run(self, regions: Mapping[int, Bytes]) -> None:
+    def run(self, regions: Mapping[int, Bytes], watch: Watch | None = None) -> None:
         """Execute the stream; ``regions`` are the memories behind the driver's base pointers, which
-        it changes. Raises NpuError."""
+        it changes; ``watch`` is called with each block operation and what it has written. Raises
+        NpuError."""
         self._shram[:] = 0
         memory = Memory(regions={**regions, SHRAM: self._shram})
         for operation in self._stream.operations:
             try:
                 self._execute(operation, memory)
+                if watch is not None and isinstance(operation, BlockOperation):
+                    watch(operation, memory.read(operation.ofm, "the output").copy())
             except NpuError as error:
                 raise NpuError(
                     f"operation {operation.index} ({_name(operation)}): {error}"

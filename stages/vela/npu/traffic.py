@@ -30,7 +30,8 @@ from stages.vela.npu.operations import (
 )
 from stages.vela.npu.stream import TABLE_BYTES, table_address
 
-#: The region of constants, that is of weights, biases, scales and tables.
+#: The region of constants: weights, biases, scales, tables (high_level_command_to_npu_op.py,
+#: get_region). Which memory it is, the memory mode says (const_mem_area); on all boards the flash.
 FLASH = 0
 
 

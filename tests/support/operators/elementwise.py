@@ -195,6 +195,10 @@ ELEMENTWISE: Mapping[str, OperatorModel] = {
     "softmax-clear": _function(
         "SOFTMAX", 1, 9, 5, options={"beta": 1.0}, input_={"scale": 0.9}, **_PROBABILITY
     ),
+    # Of a sum of one the reciprocal saturates.
+    "softmax-certain": _function(
+        "SOFTMAX", 1, 4, options={"beta": 1.0}, input_={"scale": 1.0}, **_PROBABILITY
+    ),
     "softmax-image": _function("SOFTMAX", 1, 5, 7, 16, options={"beta": 1.0}, **_PROBABILITY),
     "softmax-beta": _function("SOFTMAX", 1, 8, 17, options={"beta": 0.5}, **_PROBABILITY),
     "softmax-long": _function("SOFTMAX", 1, 1000, options={"beta": 1.0}, **_PROBABILITY),

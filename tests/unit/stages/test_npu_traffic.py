@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from kiln.plan.targets import load_target, target_names
 from stages.vela.npu.operations import (
     SHRAM,
     BlockOperation,
@@ -25,6 +26,7 @@ from stages.vela.npu.operations import (
 )
 from stages.vela.npu.stream import table_address
 from stages.vela.npu.traffic import Cost, count
+from tests.support.checkout import ROOT
 
 FLASH, ARENA = 0, 1
 PLAIN = Output(scale=None, rounding="tfl", least=-128, most=127, table=None, force_int8=False)
@@ -250,3 +252,14 @@ def test_what_is_written_over_before_it_is_read_serves_nobody() -> None:
     held = convolution(2, kernel=window(1), block=(8, 8, 8), held=weights(ARENA, 0x100))
     costs = counted(dma(0, address=0x100, length=9), dma(1, address=0x100, length=9), held)
     assert [each.serves for each in costs] == [None, 2, 2]
+
+
+@pytest.mark.parametrize("name", target_names(ROOT / "targets"))
+def test_every_board_keeps_constants_in_the_flash_and_the_arena_in_sram(name: str) -> None:
+    vela = load_target(ROOT / "targets", name).vela
+    if vela is None:
+        return
+    system = vela.ini[f"System_Config.{vela.system_config}"]
+    mode = vela.ini[f"Memory_Mode.{vela.memory_mode}"]
+    places = [system[f"{mode[f'{part}_mem_area'].lower()}_port"] for part in ("const", "arena")]
+    assert places == ["OffChipFlash", "Sram"]
