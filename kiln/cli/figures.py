@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from kiln.cli.console import Terminal
 from kiln.report.result import Usage, Verdict
+from stages.results.compile import Counted
 from stages.results.evaluate import METRICS
 
 
@@ -40,6 +41,15 @@ def operators_line(operators: Mapping[str, Any]) -> str:
         if count is not None
     )
     return f"operators {placed}"
+
+
+def counted_line(counted: Counted) -> str:
+    """What an inference makes the NPU do, whatever time it takes."""
+    flash, sram = (shown_kib(size / 1024) for size in (counted.flash_bytes, counted.sram_bytes))
+    return (
+        f"counted   {counted.macs / 1e6:.1f} M multiply-accumulates, {flash} from the flash, "
+        f"{sram} in SRAM; the NPU takes at least {counted.floor_cycles / 1e6:.1f} M cycles"
+    )
 
 
 def accuracy_line(metrics: Mapping[str, float | None]) -> str:

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kiln.cli.console import Terminal
-from kiln.cli.figures import accuracy_line, operators_line, show_verdict, usage_line
+from kiln.cli.figures import accuracy_line, counted_line, operators_line, show_verdict, usage_line
 from kiln.cli.options import common_options, requests_of
 from kiln.cli.session import Session
 from kiln.errors import ModelError
@@ -67,6 +67,8 @@ def _show(found: Inspection, terminal: Terminal) -> None:
     terminal.print(usage_line("flash", found.flash))
     terminal.print(usage_line("SRAM", found.sram))
     terminal.print(operators_line(dataclasses.asdict(found.model.operators)))
+    if found.model.counted is not None:
+        terminal.print(counted_line(found.model.counted))
     if found.accuracy is not None:
         (metrics,) = found.accuracy.artifacts.values()
         how = ", executed as Vela's encodings define it" if found.model.kind == "vela" else ""

@@ -74,6 +74,7 @@ def collect_numbers(outcomes: Outcomes) -> Numbers:
         performance_model=compiled.performance_model if compiled else None,
         operators=dataclasses.asdict(compiled.operators) if compiled else on_cpu,
         accuracy=_accuracy(outcomes),
+        traffic=compiled.traffic if compiled else None,
     )
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 
 from kiln.report.page import MODELS, Panel
+from kiln.report.traffic import FlashUse
 from stages.results.compile import Layer
 from stages.results.evaluate import Kind
 from stages.results.layers import LayerSnr
@@ -45,20 +46,22 @@ class Label:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Bar:
-    """A rectangle; ``title`` is said when one points at it."""
+    """A rectangle; ``title`` is said when one points at it. ``second``: of the second colour."""
 
     x: float
     y: float
     width: float
     height: float
     title: str
+    second: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Chart:
     """A drawing: paths of its lines and of the guides behind them, bars, labels.
 
-    ``keys`` are the names of the lines in their order, each with its last value or "".
+    ``keys`` are the names of the lines in their order, each with its last value or ""; or those of
+    the two colours of bars.
     """
 
     title: str
@@ -113,6 +116,21 @@ def cycles(operators: Sequence[Layer]) -> list[Chart]:
     return [_by_kind(known), _along(known)] if known else []
 
 
+def flash_use(use: FlashUse) -> list[Chart]:
+    """What bounds an inference, and where along the network the flash takes longer than the NPU."""
+    total = use.total
+    bounds = [
+        ("Vela's estimate", use.cycles / 1e6),
+        ("flash alone", total.flash_cycles(total) / 1e6),
+        ("NPU at its full rate", total.floor_cycles / 1e6),
+    ]
+    title = "An inference, million cycles"
+    return [
+        _rows(title, "Cycles of an inference: estimate, flash alone, NPU alone", bounds),
+        _waiting(use),
+    ]
+
+
 def snr(layers: Sequence[LayerSnr]) -> Chart | None:
     """How far the int8 model's layers are from the float model's, in order of the network."""
     line: Line = [(number, each.snr_db) for number, each in enumerate(layers, 1)]
@@ -159,22 +177,63 @@ def _by_kind(known: Sequence[tuple[Layer, int]]) -> Chart:
         (f"{_shortened(kind)}{' (CPU)' if place == 'cpu' else ''}", count / 1e6)
         for (kind, place), count in sums.most_common(KINDS)
     ]
+    return _rows(
+        "By kind of operator, million cycles", "Estimated cycles by kind of operator", rows
+    )
+
+
+def _rows(title: str, description: str, rows: Sequence[tuple[str, float]]) -> Chart:
+    """A bar from left to right for each name, with its value at the end."""
     left = max(_width(name, _CAPITAL) for name, _ in rows) + 2 * _MARGIN
-    room = _width(f"{rows[0][1]:.1f}") + 2 * _MARGIN
-    along = _scale((0, rows[0][1]), (0, WIDTH - left - room))
+    longest = max(value for _, value in rows)
+    room = _width(f"{longest:.1f}") + 2 * _MARGIN
+    along = _scale((0, longest), (0, WIDTH - left - room))
     bars, labels = [], []
-    for number, (name, millions) in enumerate(rows):
+    for number, (name, value) in enumerate(rows):
         top, base = ROW * number + _MARGIN, _r(ROW * (number + 0.5) + _MARGIN + FONT / 3)
-        bars.append(Bar(x=_r(left), y=top + 3, width=along(millions), height=ROW - 6, title=name))
+        bars.append(Bar(x=_r(left), y=top + 3, width=along(value), height=ROW - 6, title=name))
         labels.append(Label(kind="y", x=_r(left - _MARGIN), y=base, text=name))
-        end = left + along(millions) + _MARGIN
-        labels.append(Label(kind="value", x=_r(end), y=base, text=f"{millions:.1f}"))
+        end = left + along(value) + _MARGIN
+        labels.append(Label(kind="value", x=_r(end), y=base, text=f"{value:.1f}"))
     return Chart(
-        title="By kind of operator, million cycles",
-        description="Estimated cycles by kind of operator",
+        title=title,
+        description=description,
         height=ROW * len(rows) + 2 * _MARGIN,
         bars=bars,
         labels=labels,
+    )
+
+
+def _waiting(use: FlashUse) -> Chart:
+    """A bar for each operator: the NPU at its full rate, and above it what the flash takes more."""
+    ends = [max(each.floor_cycles, each.flash_cycles) / 1e6 for each in use.operators]
+    ticks = _ticks(ends)
+    left = _MARGIN + max(_width(f"{tick:g}") for tick in ticks) + _MARGIN
+    up = _scale((0, ticks[-1]), (HEIGHT - 2 * _MARGIN, _MARGIN + FONT / 2))
+    each_width = (WIDTH - _MARGIN - left) / len(use.operators)
+    bars = []
+    for number, (each, end) in enumerate(zip(use.operators, ends, strict=True)):
+        floor = each.floor_cycles / 1e6
+        for bottom, top, second in ((0.0, floor, False), (floor, end, True)):
+            if up(bottom) > up(top):
+                bars.append(
+                    Bar(
+                        x=_r(left + number * each_width),
+                        y=up(top),
+                        width=_r(0.8 * each_width),
+                        height=_r(up(bottom) - up(top)),
+                        title=f"{each.name}: NPU {floor:.3g}, flash {each.flash_cycles / 1e6:.3g}",
+                        second=second,
+                    )
+                )
+    return Chart(
+        title="From input to output, million cycles",
+        description="Cycles of each operator, from input to output: of the NPU, and of the flash",
+        height=HEIGHT,
+        keys=[("NPU at its full rate", ""), ("what the flash takes longer", "")],
+        guides=_guides(ticks, up, left),
+        bars=bars,
+        labels=_y_labels(ticks, up, left),
     )
 
 

@@ -12,7 +12,7 @@ import functools
 
 import jinja2
 
-from kiln.report import charts, classes, page, words
+from kiln.report import charts, classes, page, traffic, words
 from kiln.report.board_record import BoardRecord
 from kiln.report.images import FONT, annotated_images
 from kiln.report.result import BuildResult
@@ -24,6 +24,7 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 def render(build: BuildResult, record: BoardRecord | None = None) -> str:
     """The report of a build; with ``record`` it also says what a board did with it."""
     evidence, numbers = build.evidence, build.numbers
+    flash_use = traffic.flash_use(numbers, evidence.operators)
     html = (
         _environment()
         .get_template("page.html")
@@ -44,6 +45,8 @@ def render(build: BuildResult, record: BoardRecord | None = None) -> str:
             kept_epoch=page.kept_epoch(build),
             slowest=page.slowest(evidence.operators),
             cycles=charts.cycles(evidence.operators),
+            flash_use=flash_use,
+            flash_charts=charts.flash_use(flash_use) if flash_use else [],
             placement=page.placement(numbers.operators),
             precision_recall=charts.precision_recall(evidence.precision_recall),
             snr=charts.snr(evidence.layers),

@@ -14,7 +14,7 @@ from kiln.plan.schema import read_record
 from kiln.plan.steps import read_result
 from kiln.plan.targets import Target
 from stages.results.check_firmware import ArenaUsage, Check, CheckFirmwareResult, FlashUsage
-from stages.results.compile import Layer
+from stages.results.compile import Layer, Traffic
 from stages.results.evaluate import ClassAccuracy, Evidence, OutputSnr
 from stages.results.layers import LayerSnr
 
@@ -128,7 +128,7 @@ class Numbers:
     """The figures of a build; None if this target or request has none.
 
     ``operators`` are counts by processor and type. ``performance_model`` says which estimates of
-    cycles may be compared with each other.
+    cycles may be compared with each other. ``traffic``: what the NPU's commands say that it does.
     """
 
     flash: Usage
@@ -139,6 +139,7 @@ class Numbers:
     performance_model: str | None
     operators: Mapping[str, Mapping[str, int]]
     accuracy: Accuracy
+    traffic: Traffic | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
+from stages.results.compile import Counted
 from stages.results.dataset import Task
 from stages.results.host import OF_HOST
 from stages.results.tensors import Tensor
@@ -47,7 +48,8 @@ class Operators:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelDescription:
     """A TFLite file. ``what`` describes it in a sentence; ``imgsz`` is the side of the square image
-    that it takes; None stands for what the file does not determine."""
+    that it takes; None stands for what the file does not determine. ``counted``: what its commands
+    say that the NPU does, once all of them are run."""
 
     kind: Kind
     what: str
@@ -61,6 +63,7 @@ class ModelDescription:
     operators: Operators
     accelerator: str | None
     bytes: int
+    counted: Counted | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,11 +10,41 @@ Place = Literal["npu", "cpu"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Counted:
+    """What the NPU's commands say that it does: counted, not timed.
+
+    ``floor_cycles``: what multiply-accumulates and results take at the NPU's full rate, with all
+    bytes there. ``flash_bytes`` are read; ``sram_bytes`` are read or written.
+    """
+
+    macs: int
+    floor_cycles: int
+    blocks: int
+    flash_bytes: int
+    sram_bytes: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Traffic(Counted):
+    """All that an inference makes the NPU do; the full rate of the NPU; clock and speed of the
+    flash as Vela assumes them."""
+
+    macs_per_cycle: int
+    results_per_cycle: int
+    clock_hz: float
+    flash_bytes_per_cycle: float
+
+    def flash_cycles(self, counted: Counted) -> float:
+        """How long the flash takes to give these bytes."""
+        return counted.flash_bytes / self.flash_bytes_per_cycle
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Layer:
     """One operator: its type, the name of its output, and where it runs; layers.json is a list.
 
     ``cycles`` of the NPU and ``sram_kib`` in use while it runs are Vela's estimates; None on the
-    CPU, for which Vela gives none.
+    CPU, for which Vela gives none. ``counted`` is None there, too, and if it could not be told.
     """
 
     operator: str
@@ -22,6 +52,7 @@ class Layer:
     place: Place
     cycles: int | None
     sram_kib: float | None
+    counted: Counted | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,7 +87,7 @@ class CompileResult(Estimate):
     """The compiled model; ``cpu_operators`` names what Vela left to the CPU.
 
     Only estimates of the same ``performance_model`` may be compared. ``execution`` is None for an
-    accelerator whose files Kiln cannot execute.
+    accelerator whose files Kiln cannot execute, ``traffic`` if the commands could not be read.
     """
 
     operators: Operators
@@ -65,4 +96,5 @@ class CompileResult(Estimate):
     performance_model: str
     accelerator: str
     versions: Mapping[str, str]
+    traffic: Traffic | None = None
     execution: Execution | None = None

@@ -29,12 +29,21 @@ from ethosu.vela import vela
 from ethosu.vela.errors import CliOptionError, ConfigOptionError, VelaError
 
 from stages.contract import Events, Job, StepFailed, main, write_json
-from stages.results.compile import CompileResult, Execution, Layer, Operators
+from stages.results.compile import CompileResult, Execution, Layer, Operators, Traffic
 from stages.vela.execution.board_models import not_executed
 from stages.vela.execution.proof import prove
 from stages.vela.npu.errors import NpuError
-from stages.vela.tflite.file import open_file
-from stages.vela.tflite.placement import count, read_estimate, read_layers, read_reasons
+from stages.vela.npu.traffic import results_per_cycle
+from stages.vela.tflite.file import TFLiteFile, open_file
+from stages.vela.tflite.layer_traffic import count_commands
+from stages.vela.tflite.placement import (
+    count,
+    read_estimate,
+    read_layers,
+    read_reasons,
+    read_sequences,
+    read_speed,
+)
 
 PACKAGES = ("ethos-u-vela", "tflite-micro", "numpy")
 USAGE_ERROR = 2
@@ -66,9 +75,10 @@ def run(job: Job, events: Events) -> CompileResult:
         compiled = open_file((results / "int8_vela.tflite").read_bytes())
         layers = read_layers(compiled, results / "int8_per-layer.csv")
         summary = results / f"int8_summary_{job.params['system_config']}.csv"
+        _report(layers, read_reasons(log), events)
+        layers, traffic = _count(compiled, layers, results / "int8", summary, events)
         shutil.copyfile(results / "int8_vela.tflite", job.out / "vela.tflite")
         shutil.copyfile(summary, job.out / "summary.csv")
-    _report(layers, read_reasons(log), events)
     execution = execute(job)
     write_json(job.out / "layers.json", layers)
     return CompileResult(
@@ -82,6 +92,7 @@ def run(job: Job, events: Events) -> CompileResult:
         accelerator=job.params["accelerator"],
         versions={package: version(package) for package in PACKAGES},
         execution=execution,
+        traffic=traffic,
     )
 
 
@@ -159,8 +170,40 @@ def _arguments(params: Mapping[str, Any], ini: Path, folder: Path) -> list[str]:
         f"--arena-cache-size={params['arena_kib'] * 1024}",
         f"--output-dir={folder}",
         "--verbose-performance",
+        # It says which layer a command is for; the compiled file is the same.
+        "--enable-debug-db",
         *params["arguments"],
     ]
+
+
+def _count(
+    compiled: TFLiteFile, layers: list[Layer], results: Path, summary: Path, events: Events
+) -> tuple[list[Layer], Traffic | None]:
+    """Add what each layer costs; a model is no worse if that cannot be told. ``results``: Vela's
+    files, less what differs in their names."""
+    sequences = read_sequences(results.with_name(f"{results.name}_per-layer.csv"))
+    operators = [[row["NNG Operator"] for row in sequence] for sequence in sequences]
+    database = results.with_name(f"{results.name}_debug.xml")
+    try:
+        commands = count_commands(compiled.command_streams(), operators, database)
+    except NpuError as error:
+        events.warning(
+            f"what the layers cost cannot be counted: {error}",
+            hint="the model is not affected; its report lacks these figures",
+        )
+        return layers, None
+    counted = iter(commands.layers)
+    clock_hz, flash_bytes_per_cycle = read_speed(summary)
+    return [
+        dataclasses.replace(each, counted=next(counted)) if each.place == "npu" else each
+        for each in layers
+    ], Traffic(
+        **dataclasses.asdict(commands.total),
+        macs_per_cycle=commands.macs_per_cycle,
+        results_per_cycle=results_per_cycle(commands.macs_per_cycle),
+        clock_hz=clock_hz,
+        flash_bytes_per_cycle=flash_bytes_per_cycle,
+    )
 
 
 def _report(layers: list[Layer], reasons: Mapping[str, str], events: Events) -> None:

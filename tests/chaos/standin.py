@@ -26,7 +26,7 @@ from stages.results.check_firmware import (
     ModelDescription,
 )
 from stages.results.check_firmware import Operators as ModelOperators
-from stages.results.compile import CompileResult, Execution, Operators
+from stages.results.compile import CompileResult, Execution, Operators, Traffic
 from stages.results.demo import DemoResult
 from stages.results.evaluate import EvaluateResult
 from stages.results.frames import FramesResult
@@ -109,6 +109,17 @@ RESULTS: Mapping[str, Record] = {
         accelerator="ethos-u55-64",
         versions=_VERSIONS,
         execution=Execution(images=3, equal=True),
+        traffic=Traffic(
+            macs=640,
+            floor_cycles=10,
+            blocks=1,
+            flash_bytes=100,
+            sram_bytes=200,
+            macs_per_cycle=64,
+            results_per_cycle=2,
+            clock_hz=4e8,
+            flash_bytes_per_cycle=0.125,
+        ),
     ),
     "check-firmware": CheckFirmwareResult(
         accepted=True,

@@ -69,6 +69,7 @@ def test_its_report_opens(demo: Demo, browser: Browser) -> None:
     assert NAME in page.title()
     assert page.get_by_text("Accepted by this firmware").first.is_visible()
     assert page.locator("svg.chart").count() > 0
+    assert page.get_by_text("Counted in the commands of the compiled file").is_visible()
     assert said == []
     page.close()
 

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from stages.vela.npu.errors import NpuError
 from stages.vela.npu.memory import Memory, dtype_of
 from stages.vela.npu.operations import SHRAM, FeatureMap, Output, Rounding, Span
+from stages.vela.npu.stream import TABLE_BYTES
 
 Integers = NDArray[np.int64]
 
 #: Of a multiplier with TFLite's rounding, which rounds twice: so many bits are shifted out first.
 _FIRST_SHIFT = 31
-_TABLE_SLOT = 256
 #: A larger product could not be rounded in 64 bits.
 MOST_PRODUCT = (1 << 63) - (1 << 48)
 
@@ -88,7 +88,7 @@ def look_up(
     dtype = dtype_of(ofm) if entries == 256 else np.dtype("<u4")
     span = Span(
         region=SHRAM,
-        address=base + output.table * _TABLE_SLOT,
+        address=base + output.table * TABLE_BYTES,
         length=entries * dtype.itemsize,
     )
     table = memory.bytes(span, f"the table of {what}").view(dtype)

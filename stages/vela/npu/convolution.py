@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from stages.vela.npu.arithmetic import MOST_PRODUCT, Integers, rescale
 from stages.vela.npu.errors import NpuError
 from stages.vela.npu.memory import MOST_ELEMENTS
-from stages.vela.npu.operations import BlockOperation, Kernel, Output
+from stages.vela.npu.operations import BlockOperation, Kernel, Output, Scale
 from stages.vela.npu.weights import ChannelScales, Filter
 
 #: Windows are unrolled for so many values at a time: memory.
 _UNROLLED = 1 << 21
+_UNIT = Scale(multiplier=1, shift=0)
 
 
 def upscaled(values: NDArray[Any], operation: BlockOperation) -> NDArray[Any]:
@@ -95,11 +96,15 @@ def pool_largest(values: NDArray[Any], kernel: Kernel) -> Integers:
 
 
 def pool_average(values: NDArray[Any], kernel: Kernel, output: Output) -> Integers:
-    """The sum of each window, scaled by the operation's scale, or without one by that of the number
-    of values in it (scaling.py, quantise_pooling_scale)."""
+    """The sum of each window, scaled by the operation's scale; or without one, or with padding, by
+    that of the number of values in it (scaling.py, quantise_pooling_scale). With padding Vela 5
+    gives a scale of one (ethos_u55_register_cs_generator.cpp, GenerateOFMScalingForPooling)."""
     sums = _windows(_padded(values.astype(np.int64), kernel, 0), kernel).sum(axis=(-2, -1))
-    if output.scale is not None:
+    padded = any((kernel.top, kernel.left, kernel.bottom, kernel.right))
+    if output.scale is not None and not padded:
         return scale_sums(sums, output)
+    if output.scale not in (None, _UNIT):
+        raise NpuError("an average with padding and a scale of its own is unknown")
     ones = np.ones((*values.shape[:2], 1), np.int64)
     counts = _windows(_padded(ones, kernel, 0), kernel).sum(axis=(-2, -1))
     if counts.min(initial=1) < 1:

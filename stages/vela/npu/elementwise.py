@@ -50,8 +50,14 @@ def compute_binary(operation: BlockOperation, a: Integers, b: Integers) -> Integ
 
 
 def _multiplied(operation: BlockOperation, a: Integers, b: Integers) -> Integers:
-    scale = _scale(operation)
-    return _scaled(a * b, scale, operation)
+    """A product of 32 bits saturates: softmax.py doubles the reciprocal of a sum so, for which
+    TFLite has a saturating shift (gemmlowp's fixedpoint.h, Rescale), and of a sum of one it needs
+    it."""
+    product = _scaled(a * b, _scale(operation), operation)
+    if operation.ofm.bits == 32:
+        info = np.iinfo(np.int32)
+        return np.clip(product, info.min, info.max)
+    return product
 
 
 def _added(operation: BlockOperation, operands: Operands, a: Integers, b: Integers) -> Integers:

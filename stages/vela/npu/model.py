@@ -41,9 +41,14 @@ class CompiledModel:
             file = open_file(content)
         except StepFailed as error:
             raise NpuError(error.message) from error
-        if len(file.graphs) != 1 or file.plan is None or len(file.inputs) != 1:
+        if len(file.graphs) != 1 or file.plan is None:
+            raise NpuError("the file has no memory plan or several graphs: Vela did not write it")
+        if len(file.inputs) != 1:
+            raise NpuError(f"the model has {len(file.inputs)} inputs; here it takes one image")
+        state = next((tensor.name for tensor in file.tensors if tensor.variable), None)
+        if state is not None:
             raise NpuError(
-                "the file has several graphs or inputs or no memory plan, unlike one of Vela's"
+                f"{state} keeps a state from one run to the next, which is not known here"
             )
         self.inputs, self.outputs = file.inputs, file.outputs
         self._tensors = _Tensors(file.graphs[0], file.plan)

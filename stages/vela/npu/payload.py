@@ -15,6 +15,8 @@ UNKNOWN = "an unknown NPU"
 _MARK = b"COP1"
 #: Actions of the driver (DACommands); a config is followed by two words, commands by the stream.
 _CONFIG, _COMMANDS, _READ_REGISTERS, _DUMP_SHRAM, _NOP = range(1, 6)
+#: A hundred times what yolov8n has.
+_MOST_BYTES = 8 << 20
 _PRODUCTS = {0: "ethos-u55", 1: "ethos-u65", 2: "ethos-u85"}
 
 
@@ -51,6 +53,8 @@ def read_payload(payload: bytes) -> Payload:
     """Take a payload apart; raises NpuError for one that is damaged."""
     if not payload.startswith(_MARK) or len(payload) % 4:
         raise NpuError("the NPU operator's first input is no payload of the Ethos-U driver")
+    if len(payload) > _MOST_BYTES:
+        raise NpuError(f"a payload of {len(payload)} bytes is more than any network needs")
     words = [word for (word,) in struct.iter_unpack("<I", payload)]
     config: tuple[int, int] | None = None
     commands: tuple[int, ...] = ()

@@ -49,9 +49,10 @@ class RegisterFile:
         return param << 32 | data
 
     def stride(self, register: Long) -> int:
-        """A distance in bytes, negative where Vela mirrors a tensor; the parameter extends it to 48
-        bits (cmd1_with_address)."""
-        return (self.address(register) ^ 1 << 47) - (1 << 47)
+        """A distance in bytes, negative where Vela mirrors a tensor: of 40 bits, as Vela 5 writes
+        it (ethos_u65_interface.hpp); Vela 4 extends its sign to 48 (cmd1_with_address)."""
+        low = self.address(register) & (1 << 40) - 1
+        return (low ^ 1 << 39) - (1 << 39)
 
     def scale(self, register: Long) -> Scale:
         param, data = self._get(self._long, register)

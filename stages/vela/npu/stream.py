@@ -38,8 +38,8 @@ from stages.vela.npu.registers import (
     Short,
 )
 
-#: Places for the tables that operations apply to their results, 256 bytes each.
-TABLES = 8
+#: Places for the tables that operations apply to their results, and the bytes of each.
+TABLES, TABLE_BYTES = 8, 256
 _SHRAM_KIB = {32: 16, 64: 16, 128: 24, 256: 48}
 
 _POOLS: tuple[Kind, ...] = ("max_pool", "average_pool", "reduce_sum")
@@ -52,6 +52,10 @@ _UPSCALES: tuple[Upscale, ...] = ("none", "nearest", "transpose")
 _BITS = (8, 16, 32)
 _ACCUMULATORS = (32, 40)
 _CLIP_INT8 = 3
+#: A hundred times what yolov8n has.
+_MOST_OPERATIONS = 1 << 16
+#: Activations of int16 (ethos_u55_regs.py, activation) whose values are not published.
+_CURVES = {3: "TANH", 4: "SIGMOID"}
 
 
 def decode(payload: bytes) -> Stream:
@@ -101,9 +105,11 @@ def _operations(words: Sequence[int]) -> Iterator[Operation]:
             if at != len(words):
                 raise NpuError(f"{where} stops, and {len(words) - at} words follow")
             return
+        elif count == _MOST_OPERATIONS:
+            raise NpuError(f"the command stream has more than {_MOST_OPERATIONS} operations")
         elif (operation := _operation(code, param, count, registers, where)) is not None:
-            yield operation
             count += 1
+            yield operation
     raise NpuError("the command stream does not end with STOP")
 
 
@@ -158,7 +164,7 @@ def _block_operation(kind: Kind, index: int, registers: RegisterFile) -> BlockOp
     ofm = _ofm(registers)
     kernel = None if elementwise else _kernel(registers)
     ifm = _ifm(kind, registers, ofm, kernel, upscale)
-    if kind in ("depthwise", "max_pool", "average_pool") and ifm.depth != ofm.depth:
+    if kind not in ("conv", "reduce_sum") and ifm.depth != ofm.depth:
         raise registers.refuse(f"{ifm.depth} channels cannot become {ofm.depth} in {kind}")
     operands = _operands(kind, registers, ofm) if elementwise else None
     return BlockOperation(
@@ -335,7 +341,8 @@ def _output(registers: RegisterFile) -> Output:
     activation = registers.unsigned(Short.ACTIVATION)
     kind, clip = activation & 0xFFF, activation >> 12
     if kind and not 16 <= kind < 16 + TABLES:
-        raise registers.refuse(f"activation {kind} is unknown")
+        name = _CURVES.get(kind, str(kind))
+        raise registers.refuse(f"activation {name} is unknown")
     if clip not in (0, _CLIP_INT8):
         raise registers.refuse(f"clip range {clip} of the activation is unknown")
     return Output(

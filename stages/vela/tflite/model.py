@@ -17,6 +17,7 @@ from stages.vela.tflite.heads import (
     unread_keypoints,
     unread_task,
 )
+from stages.vela.tflite.layer_traffic import count_all
 from stages.yolo import BOX_SIDES, KEYPOINT_VALUES
 
 
@@ -77,6 +78,7 @@ def describe(model: Model) -> ModelDescription:
         ),
         accelerator=model.accelerator,
         bytes=file.nbytes,
+        counted=count_all(file.command_streams()),
     )
 
 

@@ -24,12 +24,12 @@ def read_layers(compiled: TFLiteFile, per_layer: Path) -> list[Layer]:
     Vela merges consecutive NPU operators into one operator of the compiled file, and lists these
     sequences in the same order.
     """
-    sequences = iter(_read_sequences(per_layer))
+    sequences = iter(read_sequences(per_layer))
     layers: list[Layer] = []
     for graph in compiled.graphs:
         for operator in graph.operators:
             if operator.name == NPU_OPERATOR:
-                layers += next(sequences)
+                layers += [_npu_layer(row) for row in next(sequences)]
                 continue
             name = graph.tensors[operator.outputs[0]].name
             layers.append(
@@ -45,14 +45,22 @@ def count(layers: Iterable[Layer], place: Place) -> dict[str, int]:
 
 def read_estimate(summary: Path) -> Estimate:
     """Read the summary that Vela writes."""
-    with summary.open(newline="", encoding="utf-8") as stream:
-        row = next(csv.DictReader(stream))
+    row = _read_summary(summary)
     return Estimate(
         sram_kib=float(row["sram_memory_used"]),
         flash_kib=float(row["off_chip_flash_memory_used"]),
         cycles=round(float(row["cycles_total"])),
         inference_ms=float(row["inference_time"]) * 1000,
     )
+
+
+def read_speed(summary: Path) -> tuple[float, float]:
+    """The NPU's clock in Hz and what the memory of weights gives a cycle, in bytes: Vela's
+    assumptions, which it writes with its estimate (GiB/s)."""
+    row = _read_summary(summary)
+    memory = row["weights_storage_area"].lower().replace("-", "_").replace(" ", "_")
+    clock_hz = float(row["core_clock"])
+    return clock_hz, float(row[f"{memory}_bandwidth"]) * 2**30 / clock_hz
 
 
 def read_reasons(log: str) -> dict[str, str]:
@@ -63,24 +71,32 @@ def read_reasons(log: str) -> dict[str, str]:
     }
 
 
-def _read_sequences(per_layer: Path) -> list[list[Layer]]:
-    """The layers on the NPU; a TFLite operator that Vela split into several is listed as several.
+def _read_summary(summary: Path) -> dict[str, str]:
+    with summary.open(newline="", encoding="utf-8") as stream:
+        return next(csv.DictReader(stream))
+
+
+def read_sequences(per_layer: Path) -> list[list[dict[str, str]]]:
+    """The rows of Vela's list of the layers on the NPU, for each sequence of them; a TFLite
+    operator that Vela split into several is listed as several.
 
     Vela repeats the heading where the NPU starts again after a layer on the CPU.
     """
-    sequences: list[list[Layer]] = [[]]
+    sequences: list[list[dict[str, str]]] = [[]]
     with per_layer.open(newline="", encoding="utf-8") as stream:
         for row in csv.DictReader(stream):
             if row["Name"] == "Name":
                 sequences.append([])
-                continue
-            sequences[-1].append(
-                Layer(
-                    operator=row["TFLite_operator"],
-                    name=row["Name"],
-                    place="npu",
-                    cycles=round(float(row["Op Cycles"])),
-                    sram_kib=float(row["SRAM Usage"]) / 1024,
-                )
-            )
+            else:
+                sequences[-1].append(row)
     return sequences
+
+
+def _npu_layer(row: dict[str, str]) -> Layer:
+    return Layer(
+        operator=row["TFLite_operator"],
+        name=row["Name"],
+        place="npu",
+        cycles=round(float(row["Op Cycles"])),
+        sram_kib=float(row["SRAM Usage"]) / 1024,
+    )

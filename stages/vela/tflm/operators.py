@@ -93,7 +93,9 @@ def single_operator(model: Any, number: int) -> bytes:
         single.buffers.append(model.buffers[tensor.buffer])
         tensor.buffer = len(single.buffers) - 1
         subgraph.tensors.append(tensor)
-    constants = {index for index in places if single.buffers[1 + places[index]].data is not None}
+    # A tensor that is computed may have no data, or data of length 0.
+    contents = {index: single.buffers[1 + place].data for index, place in places.items()}
+    constants = {index for index, data in contents.items() if data is not None and len(data)}
     subgraph.inputs = [places[i] for i in operator.inputs if i >= 0 and i not in constants]
     subgraph.outputs = [places[index] for index in operator.outputs]
     operator.inputs = [places.get(index, -1) for index in operator.inputs]

@@ -222,6 +222,7 @@ def test_the_result_folder_holds_the_models_their_sums_and_the_recipe(paths: Pat
     document = json.loads((folder / "build.json").read_text())
     assert document["numbers"]["sram"]["used_kib"] == 294
     assert document["numbers"]["sram"]["limit_kib"] == 1110
+    assert document["numbers"]["traffic"]["flash_bytes"] == 100
     assert document["numbers"]["accuracy"] == {
         "images": 4,
         "artifacts": {

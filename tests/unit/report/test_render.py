@@ -93,6 +93,12 @@ def test_the_rest_of_the_page_has_what_the_build_left() -> None:
         "14 epochs; the weights are those of epoch 13",
         "33.5 million cycles on the ethos-u55-64",
         "CONV_2D model/layer_40/Add NPU 40,880 0.1 %",
+        "Counted in the commands of the compiled file, not timed. An inference is 412.9 million",
+        "33.5 million estimated cycles the ethos-u55-64 would take 8.2 at its full rate",
+        "It reads 2,918 KiB from the flash, which alone take 23.9 million cycles at the 50.0 MB/s",
+        "The flash takes longer than the NPU for 40 of 192 operators, which have 0.8 million",
+        "Vela's estimate 33.5 flash alone 23.9 NPU at its full rate 8.2",
+        "CONV_2D model/layer_39/Add waits 4.9 39,880 19,941 39,883",
         "192 run on the NPU, none on the CPU",
         "Poses, 50-95 41.8 41.9 41.9 40.1",
         "person 97 41.9 40.1",
@@ -104,6 +110,24 @@ def test_the_rest_of_the_page_has_what_the_build_left() -> None:
         "demo no data set was given pass DATA=my/data.yaml",
     ):
         assert words in text
+
+
+def test_a_flash_that_is_fast_enough_is_no_wait() -> None:
+    build = build_documents.pose()
+    build["numbers"]["traffic"]["flash_bytes_per_cycle"] = 1
+    text = Page(render(built(build))).text
+    assert "The flash takes longer than the NPU for no operator." in text
+    assert "waits" not in text
+
+
+def test_a_build_without_these_figures_is_still_shown() -> None:
+    build = build_documents.pose()
+    del build["numbers"]["traffic"]
+    for each in build["evidence"]["operators"]:
+        del each["counted"]
+    text = Page(render(built(build))).text
+    assert "Flash against arithmetic Not counted: this build has no such figures." in text
+    assert "33.5 million cycles on the ethos-u55-64" in text
 
 
 def test_a_classifier_is_shown_by_its_classes() -> None:
@@ -190,6 +214,7 @@ def test_a_board_without_an_npu_and_weights_without_a_training_leave_no_hole() -
         "no estimate This board has no NPU",
         "Training None: nothing was trained here.",
         "Where the cycles go Not known: this board has no NPU",
+        "Flash against arithmetic None: this board has no NPU",
         "All 151 run on the CPU",
         "By layer, signal over noise in dB",
     ):
