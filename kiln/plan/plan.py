@@ -61,7 +61,7 @@ def make_plan(request: BuildRequest, target: Target) -> Plan:
         target=target,
         request=request,
         imgsz=imgsz,
-        notes=tuple(_notes(request)),
+        notes=tuple(_notes(request, target)),
         steps=tuple(steps),
         files=files,
         evidence={name: each for name, each in catalogue.EVIDENCE.items() if each.step in names},
@@ -149,11 +149,16 @@ def _clean(text: str) -> str:
     return kept.strip(".-_")[:60] or "model"
 
 
-def _notes(request: BuildRequest) -> list[str]:
+def _notes(request: BuildRequest, target: Target) -> list[str]:
     """What a user should know before anything runs."""
     notes = []
     if request.data is None:
         notes.append("no DATA given: using the built-in demo data set")
+    if target.vela is not None and not target.vela.executed:
+        notes.append(
+            f"what is compiled for {target.vela.accelerator} cannot be executed here: its accuracy "
+            "is taken from the int8 file"
+        )
     if request.trains and request.train.reproducible and request.train.gpu == "auto":
         notes.append("reproducible training: on the CPU, even with a GPU")
     if not request.trains and request.weights_file is not None:

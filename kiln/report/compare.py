@@ -94,8 +94,8 @@ def _accuracy(left: Accuracy, right: Accuracy, why: str) -> Iterator[Row]:
 
 def _against_int8(equal: bool | None) -> str:
     if equal is None:
-        return "not done"
-    return "the bytes of int8" if equal else "not the bytes of int8"
+        return "none"
+    return "the bytes of int8" if equal else "other bytes than int8"
 
 
 def _number(

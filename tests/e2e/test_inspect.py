@@ -10,11 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from kiln.plan.targets import load_target
-from tests.support.checkout import ROOT
 from tests.support.fixtures import RunScript, RunStep
+from tests.support.flashed import compiled_file
 from tests.support.nets import make_nets
-from tests.support.shared_results import IMGSZ
 from tests.support.user import User
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("environments")]
@@ -26,9 +24,7 @@ LOCAL = ("--executor", "local")
 @pytest.fixture
 def vela_file(run_step: RunStep, pose_int8: Path) -> Path:
     """The pose model for grove-v2, under a name of its own."""
-    params = load_target(ROOT / "targets", "grove-v2").compilation(IMGSZ)
-    out: Path = run_step("compile", params, {"int8.tflite": pose_int8 / "int8.tflite"}).out
-    return out / "vela.tflite"
+    return compiled_file(run_step, pose_int8)
 
 
 def _inspects(user: User, file: Path, *arguments: str, code: int = 0) -> Any:
@@ -72,7 +68,9 @@ def test_a_data_set_of_other_keypoints_is_refused_before_it_is_measured(
     assert "measure accuracy" not in err
 
 
-def test_a_file_that_vela_has_compiled(user: User, vela_file: Path, pose_data: Path) -> None:
+def test_a_file_that_vela_has_compiled(
+    user: User, vela_file: Path, pose_int8: Path, pose_data: Path, tmp_path: Path
+) -> None:
     found = _inspects(user, vela_file, "--target", "grove-v2")
     assert (found["model"]["kind"], found["model"]["accelerator"]) == ("vela", "ethos-u55-64")
     assert found["model"]["operators"]["cpu"] == {}
@@ -80,8 +78,18 @@ def test_a_file_that_vela_has_compiled(user: User, vela_file: Path, pose_data: P
         _inspects(user, vela_file, "--target", "xiao-esp32s3", code=REFUSED)
     )
     data = ("--data", str(pose_data / "data"))
-    _out, err = user.types("inspect", str(vela_file), *LOCAL, *data, code=REFUSED)
-    assert "pass the int8 file that it was compiled from" in err
+    found = _inspects(user, vela_file, "--target", "grove-v2", *data)
+    int8 = _inspects(user, pose_int8 / "int8.tflite", "--target", "grove-v2", *data, code=REFUSED)
+    figures = found["accuracy"]["artifacts"]["compiled"]
+    assert figures == int8["accuracy"]["artifacts"]["int8"]
+    out, _err = user.types("inspect", str(vela_file), *LOCAL, *data)
+    assert "on 4 images, executed as Vela's encodings define it" in out
+    damaged = tmp_path / "damaged.tflite"
+    content = vela_file.read_bytes()
+    start = content.index(b"COP1") + 64
+    damaged.write_bytes(content[:start] + bytes(32) + content[start + 32 :])
+    _out, err = user.types("inspect", str(damaged), *LOCAL, *data, code=REFUSED)
+    assert "the compiled file cannot be executed here: " in err
 
 
 def test_a_task_that_nobody_named(user: User, detect_int8: Path) -> None:

@@ -34,8 +34,10 @@ def test_own_detection_weights_and_data_for_every_board(
     assert set(builds) == {"grove-v2", "sensecap-a1102", "sensecap-watcher", "xiao-esp32s3"}
     grove, xiao = builds["grove-v2"], builds["xiao-esp32s3"]
     steps = [step["name"] for step in grove["steps"]]
-    made = ["check", "import", "images", "onnx", "quantize", "compile"]
-    assert steps == [*made, "check-firmware", "evaluate", "layers"]
+    made = ["check", "import", "images", "onnx", "quantize", "compile", "check-firmware"]
+    assert steps == [*made, "outputs", "evaluate", "layers"]
+    assert grove["numbers"]["accuracy"]["equal_to_int8"] is True
+    assert xiao["numbers"]["accuracy"]["equal_to_int8"] is None
     assert grove["steps"][1]["result"]["nc"] == 5
     # The XIAO's frames have fewer colours, so what it is calibrated on is not the same.
     assert "= export to ONNX (already made)" in err
@@ -48,7 +50,8 @@ def test_own_detection_weights_and_data_for_every_board(
     assert "accepted by SSCMA-Micro 1.0.x" in out
     explained = json.loads(user.types("explain", "--json", "--quant", "per-channel")[0])
     would_run = [step["step"] for step in explained["grove-v2"] if step["runs"]]
-    assert would_run == ["quantize", "compile", "check-firmware", "evaluate", "layers"]
+    made = ["quantize", "compile", "check-firmware", "outputs", "evaluate", "layers"]
+    assert would_run == made
 
 
 def test_interrupted_training_leaves_nothing_running_and_goes_on(

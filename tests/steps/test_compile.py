@@ -233,7 +233,9 @@ def test_a_layer_on_the_cpu_is_named(
     made = run_step(
         "quantize", {"granularity": "per-tensor", "order": None}, inputs
     ).expect_success()
-    trial = run_step("compile", params, {"int8.tflite": made.out / "int8.tflite"}).expect_success()
+    given = {name: made.out / name for name in ("int8.tflite", "reference.npz")}
+    trial = run_step("compile", params, given).expect_success()
+    assert trial.result.execution == Execution(images=3, equal=True)
     assert trial.result.operators.cpu == {"TRANSPOSE": 1}
     assert trial.result.operators.npu == {"CONV_2D": 1, "MUL": 1, "RESHAPE": 1}
     (layer,) = trial.result.cpu_operators

@@ -2,49 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from kiln.emulator.flash import MODELS_ADDRESS, Flash
 from kiln.emulator.postprocess import report
-from kiln.emulator.recorded_model import RecordedModel, read_recorded_model
-from kiln.plan.targets import load_target
-from tests.support.checkout import ROOT
 from tests.support.compiled import limited
 from tests.support.fixtures import RunStep
-from tests.support.shared_results import IMGSZ
+from tests.support.flashed import IMAGES, compiled_file, recorded_model
 
-PARAMS = {"frame": [240, 240], "score": 0.0, "candidates": 50}
-IMAGES = 3
 KEYPOINTS = 17
 
 
 @pytest.fixture(scope="module")
 def pose_flashed(run_step: RunStep, pose_int8: Path) -> Path:
     """The pose model for grove-v2, as it goes onto the board."""
-    params = load_target(ROOT / "targets", "grove-v2").compilation(IMGSZ)
-    inputs = {"int8.tflite": pose_int8 / "int8.tflite"}
-    return run_step("compile", params, inputs).expect_success().out / "vela.tflite"
-
-
-def _recorded(run_step: RunStep, model: Path, images: Path, **params: Any) -> RecordedModel:
-    """What is recorded of a file."""
-    inputs = {"model.tflite": model, "evaluation": images / "evaluation"}
-    outputs = run_step("outputs", {"images": IMAGES}, inputs).expect_success().out
-    inputs = {"outputs.npz": outputs / "outputs.npz", "evaluation": images / "evaluation"}
-    out = run_step("emulator-frames", {**PARAMS, **params}, inputs).expect_success().out
-    content = model.read_bytes()
-    sha256 = hashlib.sha256(content).hexdigest()
-    return read_recorded_model(out / "frames.json", sha256=sha256, size=len(content))
+    return compiled_file(run_step, pose_int8)
 
 
 def test_a_pose_model_sees_people_with_all_their_keypoints(
     run_step: RunStep, pose_flashed: Path, pose_images: Path
 ) -> None:
-    recorded = _recorded(run_step, pose_flashed, pose_images)
+    recorded = recorded_model(run_step, pose_flashed, pose_images)
     assert recorded.pose
     assert recorded.resolution == (240, 240)
     assert len(recorded.frames) == IMAGES
@@ -61,17 +41,17 @@ def test_a_pose_model_sees_people_with_all_their_keypoints(
 def test_of_a_compiled_file_its_own_bytes_are_seen(
     run_step: RunStep, pose_flashed: Path, pose_int8: Path, pose_images: Path, tmp_path: Path
 ) -> None:
-    flashed = _recorded(run_step, pose_flashed, pose_images)
-    assert flashed.frames == _recorded(run_step, pose_int8 / "int8.tflite", pose_images).frames
+    flashed = recorded_model(run_step, pose_flashed, pose_images)
+    assert flashed.frames == recorded_model(run_step, pose_int8 / "int8.tflite", pose_images).frames
     changed = tmp_path / "changed.tflite"
     changed.write_bytes(limited(pose_flashed.read_bytes()))
-    assert flashed.frames != _recorded(run_step, changed, pose_images).frames
+    assert flashed.frames != recorded_model(run_step, changed, pose_images).frames
 
 
 def test_a_detection_model_sees_boxes_of_its_classes(
     run_step: RunStep, detect_int8: Path, detect_images: Path
 ) -> None:
-    recorded = _recorded(run_step, detect_int8 / "int8.tflite", detect_images)
+    recorded = recorded_model(run_step, detect_int8 / "int8.tflite", detect_images)
     assert not recorded.pose
     assert {each.points for frame in recorded.frames for each in frame.candidates} == {()}
     boxes = report(recorded.infer(0), score=0, iou=100, pose=False)["boxes"]
@@ -81,14 +61,14 @@ def test_a_detection_model_sees_boxes_of_its_classes(
 def test_the_least_score_is_kept_to(
     run_step: RunStep, pose_flashed: Path, pose_images: Path
 ) -> None:
-    recorded = _recorded(run_step, pose_flashed, pose_images, score=0.999)
+    recorded = recorded_model(run_step, pose_flashed, pose_images, score=0.999)
     assert [frame.candidates for frame in recorded.frames] == [()] * IMAGES
 
 
 def test_a_recorded_model_matches_its_own_file_and_no_other(
     run_step: RunStep, pose_flashed: Path, pose_images: Path
 ) -> None:
-    recorded = _recorded(run_step, pose_flashed, pose_images)
+    recorded = recorded_model(run_step, pose_flashed, pose_images)
     model = pose_flashed.read_bytes()
     flash = Flash()
     flash.memory[MODELS_ADDRESS : MODELS_ADDRESS + len(model)] = model

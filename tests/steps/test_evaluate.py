@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kiln.plan.targets import load_target
 from stages.results.evaluate import ClassAccuracy, EvaluateResult
-from tests.support.checkout import ROOT
 from tests.support.compiled import limited
 from tests.support.fixtures import RunScript, RunStep, Trial
+from tests.support.flashed import compiled_file, outputs_of
 from tests.support.shared_results import IMGSZ
 from tests.support.spotter import NAMES, SPOTS, make_spotter, write_evaluation
 from tests.support.tiny import make_tiny
@@ -349,8 +348,8 @@ def test_what_is_compiled_is_judged_on_the_same_images(
     run_step: RunStep, pose_int8: Path, pose_images: Path, tmp_path: Path
 ) -> None:
     evaluation, int8 = pose_images / "evaluation", pose_int8 / "int8.tflite"
-    compiled = _compile(run_step, int8)
-    outputs = _outputs(run_step, compiled, evaluation)
+    compiled = compiled_file(run_step, pose_int8)
+    outputs = outputs_of(run_step, compiled, evaluation)
     forms = {"float32.tflite": pose_int8 / "float32.tflite", "int8.tflite": int8}
     given = {**forms, "evaluation": evaluation}
     plain = run_step("evaluate", FRAME, given).expect_success()
@@ -369,7 +368,7 @@ def test_what_is_compiled_is_judged_on_the_same_images(
 
     changed = tmp_path / "changed.tflite"
     changed.write_bytes(limited(compiled.read_bytes()))
-    outputs = _outputs(run_step, changed, evaluation)
+    outputs = outputs_of(run_step, changed, evaluation)
     trial = run_step("evaluate", FRAME, {**given, "outputs.npz": outputs}).expect_success()
     assert trial.result.equal_to_int8 is False
     assert list(trial.result.artifacts) == ["float32", "int8", "compiled"]
@@ -384,7 +383,7 @@ def test_outputs_of_some_images_alone_are_refused(
     run_step: RunStep, pose_int8: Path, pose_images: Path
 ) -> None:
     evaluation = pose_images / "evaluation"
-    outputs = _outputs(run_step, pose_int8 / "int8.tflite", evaluation, images=3)
+    outputs = outputs_of(run_step, pose_int8 / "int8.tflite", evaluation, images=3)
     failure = run_step(
         "evaluate", FRAME, {"outputs.npz": outputs, "evaluation": evaluation}
     ).failure
@@ -419,7 +418,7 @@ def test_files_that_cannot_be_judged(
     run_script: RunScript,
     tmp_path: Path,
 ) -> None:
-    vela = _compile(run_step, pose_int8 / "int8.tflite")
+    vela = compiled_file(run_step, pose_int8)
     text, cut, image = (tmp_path / name for name in ("text.tflite", "cut.tflite", "a.onnx"))
     text.write_text("not a model at all", encoding="utf-8")
     cut.write_bytes((pose_int8 / "int8.tflite").read_bytes()[:100_000])
@@ -494,18 +493,6 @@ def _seen(what: dict[str, Any], score: float, *, bent_by: float = 0) -> dict[str
     """It, found; with every keypoint so many pixels to the left."""
     points = [[x - bent_by, y, 0.9] for x, y, _ in what["keypoints"]]
     return what | {"score": score, "keypoints": points}
-
-
-def _compile(run_step: RunStep, int8: Path) -> Path:
-    """An int8 file compiled for grove-v2."""
-    params = load_target(ROOT / "targets", "grove-v2").compilation(IMGSZ)
-    return run_step("compile", params, {"int8.tflite": int8}).expect_success().out / "vela.tflite"
-
-
-def _outputs(run_step: RunStep, model: Path, evaluation: Path, images: int | None = None) -> Path:
-    """What a file gives for the evaluation images."""
-    inputs = {"model.tflite": model, "evaluation": evaluation}
-    return run_step("outputs", {"images": images}, inputs).expect_success().out / "outputs.npz"
 
 
 def _quantize(run_step: RunStep, folder: Path, images: Path) -> None:

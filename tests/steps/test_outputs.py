@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kiln.plan.targets import load_target
 from kiln.store.tree import hash_file
-from tests.support.checkout import ROOT
 from tests.support.fixtures import RunStep, Trial
+from tests.support.flashed import compiled_file
 from tests.support.shared_results import IMGSZ, SharedResults
 
 ALL = {"images": None}
@@ -20,13 +19,7 @@ ALL = {"images": None}
 @pytest.fixture(scope="module")
 def compiled(run_step: RunStep, pose_int8: Path) -> Path:
     """The pose model for grove-v2."""
-    return _compile(run_step, pose_int8)
-
-
-def _compile(run_step: RunStep, int8: Path) -> Path:
-    params = load_target(ROOT / "targets", "grove-v2").compilation(IMGSZ)
-    made = run_step("compile", params, {"int8.tflite": int8 / "int8.tflite"})
-    return made.expect_success().out / "vela.tflite"
+    return compiled_file(run_step, pose_int8)
 
 
 def _runs(run_step: RunStep, model: Path, evaluation: Path, **params: Any) -> Trial:
@@ -47,7 +40,7 @@ def test_it_gives_the_bytes_of_the_reference_kernels(
     task: Any, form: str, run_step: RunStep, shared: SharedResults, tmp_path: Path
 ) -> None:
     int8 = shared.out(task, "quantize")
-    model = int8 / "int8.tflite" if form == "int8" else _compile(run_step, int8)
+    model = int8 / "int8.tflite" if form == "int8" else compiled_file(run_step, int8)
     evaluation, expected = _expected(int8, tmp_path)
     trial = _runs(run_step, model, evaluation).expect_success()
     assert trial.result.images == 3

@@ -44,8 +44,9 @@ def unlike_int8(files: Sequence[str], equal: Sequence[bool]) -> tuple[str, str]:
     images, ``equal`` says for each whether all outputs are."""
     wrong = [file for file, same in zip(files, equal, strict=True) if not same]
     return (
-        "the compiled file, executed as Vela's encodings define it, does not give the bytes of "
-        f"the int8 file on {len(wrong)} of {len(files)} images, first on {wrong[0]}",
+        "the compiled file, executed as Vela's encodings define it, "
+        "does not give the bytes of the int8 file on "
+        f"{len(wrong)} of {len(files)} images, first on {wrong[0]}",
         "its own figures stand beside those of int8; do not flash it before it is known why, and "
         "please report it with both files",
     )

@@ -36,3 +36,18 @@ def test_accuracy_next_to_nothing_is_said_with_the_figure() -> None:
     (line,) = [each for each in _figures(build_documents.built(build)) if "accuracy" in each]
     assert "[bold red]" in line
     assert "next to nothing" in line
+
+
+def test_what_the_execution_of_the_compiled_file_has_shown_is_one_line() -> None:
+    build = build_documents.pose()
+    (line,) = [each for each in _figures(build_documents.built(build)) if "executed" in each]
+    assert line.strip() == (
+        "the compiled file, executed as Vela's encodings define it, gives the same bytes as the "
+        "reference kernels"
+    )
+    accuracy = build["numbers"]["accuracy"]
+    accuracy["equal_to_int8"] = False
+    accuracy["artifacts"]["compiled"] = {"pose/map50": 0.5}
+    lines = list(_figures(build_documents.built(build)))
+    assert not any("same bytes" in line for line in lines)
+    assert [line.strip() for line in lines if "compiled" in line] == ["pose mAP50 0.500 (compiled)"]

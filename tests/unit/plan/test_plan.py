@@ -63,6 +63,7 @@ def test_what_no_host_can_execute_is_built_all_the_same() -> None:
     assert "outputs" not in steps
     assert "reference.npz" not in steps["compile"].inputs
     assert "outputs.npz" not in steps["evaluate"].inputs
+    assert any("ethos-u65-256 cannot be executed here" in note for note in plan.notes)
 
 
 def test_a_classifier_runs_the_same_steps_by_modules_of_its_own() -> None:

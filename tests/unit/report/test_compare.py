@@ -71,6 +71,14 @@ def test_figures_are_subtracted() -> None:
     }
 
 
+def test_what_was_executed_is_one_line() -> None:
+    other = _other()
+    other["numbers"]["accuracy"]["equal_to_int8"] = False
+    rows = {row.name: row for row in compare(built(BUILD), built(other)).figures}
+    row = rows["compiled file, executed"]
+    assert (row.left, row.right) == ("the bytes of int8", "other bytes than int8")
+
+
 def test_estimates_of_two_performance_models_are_shown_and_never_subtracted() -> None:
     other = _other()
     other["numbers"] |= {"performance_model": "Vela 5", "cycles": 17_000_000, "estimated_ms": 44.9}

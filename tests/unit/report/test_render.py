@@ -65,7 +65,8 @@ def test_the_first_screen_has_verdict_accuracy_memory_and_speed() -> None:
         "Accepted by this firmware",
         "SSCMA-Micro 1.0.x",
         "Accuracy Poses, mAP50 96.0 → 95.1 \N{MINUS SIGN}0.9 points",
-        "on 48 labelled images",
+        "on 48 labelled images as the camera at 240x240 gives them. The compiled file, executed as "
+        "Vela's encodings define it, gives the same bytes as the reference kernels",
         "Boxes, mAP50 97.5 → 97.6 +0.1",
         "SRAM 296.0 of 1,110 KiB 27 % of the limit",
         "Flash 3,064 of 10,240 KiB",
@@ -245,6 +246,21 @@ def test_of_a_single_file_only_its_own_findings_are_shown() -> None:
     assert "Boxes, mAP50 97.6" in page.text
     labels = [label for label in page.of("aria-label") if label.startswith("0000")]
     assert labels == [f"0000{number}.jpg: 1 labelled, int8 finds 1" for number in range(3)]
+
+
+def test_a_compiled_file_that_differs_has_its_own_figures() -> None:
+    build = build_documents.pose()
+    accuracy = build["numbers"]["accuracy"]
+    accuracy["equal_to_int8"] = False
+    accuracy["artifacts"]["compiled"] = {**accuracy["artifacts"]["int8"], "pose/map50": 0.5}
+    text = Page(render(built(build))).text
+    assert "same bytes as the reference" not in text
+    assert "96.0 → 95.1 → 50.0" in text
+    assert "float32 int8 compiled" in text
+    del accuracy["equal_to_int8"], accuracy["artifacts"]["compiled"]
+    assert "same bytes as the reference" not in Page(render(built(build))).text, (
+        "a build from before"
+    )
 
 
 def test_gaps_in_the_curves_are_gaps_in_the_lines() -> None:
