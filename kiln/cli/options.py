@@ -70,8 +70,8 @@ _BUILD_OPTIONS = (
     option(
         "--quant",
         "granularity",
-        type=click.Choice(["mixed", "per-tensor", "per-channel"]),
-        help="Which int8 weights share a scale.",
+        type=click.Choice(["mixed", "per-tensor", "per-channel", "finetuned"]),
+        help="Which int8 weights share a scale; finetuned: they are trained as they are.",
     ),
     option("--layers/--no-layers", help="Also say where along the network int8 errs most."),
     option(

@@ -48,13 +48,17 @@ def make_plan(request: BuildRequest, target: Target) -> Plan:
         catalogue.onnx(weights, imgsz),
         catalogue.quantize(request, target),
     ]
+    int8 = catalogue.INT8
+    if request.finetunes:
+        steps += _finetuning_steps(request, target, imgsz)
+        int8 = catalogue.FINETUNED
     name = request.name or _default_name(request, imgsz)
     files = {f"{name}.safetensors": weights}
-    files |= {f"{name}{ending}": source for ending, source in catalogue.MODEL_FILES.items()}
+    files |= {f"{name}{ending}": each for ending, each in catalogue.model_files(int8).items()}
     if target.vela is not None:
-        steps.append(catalogue.compile_npu(target, imgsz))
+        steps.append(catalogue.compile_npu(target, imgsz, int8))
         files[f"{name}_full_integer_quant_vela.tflite"] = catalogue.COMPILED
-    steps += _judging_steps(request, target, imgsz)
+    steps += _judging_steps(request, target, imgsz, int8)
     names = {step.name for step in steps}
     return Plan(
         name=name,
@@ -68,19 +72,27 @@ def make_plan(request: BuildRequest, target: Target) -> Plan:
     )
 
 
-def _judging_steps(request: BuildRequest, target: Target, imgsz: int) -> list[Step]:
+def _finetuning_steps(request: BuildRequest, target: Target, imgsz: int) -> list[Step]:
+    """From the int8 model as it is to the one whose weights were learned."""
+    plain = [] if target.vela is None else [catalogue.compile_plain(target, imgsz)]
+    learning = [catalogue.graph(), catalogue.finetune(request, target), catalogue.requantize()]
+    return [*plain, *learning]
+
+
+def _judging_steps(request: BuildRequest, target: Target, imgsz: int, int8: FromStep) -> list[Step]:
     """From the file that goes onto the board to what is known of it."""
-    layers = [catalogue.layers()] if request.evaluation.layers else []
+    layers = [catalogue.layers(int8)] if request.evaluation.layers else []
+    evaluated = catalogue.evaluated(int8)
     check = functools.partial(catalogue.check_firmware, request, target, imgsz)
     if target.vela is None:
         # The board's own interpreter runs in the check, and must give the reference's bytes; so
         # what the reference kernels find is what the board finds.
-        checked = check(catalogue.INT8, reference=catalogue.REFERENCE)
-        return [checked, catalogue.evaluate(request, target, catalogue.EVALUATED), *layers]
+        checked = check(int8, reference=catalogue.reference_of(int8))
+        return [checked, catalogue.evaluate(request, target, evaluated), *layers]
     run, outputs = [], {}
     if target.vela.executed:
         run, outputs = [catalogue.outputs(catalogue.COMPILED)], {"outputs.npz": catalogue.OUTPUTS}
-    evaluate = catalogue.evaluate(request, target, {**catalogue.EVALUATED, **outputs})
+    evaluate = catalogue.evaluate(request, target, {**evaluated, **outputs})
     return [check(catalogue.COMPILED), *run, evaluate, *layers]
 
 

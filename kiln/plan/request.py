@@ -15,7 +15,7 @@ from kiln.plan.schema import read_record, read_toml
 from stages.yolo import MAX_KEYPOINTS, fault_of_skeleton
 
 Task = Literal["pose", "detect", "classify"]
-Granularity = Literal["mixed", "per-tensor", "per-channel"]
+Granularity = Literal["mixed", "per-tensor", "per-channel", "finetuned"]
 Framing = Literal["fit", "fill"]
 GpuChoice = Literal["none", "auto", "required"]
 
@@ -74,6 +74,20 @@ class QuantizeSettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class FinetuneSettings:
+    """The ``[finetune]`` table: ``updates`` with so many images each, out of at most ``images`` of
+    train. ``cycles`` (a part of the plain per-tensor file's) and ``flash_kib`` are what to come to;
+    without them weights stay as fine as they are.
+    """
+
+    updates: int = 600
+    batch: int = 16
+    images: int = 1000
+    cycles: float | None = None
+    flash_kib: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class LimitSettings:
     """The ``[limits]`` table: what one step may use, and how many ``steps`` run at a time."""
 
@@ -107,7 +121,13 @@ class BuildRequest:
     calibration: CalibrationSettings = CalibrationSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     quantize: QuantizeSettings = QuantizeSettings()
+    finetune: FinetuneSettings = FinetuneSettings()
     limits: LimitSettings = LimitSettings()
+
+    @property
+    def finetunes(self) -> bool:
+        """Whether the int8 network is trained once more, in the board's arithmetic."""
+        return self.quantize.granularity == "finetuned"
 
     @property
     def weights_file(self) -> Path | None:
@@ -265,6 +285,9 @@ def _validate(request: BuildRequest) -> None:
         "train.seed": (request.train.seed, 0, 2**32 - 1),
         "calibration.images": (request.calibration.images, 1, 1_000_000),
         "evaluation.images": (request.evaluation.images, 1, 1_000_000),
+        "finetune.updates": (request.finetune.updates, 1, 1_000_000),
+        "finetune.batch": (request.finetune.batch, 1, 1_000_000),
+        "finetune.images": (request.finetune.images, 1, 1_000_000),
         "limits.memory_mib": (request.limits.memory_mib, 1, 2**30),
         "limits.timeout_s": (request.limits.timeout_s, 1, 2**30),
         "limits.steps": (request.limits.steps, 1, 1_000),

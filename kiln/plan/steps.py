@@ -6,6 +6,7 @@ parameters each is run.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
@@ -25,14 +26,17 @@ from stages.results.difference import DifferenceResult
 from stages.results.emulator_frames import EmulatorFramesResult
 from stages.results.evaluate import EvaluateResult
 from stages.results.fetch import FetchResult
+from stages.results.finetune import FinetuneResult
 from stages.results.frames import FramesResult
 from stages.results.images import ImagesResult
 from stages.results.import_weights import ImportResult
+from stages.results.int8_network import GraphResult
 from stages.results.layers import LayersResult
 from stages.results.onnx import OnnxResult
 from stages.results.outputs import OutputsResult
 from stages.results.quantize import QuantizeResult
 from stages.results.reference import ReferenceResult
+from stages.results.requantize import RequantizeResult
 from stages.results.train import TrainResult
 
 _DATASET = FromStep(step="check", path="dataset.json")
@@ -43,7 +47,8 @@ _ONNX = FromStep(step="onnx", path="model.onnx")
 _FLOAT32 = FromStep(step="quantize", path="float32.tflite")
 INT8 = FromStep(step="quantize", path="int8.tflite")
 COMPILED = FromStep(step="compile", path="vela.tflite")
-REFERENCE = FromStep(step="quantize", path="reference.npz")
+FINETUNED = FromStep(step="requantize", path="int8.tflite")
+_PLAIN = "compile-plain"
 OUTPUTS = FromStep(step="outputs", path="outputs.npz")
 
 #: What each step gives, by its name.
@@ -58,6 +63,10 @@ RESULTS: Mapping[str, type[Any]] = {
     "images": ImagesResult,
     "onnx": OnnxResult,
     "quantize": QuantizeResult,
+    "compile-plain": CompileResult,
+    "graph": GraphResult,
+    "finetune": FinetuneResult,
+    "requantize": RequantizeResult,
     "compile": CompileResult,
     "reference": ReferenceResult,
     "describe": DescribeResult,
@@ -69,19 +78,6 @@ RESULTS: Mapping[str, type[Any]] = {
     "emulator-frames": EmulatorFramesResult,
 }
 
-#: The files of a build that the user gets, by the end of their name, in the order in which they
-#: are made.
-MODEL_FILES: Mapping[str, FromStep] = {
-    ".onnx": _ONNX,
-    "_float32.tflite": _FLOAT32,
-    "_full_integer_quant.tflite": INT8,
-}
-#: The forms of the network whose accuracy a build measures.
-EVALUATED: Mapping[str, FromStep] = {
-    "model.onnx": _ONNX,
-    "float32.tflite": _FLOAT32,
-    "int8.tflite": INT8,
-}
 #: Files that hold what the report shows beyond figures.
 EVIDENCE: Mapping[str, FromStep] = {
     "accuracy": FromStep(step="evaluate", path="evidence.json"),
@@ -93,6 +89,24 @@ EVIDENCE: Mapping[str, FromStep] = {
 
 DEFAULT_EPOCHS = 100
 DEFAULT_BATCH = 16
+
+
+def model_files(int8: FromStep) -> dict[str, FromStep]:
+    """The files of a build that the user gets, by the end of their name, in the order in which they
+    are made."""
+    return {".onnx": _ONNX, "_float32.tflite": _FLOAT32, "_full_integer_quant.tflite": int8}
+
+
+def evaluated(int8: FromStep) -> dict[str, Input]:
+    """The forms of the network whose accuracy a build measures; of a fine-tuned one the plain int8
+    form, too."""
+    plain = {} if int8 == INT8 else {"plain.tflite": INT8}
+    return {"model.onnx": _ONNX, "float32.tflite": _FLOAT32, **plain, "int8.tflite": int8}
+
+
+def reference_of(int8: FromStep) -> FromStep:
+    """What the reference kernels give for an int8 model of a build."""
+    return FromStep(step=int8.step, path="reference.npz")
 
 
 def _module(environment: str, step: str, task: Task) -> str:
@@ -196,7 +210,7 @@ def train(request: BuildRequest, start: Input | None, imgsz: int) -> Step:
             "batch": settings.batch or (demo.batch if demo else DEFAULT_BATCH),
             "seed": settings.seed,
             "gpu": gpu,
-            "reproducible": bool(demo) if settings.reproducible is None else settings.reproducible,
+            "reproducible": reproducible(request),
             "overrides": {**(demo.overrides if demo else {}), **settings.overrides},
         },
         inputs={
@@ -207,6 +221,12 @@ def train(request: BuildRequest, start: Input | None, imgsz: int) -> Step:
         gpu=gpu,
         resumable=True,
     )
+
+
+def reproducible(request: BuildRequest) -> bool:
+    """Whether weights are to be the same on any number of cores; of the demo they are."""
+    asked = request.train.reproducible
+    return request.data is None if asked is None else asked
 
 
 def images(request: BuildRequest, target: Target, data: Input, imgsz: int) -> Step:
@@ -228,6 +248,7 @@ def images(request: BuildRequest, target: Target, data: Input, imgsz: int) -> St
             },
             "calibration": request.calibration.images,
             "evaluation": request.evaluation.images,
+            **({"training": request.finetune.images} if request.finetunes else {}),
             **({"skeleton": request.skeleton} if request.skeleton else {}),
         },
         inputs={"data": data, "dataset.json": _DATASET},
@@ -255,24 +276,87 @@ def quantize(request: BuildRequest, target: Target) -> Step:
         environment="export",
         module="stages.export.quantize",
         params={
-            "granularity": request.quantize.granularity,
+            "granularity": "per-tensor" if request.finetunes else request.quantize.granularity,
             "order": list(contract.outputs) if contract.order == "fixed" else None,
         },
         inputs={"model.onnx": _ONNX, "calibration.npy": _CALIBRATION},
     )
 
 
-def compile_npu(target: Target, imgsz: int) -> Step:
+def compile_npu(target: Target, imgsz: int, int8: FromStep) -> Step:
     """Compile the int8 model with Vela, and execute the result; for a target with an NPU."""
     params = target.compilation(imgsz)
-    proof = {"reference.npz": REFERENCE} if target.vela and target.vela.executed else {}
+    proof = {"reference.npz": reference_of(int8)} if target.vela and target.vela.executed else {}
     return Step(
         name="compile",
         title=f"compile for {params['accelerator']}",
         environment="vela",
         module="stages.vela.compile",
         params=params,
-        inputs={"int8.tflite": INT8, **proof},
+        inputs={"int8.tflite": int8, **proof},
+    )
+
+
+def compile_plain(target: Target, imgsz: int) -> Step:
+    """Compile the int8 model as it is before a fine-tuning: what that is measured by."""
+    step = compile_npu(target, imgsz, INT8)
+    return dataclasses.replace(step, name=_PLAIN, title="compile the plain int8 model")
+
+
+def graph() -> Step:
+    """Take the int8 network apart, for a fine-tuning."""
+    return Step(
+        name="graph",
+        title="read the int8 network",
+        environment="export",
+        module="stages.export.graph",
+        params={},
+        inputs={"float32.tflite": _FLOAT32, "int8.tflite": INT8},
+    )
+
+
+def finetune(request: BuildRequest, target: Target) -> Step:
+    """Train the int8 network once more, in the board's arithmetic."""
+    settings, train = request.finetune, request.train
+    gpu: GpuChoice = "none" if train.reproducible else train.gpu
+    plain = {name: FromStep(step=_PLAIN, path=name) for name in ("layers.json", "summary.csv")}
+    return Step(
+        name="finetune",
+        title="fine-tune for the NPU" if target.vela else "fine-tune for int8",
+        environment="train",
+        module="stages.train.finetune",
+        params={
+            "updates": settings.updates,
+            "batch": settings.batch,
+            "seed": train.seed,
+            "gpu": gpu,
+            "reproducible": reproducible(request),
+            "cycles": settings.cycles,
+            "flash_kib": settings.flash_kib,
+        },
+        inputs={
+            "network.json": FromStep(step="graph", path="network.json"),
+            "network.npz": FromStep(step="graph", path="network.npz"),
+            "training.npy": FromStep(step="images", path="training.npy"),
+            **(plain if target.vela else {}),
+        },
+        gpu=gpu,
+        resumable=True,
+    )
+
+
+def requantize() -> Step:
+    """Write what a fine-tuning has learned into the int8 model."""
+    return Step(
+        name="requantize",
+        title="write the learned weights",
+        environment="export",
+        module="stages.export.requantize",
+        params={},
+        inputs={
+            "int8.tflite": INT8,
+            "learned.npz": FromStep(step="finetune", path="learned.npz"),
+        },
     )
 
 
@@ -348,7 +432,7 @@ def evaluate(request: BuildRequest, target: Target, models: Mapping[str, Input])
     )
 
 
-def layers() -> Step:
+def layers(int8: FromStep) -> Step:
     """Compare the int8 model with the float model, layer by layer."""
     return Step(
         name="layers",
@@ -356,7 +440,7 @@ def layers() -> Step:
         environment="export",
         module="stages.export.layers",
         params={},
-        inputs={"float32.tflite": _FLOAT32, "int8.tflite": INT8, "evaluation": _EVALUATION},
+        inputs={"float32.tflite": _FLOAT32, "int8.tflite": int8, "evaluation": _EVALUATION},
     )
 
 

@@ -1,8 +1,9 @@
 """Fine-tune an int8 network: in the board's arithmetic, with the float network as teacher.
 
-``params``: updates, batch, seed, gpu, reproducible (on the CPU: a fixed number of threads), bits
-(the mean entropy of a weight to come to, or null: as it is). ``in/``: network.json and network.npz
-of the step `graph`, training.npy (uint8 [n,S,S,3] RGB, as the board sees them).
+``params``: updates, batch, seed, gpu, reproducible (on the CPU: a fixed number of threads), cycles
+(a part of the plain file's) and flash_kib, what to come to, or null. ``in/``: network.json and
+network.npz of the step `graph`, training.npy (uint8 [n,S,S,3] RGB, as the board sees them), and for
+a board with an NPU layers.json and summary.csv of the plain file.
 ``out/``: learned.npz, for each convolution by the number of its operator: weights_N, int8 [outputs,
 height, width, inputs]; scales_N, float32 [1 or outputs]; bias_N, int32 [outputs]; also images,
 uint8 [2,S,S,3], and output_0, output_1, ... as integers, what the network has come to give for
@@ -23,6 +24,8 @@ import torch
 from stages.contract import Events, Job, StepFailed, main
 from stages.results.finetune import FinetuneResult
 from stages.results.train import Device
+from stages.train.finetuning.budget import read_plain, wanted_bits
+from stages.train.finetuning.coarseness import Prices
 from stages.train.finetuning.network import Convolution, Int8Net, open_network
 from stages.train.finetuning.run import Finetuning, Row, Settings
 from stages.train.training.hardware import choose_hardware, set_threads, why_not_reproducible
@@ -43,7 +46,9 @@ def run(job: Job, events: Events) -> FinetuneResult:
         _compute_exactly_on_gpu()
     images = _read_images(job)
     net = open_network(job.inputs).to("cuda" if hardware.kind == "cuda" else "cpu")
-    settings = Settings(**{key: params[key] for key in ("updates", "batch", "seed", "bits")})
+    settings = Settings(
+        **{key: params[key] for key in ("updates", "batch", "seed")}, bits=_wanted_bits(job, net)
+    )
     tuning = Finetuning(net, images, settings, job.state / "last.pt", events)
     tuning.run()
     np.savez(job.out / "learned.npz", **learned(net), **shown(net, images[:_SHOWN]))
@@ -91,6 +96,20 @@ def _of_layer(layer: Convolution) -> dict[str, Any]:
         "scales": layer.present_scales().cpu().numpy(),
         "bias": layer.bias_integers().to(torch.int32).cpu().numpy(),
     }
+
+
+def _wanted_bits(job: Job, net: Int8Net) -> float | None:
+    summary = job.inputs / "summary.csv"
+    if not summary.exists():
+        return None
+    prices = Prices(net.layers())
+    return wanted_bits(
+        read_plain(job.inputs / "layers.json", summary),
+        entropy=prices.entropy,
+        weights=prices.weights,
+        cycles=job.params["cycles"],
+        flash_kib=job.params["flash_kib"],
+    )
 
 
 def _read_images(job: Job) -> torch.Tensor:

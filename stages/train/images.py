@@ -1,11 +1,13 @@
 """Prepare the images that a model is calibrated and evaluated with, as the board will see them.
 
 ``params``: imgsz, camera (the fields of ``stages.train.dataset.camera.Camera`` but its size),
-calibration and evaluation (how many images at most), perhaps skeleton (pairs of keypoints that are
-joined when drawn, instead of the data set's own).
+calibration and evaluation (how many images at most), perhaps training (the same, of train: for a
+fine-tuning), perhaps skeleton (pairs of keypoints that are joined when drawn, instead of the data
+set's own).
 ``in/``: data, and dataset.json of the step `check`.
 ``out/``: calibration.npy (uint8 [n, S, S, 3], RGB) and evaluation/: images.npy of the same form,
-truth.json with their labels, the fields of ``stages.results.images.GroundTruth``.
+truth.json with their labels, the fields of ``stages.results.images.GroundTruth``. Perhaps
+training.npy, of the same form, whose labels are of no use here.
 """
 
 from __future__ import annotations
@@ -91,6 +93,8 @@ def run(job: Job, events: Events) -> ImagesResult:
     for number, path in enumerate(chosen.needed, start=1):
         views[path] = _view(path, chosen.folder, camera, form)
         events.progress(number, len(chosen.needed), "images")
+    if most := job.params.get("training"):
+        _save_training(job, camera, most)
     target = save(job, chosen, {path: view.pixels for path, view in views.items()})
     images = tuple(views[path].labelled for path in chosen.evaluation)
     keypoints = dataset.kpt_shape[0] if dataset.kpt_shape else 0
@@ -108,6 +112,19 @@ def run(job: Job, events: Events) -> ImagesResult:
         objects=sum(len(image.objects) for image in images),
         versions={package: version(package) for package in ("ultralytics", "numpy")},
     )
+
+
+def _save_training(job: Job, camera: Camera, most: int) -> None:
+    """Write training.npy; raises StepFailed("data") if train is empty."""
+    paths = list_images(job.inputs / "data" / "images" / "train")
+    if not paths:
+        raise StepFailed("data", "the data set has no images in train to fine-tune with")
+    chosen = [paths[number] for number in evenly(len(paths), most)]
+    shape = (len(chosen), camera.size, camera.size, 3)
+    images = np.lib.format.open_memmap(job.out / "training.npy", "w+", np.uint8, shape)
+    for number, path in enumerate(chosen):
+        images[number] = input_of(frame_of(read_image(path), camera), camera)
+    images.flush()
 
 
 def _view(path: Path, folder: Path, camera: Camera, form: Form) -> View:
