@@ -151,8 +151,10 @@ def test_commands_are_found_at_all() -> None:
 @pytest.mark.parametrize("page", TEXT)
 def test_a_file_or_module_that_is_named_exists(page: str) -> None:
     named = set(_FILE.findall(TEXT[page]))
-    named |= {f"{each.replace('.', '/')}.py" for each in _MODULE.findall(TEXT[page])}
-    assert [each for each in sorted(named) if not (ROOT / each).exists()] == []
+    modules = {ROOT / each.replace(".", "/") for each in _MODULE.findall(TEXT[page])}
+    paths = {ROOT / each for each in named}
+    paths |= {each if each.is_dir() else each.with_suffix(".py") for each in modules}
+    assert [each for each in sorted(paths) if not each.exists()] == []
 
 
 @pytest.mark.parametrize("page", TEXT)

@@ -52,7 +52,7 @@ def accelerator_of(payload: bytes) -> str:
 def read_payload(payload: bytes) -> Payload:
     """Take a payload apart; raises NpuError for one that is damaged."""
     if not payload.startswith(_MARK) or len(payload) % 4:
-        raise NpuError("the NPU operator's first input is no payload of the Ethos-U driver")
+        raise NpuError("the NPU operator's first input is no payload of the driver's form COP1")
     if len(payload) > _MOST_BYTES:
         raise NpuError(f"a payload of {len(payload)} bytes is more than any network needs")
     words = [word for (word,) in struct.iter_unpack("<I", payload)]

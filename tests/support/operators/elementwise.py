@@ -52,6 +52,17 @@ def _broadcast(name: str, over: str, *, swapped: bool, scale: float = 0.09) -> O
     return model(1, 5, 7, 17, build=build)
 
 
+def _scalar(name: str, shape: tuple[int, ...], *, swapped: bool) -> OperatorModel:
+    """The input and one constant."""
+
+    def build(net: Net, x: Value) -> Value:
+        constant = net.parameter(*shape)
+        a, b = (constant, x) if swapped else (x, constant)
+        return net.elementwise(name, a, b, scale=0.09)
+
+    return model(1, 5, 7, 3, build=build)
+
+
 def _pooled(name: str, kernel: tuple[int, int], *, swapped: bool) -> OperatorModel:
     """The input, and its largest value over an axis or two, which is repeated over them."""
 
@@ -125,6 +136,10 @@ ELEMENTWISE: Mapping[str, OperatorModel] = {
         f"sub-from-constant-over-{over}": _broadcast("SUB", over, swapped=True)
         for over in _BROADCASTS
     },
+    "add-scalar": _scalar("ADD", (), swapped=False),
+    "sub-from-scalar": _scalar("SUB", (), swapped=True),
+    "mul-one-value": _scalar("MUL", (1,), swapped=False),
+    "sub-one-value": _scalar("SUB", (1,), swapped=False),
     "mul-constant-over-area": _broadcast("MUL", "area", swapped=False),
     "mul-constant-over-all": _broadcast("MUL", "all", swapped=True),
     "mul-constant-over-depth": _broadcast("MUL", "depth", swapped=False),

@@ -17,7 +17,7 @@ class OperatorModel:
     with, None for what the board has; ``cpu`` are the operators that Vela leaves to the CPU.
 
     ``compiled_as``: the network that Vela makes of it by mistake; the compiled file is held to
-    that. ``unknown``: what the simulator says that it cannot compute, as nothing is published.
+    that. ``refused``: why the simulator does not run the compiled file.
     """
 
     shape: tuple[int, ...]
@@ -27,7 +27,7 @@ class OperatorModel:
     arena_kib: int | None
     cpu: tuple[str, ...]
     compiled_as: Build | None
-    unknown: str
+    refused: str
 
     def net(self, name: str) -> Net:
         """The network; the name is the seed of its weights."""
@@ -50,7 +50,7 @@ def model(
     arena_kib: int | None = None,
     cpu: tuple[str, ...] = (),
     compiled_as: Build | None = None,
-    unknown: str = "",
+    refused: str = "",
     dtype: str = "int8",
     **quantisation: Any,
 ) -> OperatorModel:
@@ -62,5 +62,5 @@ def model(
         arena_kib=arena_kib,
         cpu=cpu,
         compiled_as=compiled_as,
-        unknown=unknown,
+        refused=refused,
     )

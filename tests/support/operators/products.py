@@ -141,6 +141,7 @@ _CONVOLUTIONS = {
     "conv-stride-4": model(
         1, 8, 8, 3, build=lambda n, x: n.conv(x, 8, (1, 4), stride=(1, 4), padding="VALID")
     ),
+    "conv-long": model(1, 1, 700, 4, build=lambda n, x: n.conv(x, 8, (1, 5), stride=(1, 2))),
     "conv-weights-of-one-value": model(1, 5, 5, 16, build=lambda n, x: _sparse(n, x, 1.0)),
     "conv-weights-mostly-zero": model(1, 5, 5, 33, build=lambda n, x: _sparse(n, x, 0.9)),
     "conv-saturated": model(1, 7, 7, 8, build=lambda n, x: _rescaled(n, n.conv(x, 9), 40.0)),
@@ -226,12 +227,24 @@ _POOLS = {
     "average-pool-relu6": model(
         1, 5, 5, 16, build=lambda n, x: _average(n, x, (3, 3), activation="RELU6", padding="VALID")
     ),
+    "average-pool-stride-4": model(
+        1, 5, 16, 1, build=lambda n, x: _average(n, x, (2, 4), stride=(1, 4), padding="VALID")
+    ),
+    "average-pool-stride-4-of-8": model(
+        *(1, 5, 16, 8),
+        build=lambda n, x: _average(n, x, (2, 4), stride=(1, 4), padding="VALID"),
+        # Vela 4.5 makes a convolution of it, with weights for a single channel
+        # (convert_avg_pool_to_conv2d): the NPU would read on beyond them.
+        refused="there are 256 weights where 1024 are needed",
+    ),
     "average-pool-1x1": model(1, 5, 5, 33, build=lambda n, x: _average(n, x, (1, 1))),
 }
 
 _REDUCTIONS = {
     "mean-height-width": model(1, 7, 7, 33, build=lambda n, x: _mean(n, x, (1, 2))),
     "mean-height-width-large": model(1, 33, 33, 5, build=lambda n, x: _mean(n, x, (1, 2))),
+    "mean-tall": model(1, 100, 20, 3, build=lambda n, x: _mean(n, x, (1, 2))),
+    "mean-of-many": model(1, 90, 70, 3, build=lambda n, x: _mean(n, x, (1, 2))),
     "mean-flat": model(1, 16, 16, 64, build=lambda n, x: _mean(n, x, (1, 2), keep=False)),
     "mean-height": model(1, 16, 5, 8, build=lambda n, x: _mean(n, x, (1,))),
     "mean-width": model(1, 5, 16, 17, build=lambda n, x: _mean(n, x, (2,))),

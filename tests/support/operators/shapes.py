@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tests.support.operators.model import OperatorModel, model
-from tests.support.operators.net import Net, Value
+from tests.support.operators.net import Call, Net, Value
 
 
 def _resize(name: str, *shape: int, size: tuple[int, int], **options: bool) -> OperatorModel:
@@ -25,6 +25,15 @@ def _concatenation(axis: int, *, shape: Sequence[int]) -> OperatorModel:
         return _joined(net, [x, pooled, x], axis)
 
     return model(*shape, build=build)
+
+
+def _uneven(net: Net, x: Value) -> Value:
+    """Parts of 3, 17 and 40 channels."""
+    parts = [
+        net.call("QUANTIZE", [made], made.shape, scale=x.scale, zero_point=x.zero_point)
+        for made in (net.conv(x, 3, (1, 1)), net.conv(x, 40))
+    ]
+    return _joined(net, [parts[0], x, parts[1]], 3)
 
 
 def _joined(net: Net, parts: Sequence[Value], axis: int) -> Value:
@@ -69,6 +78,20 @@ def _transposed(shape: Sequence[int], order: Sequence[int]) -> OperatorModel:
 
 def _reshaped(net: Net, x: Value, *shape: int) -> Value:
     return net.same("RESHAPE", [x, net.constant(shape)], shape, {"newShape": list(shape)})
+
+
+def _split_sizes(net: Net, x: Value) -> list[Value]:
+    sizes = (3, 17, 13)
+    parts = [net.same("QUANTIZE", [x], (*x.shape[:3], size)) for size in sizes]
+    inputs = (x.index, net.constant(sizes).index, net.constant(3).index)
+    outputs = tuple(part.index for part in parts)
+    net.calls = [Call(name="SPLIT_V", inputs=inputs, outputs=outputs, options={"numSplits": 3})]
+    return parts
+
+
+def _squeezed(net: Net, x: Value) -> Value:
+    pooled = net.pool("MAX_POOL_2D", x, (3, 1))
+    return net.same("SQUEEZE", [pooled], (1, 7, 33), {"squeezeDims": [2]})
 
 
 def _slice(net: Net, x: Value) -> Value:
@@ -164,15 +187,22 @@ SHAPES: Mapping[str, OperatorModel] = {
     "resize-bilinear-corners": _resize(
         "RESIZE_BILINEAR", 1, 5, 5, 8, size=(9, 9), alignCorners=True
     ),
+    "resize-bilinear-corners-8x": _resize(
+        "RESIZE_BILINEAR", 1, 3, 4, 17, size=(17, 25), alignCorners=True
+    ),
+    "resize-nearest-8x": _resize("RESIZE_NEAREST_NEIGHBOR", 1, 2, 3, 5, size=(16, 24)),
     "resize-bilinear-half-pixels": _resize(
         "RESIZE_BILINEAR", 1, 5, 7, 16, size=(10, 14), halfPixelCenters=True
     ),
     "resize-bilinear-one-pixel": _resize("RESIZE_BILINEAR", 1, 1, 1, 33, size=(5, 7)),
     "concatenation-depth": _concatenation(3, shape=(1, 5, 7, 17)),
     "concatenation-depth-bricks": _concatenation(3, shape=(1, 7, 7, 16)),
+    "concatenation-uneven": model(1, 5, 7, 17, build=_uneven),
     "concatenation-height": _concatenation(1, shape=(1, 5, 7, 8)),
     "concatenation-width": _concatenation(2, shape=(1, 5, 7, 33)),
     "split-depth": model(1, 7, 5, 33, build=lambda n, x: n.split(x, 3, 3)),
+    "split-sizes": model(1, 7, 5, 33, build=_split_sizes),
+    "squeeze": model(1, 7, 1, 33, build=_squeezed),
     "split-height": model(1, 16, 5, 5, build=lambda n, x: n.split(x, 2, 1)),
     "strided-slice": _cut((1, 16, 7, 17), (0, 3, 1, 2), (1, 11, 6, 15)),
     "strided-slice-steps": _cut((1, 16, 16, 5), (0, 1, 0, 0), (1, 16, 16, 5), (1, 2, 3, 1)),
@@ -206,6 +236,9 @@ SEVERAL: Mapping[str, OperatorModel] = {
             n, [x, y := n.pool("MAX_POOL_2D", x, (5, 5)), n.pool("MAX_POOL_2D", y, (5, 5))], 3
         ),
     ),
+    "bottleneck-in-little-memory": model(1, 16, 16, 16, build=_bottleneck, arena_kib=10),
+    "upsampled-in-little-memory": model(1, 16, 16, 16, build=_upsampled, arena_kib=4),
+    "cascade-in-little-memory": model(1, 48, 48, 3, build=_cascade, arena_kib=4),
     "cascade": model(1, 48, 48, 3, build=_cascade, arena_kib=40),
     "classifier": model(1, 33, 33, 3, build=_classifier),
     "pad-then-conv": model(

@@ -75,12 +75,12 @@ _INT16: Mapping[str, OperatorModel] = {
     "int16-logistic": _int16(
         *(1, 16, 16, 5),
         build=lambda n, x: _function(n, x, "LOGISTIC", 1 / 32768),
-        unknown="activation SIGMOID is unknown",
+        refused="activation SIGMOID is unknown",
     ),
     "int16-tanh": _int16(
         *(1, 16, 16, 5),
         build=lambda n, x: _function(n, x, "TANH", 1 / 32768),
-        unknown="activation TANH is unknown",
+        refused="activation TANH is unknown",
     ),
     "int16-leaky-relu": _int16(1, 5, 7, 17, build=_leaky),
     "int16-quantize": _int16(1, 5, 7, 17, build=lambda n, x: _rescaled(n, x, 0.0003)),
