@@ -139,7 +139,7 @@ import json, sys
 import flatbuffers, numpy as np
 from tflite_micro.tensorflow.lite.micro.python import schema_py_generated as schema
 from stages.vela.npu.errors import NpuError
-from stages.vela.npu.model import CompiledModel
+from stages.vela.execution.compiled_model import CompiledModel
 
 content, arrays = open(sys.argv[1], "rb").read(), np.load(sys.argv[2])
 
@@ -182,7 +182,7 @@ def test_forms_of_a_file(compiled: Path, run_script: RunScript) -> None:
 _RECORDING = """
 import os, sys
 import numpy as np
-from stages.vela.npu.model import CompiledModel
+from stages.vela.execution.compiled_model import CompiledModel
 
 os.chdir(sys.argv[1])
 simulator = CompiledModel(open("my_model_vela.tflite", "rb").read())
