@@ -24,7 +24,7 @@ import collections, json, resource, sys, time
 from pathlib import Path
 import numpy as np
 from stages.vela.npu.errors import NpuError
-from stages.vela.npu.model import CompiledModel
+from stages.vela.execution.compiled_model import CompiledModel
 from stages.vela.npu.payload import accelerator_of
 from stages.vela.tflite.file import NPU_OPERATOR, open_file
 

@@ -64,10 +64,8 @@ def run(job: Job, events: Events) -> EvaluateResult:
         del found["compiled"]
     figures = {name: accuracy(each, evaluation.truth) for name, each in found.items()}
     drop = _drop({side: accuracy(each, evaluation.truth) for side, each in sides.items()})
-    for message, hint in _shortcomings(evaluation, sides, drop, job):
-        events.warning(message, hint=hint)
-    if not all(equal):
-        message, hint = unlike_int8(evaluation.files, equal)
+    differs = [] if all(equal) else [unlike_int8(evaluation.files, equal)]
+    for message, hint in (*_shortcomings(evaluation, sides, drop, job), *differs):
         events.warning(message, hint=hint)
     write_json(job.out / "evidence.json", _evidence(evaluation, sides))
     return EvaluateResult(

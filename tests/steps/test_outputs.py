@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kiln.store.tree import hash_file
-from tests.support.fixtures import RunStep, Trial
+from tests.support.fixtures import RunScript, RunStep, Trial
 from tests.support.flashed import compiled_file
 from tests.support.shared_results import IMGSZ, SharedResults
 
@@ -97,3 +97,27 @@ def test_what_cannot_be_run_is_said_in_a_sentence(
     failure = _runs(run_step, compiled, tmp_path).failure
     assert failure is not None
     assert failure["kind"] == "data"
+
+
+#: Prints what is said if the process that runs a model is gone.
+CRASH = """
+import os, signal
+import numpy as np
+from stages.contract import StepFailed
+from stages.vela.execution.parallel import run_on_all_cores
+
+class Model:
+    inputs = outputs = ()
+    def run(self, image):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+os.sched_getaffinity = lambda _process: {0, 1}
+try:
+    list(run_on_all_cores(Model(), np.zeros((4, 2, 2, 3), np.uint8), range(4)))
+except StepFailed as error:
+    print(error.message)
+"""
+
+
+def test_a_file_that_ends_the_process_fails_the_step(run_script: RunScript) -> None:
+    assert run_script("vela", CRASH).strip() == "the process that ran it ended without a result"

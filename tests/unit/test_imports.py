@@ -113,6 +113,25 @@ def test_a_step_imports_the_contract_and_its_own_environment_alone() -> None:
     assert not wrong
 
 
+def test_the_simulated_npu_needs_numpy_alone() -> None:
+    """Others can take it out and use it."""
+    wrong = []
+    for path in sorted((ROOT / "stages" / "vela" / "npu").glob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        names = {
+            alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Import)
+            for alias in node.names
+        }
+        for module in filter(None, modules | names):
+            own = module.startswith("stages.vela.npu.")
+            if not own and module.split(".")[0] not in {"numpy", *sys.stdlib_module_names}:
+                wrong.append(f"{path.name} imports {module}")
+    assert not wrong
+
+
 def test_the_contract_is_standard_library_only() -> None:
     for module, path in _modules("stages"):
         if not _is_contract(module):

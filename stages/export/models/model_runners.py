@@ -65,7 +65,7 @@ class TFLiteRunner:
     def __init__(self, path: Path, images: Pixels) -> None:
         content, size = path.read_bytes(), images.shape[1]
         self._images = images
-        self._model = TFLiteModel(content, kernels=kernels_for(content))
+        self._model = TFLiteModel(content, kernels=_kernels(content))
         inputs = self._model.inputs
         self._channels = _channels([each.shape for each in inputs], [1, size, size, -1])
         self._dtype = inputs[0].dtype
@@ -119,7 +119,7 @@ def is_per_channel(path: Path) -> bool:
     return any(scale is not None and len(scale) > 1 for scale in scales)
 
 
-def kernels_for(content: bytes) -> Kernels:
+def _kernels(content: bytes) -> Kernels:
     """Which kernels a TFLite file runs with; raises StepFailed if it is compiled for an NPU.
 
     The whole structure is read first, because the interpreter crashes on a damaged file.

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from tflite_micro.python.tflite_micro import runtime
 
 from stages.contract import StepFailed
+from stages.vela.execution.compiled_model import CompiledModel
 from stages.vela.npu.errors import NpuError
-from stages.vela.npu.model import CompiledModel
 from stages.vela.tflite.file import Tensor, TFLiteFile
 from stages.vela.tflite.model import read_model
 from stages.vela.tflm.runner import ARENA_BYTES

@@ -17,7 +17,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from tflite_micro.python.tflite_micro import runtime
 
-from stages.vela.npu.model import CompiledModel
+from stages.vela.execution.compiled_model import CompiledModel
 from stages.vela.npu.operations import BRICK, BlockOperation, FeatureMap
 from stages.vela.tflite.file import Graph, open_file
 from stages.vela.tflm.runner import ARENA_BYTES

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.vela.execution.compiled_model import CompiledModel
 from stages.vela.execution.first_difference import first_difference
-from stages.vela.npu.model import CompiledModel
 from stages.vela.tflite.file import Tensor
 
 

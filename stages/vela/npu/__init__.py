@@ -5,5 +5,5 @@ archive of 3.12.0): register definitions, and its generators and encoders read b
 executes what a stream says at the addresses that it says, and refuses by name what it does not
 know. Block timing, races between DMA and kernels, and conflicts in SHRAM are not modelled.
 
-Nothing here needs anything of Kiln but ``stages.vela.tflite``, and that only `model` does.
+Nothing here needs anything of Kiln, or any package but numpy: others can take it out and use it.
 """

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.vela.execution.compiled_model import CompiledModel
 from stages.vela.npu.errors import NpuError
-from stages.vela.npu.model import CompiledModel
 from stages.vela.npu.operations import SHRAM, BlockOperation, Dma, Span, Weights
 from stages.vela.npu.registers import Long, Op, Short
 from stages.vela.npu.stream import decode

@@ -22,8 +22,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from stages.vela.execution.compiled_model import CompiledModel
 from stages.vela.npu.errors import NpuError
-from stages.vela.npu.model import CompiledModel
 from tests.support.operators.compiled import Command, CompiledFile, take_apart
 
 Mutation = Callable[[CompiledFile, random.Random], bytes]

@@ -17,7 +17,8 @@ class OperatorModel:
     with, None for what the board has; ``cpu`` are the operators that Vela leaves to the CPU.
 
     ``compiled_as``: the network that Vela makes of it by mistake; the compiled file is held to
-    that. ``refused``: why the simulator does not run the compiled file.
+    that. ``overwritten``: the compiled file gives something else, as it writes into a buffer before
+    all has been read. ``refused``: why the simulator does not run the compiled file.
     """
 
     shape: tuple[int, ...]
@@ -27,6 +28,7 @@ class OperatorModel:
     arena_kib: int | None
     cpu: tuple[str, ...]
     compiled_as: Build | None
+    overwritten: bool
     refused: str
 
     def net(self, name: str) -> Net:
@@ -50,6 +52,7 @@ def model(
     arena_kib: int | None = None,
     cpu: tuple[str, ...] = (),
     compiled_as: Build | None = None,
+    overwritten: bool = False,
     refused: str = "",
     dtype: str = "int8",
     **quantisation: Any,
@@ -62,5 +65,6 @@ def model(
         arena_kib=arena_kib,
         cpu=cpu,
         compiled_as=compiled_as,
+        overwritten=overwritten,
         refused=refused,
     )

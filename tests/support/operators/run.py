@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from stages.contract import StepFailed
 from stages.vela.compile import _arguments, ini_text, run_vela
+from stages.vela.execution.compiled_model import CompiledModel
 from stages.vela.npu.errors import NpuError
-from stages.vela.npu.model import CompiledModel
 from stages.vela.tflite.file import open_file
 from tests.support.operators.catalogue import MODELS
 

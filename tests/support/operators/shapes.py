@@ -150,6 +150,13 @@ def _cascade(net: Net, x: Value) -> Value:
     return net.conv(net.conv(made, 24, (5, 5)), 8, stride=(2, 2))
 
 
+def _stripes_of_stride_3(net: Net, x: Value) -> Value:
+    """Vela 4.5 asks for a stripe of the first convolution before it is needed, into a buffer that
+    has no room for it yet (transform_with_strides_and_skirt adds a whole stride at the end). Vela
+    5.2 computes it one operation later, into the same buffer."""
+    return net.depthwise(net.conv(x, 8, (1, 3)), stride=(3, 3))
+
+
 def _classifier(net: Net, x: Value) -> Value:
     made = net.conv(x, 33, stride=(2, 2), activation="RELU6")
     sums = net.call("MEAN", [made, net.constant((1, 2))], (1, 33), options={"keepDims": False})
@@ -240,6 +247,9 @@ SEVERAL: Mapping[str, OperatorModel] = {
     "upsampled-in-little-memory": model(1, 16, 16, 16, build=_upsampled, arena_kib=4),
     "cascade-in-little-memory": model(1, 48, 48, 3, build=_cascade, arena_kib=4),
     "cascade": model(1, 48, 48, 3, build=_cascade, arena_kib=40),
+    "stripes-of-stride-3": model(
+        1, 40, 40, 8, build=_stripes_of_stride_3, arena_kib=4, overwritten=True
+    ),
     "classifier": model(1, 33, 33, 3, build=_classifier),
     "pad-then-conv": model(
         1,

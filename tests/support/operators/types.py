@@ -31,6 +31,27 @@ def _function(
     return net.call(name, [x], x.shape, scale=scale, zero_point=zero_point)
 
 
+def _softmax(net: Net, x: Value) -> Value:
+    scale = 1 / 32768 if net.dtype == "int16" else 1 / 256
+    return net.call("SOFTMAX", [x], x.shape, options={"beta": 1.0}, scale=scale, zero_point=0)
+
+
+def _mean(net: Net, x: Value) -> Value:
+    inputs = [x, net.constant((1, 2))]
+    shape = (1, 1, 1, x.shape[3])
+    return net.call("MEAN", inputs, shape, options={"keepDims": True}, scale=x.scale / 2)
+
+
+def _resized(net: Net, x: Value, how: str) -> Value:
+    size = (2 * x.shape[1], 2 * x.shape[2])
+    return net.same(f"RESIZE_{how}", [x, net.constant(size)], (1, *size, x.shape[3]))
+
+
+def _transposed(net: Net, x: Value) -> Value:
+    _, height, width, depth = x.shape
+    return net.same("TRANSPOSE", [x, net.constant((0, 2, 1, 3))], (1, width, height, depth))
+
+
 def _leaky(net: Net, x: Value) -> Value:
     return net.call("LEAKY_RELU", [x], x.shape, options={"alpha": 0.1})
 
@@ -55,6 +76,11 @@ _UINT8: Mapping[str, OperatorModel] = {
     "uint8-logistic": _uint8(
         1, 16, 16, 5, build=lambda n, x: _function(n, x, "LOGISTIC", 1 / 256, 0)
     ),
+    "uint8-softmax": _uint8(1, 9, 10, build=_softmax),
+    "uint8-mean": _uint8(1, 7, 7, 17, build=_mean),
+    "uint8-sub": _uint8(1, 5, 7, 17, build=lambda n, x: _two(n, x, "SUB")),
+    "uint8-leaky-relu": _uint8(1, 5, 7, 17, build=_leaky),
+    "uint8-resize-bilinear": _uint8(1, 5, 7, 8, build=lambda n, x: _resized(n, x, "BILINEAR")),
     "uint8-to-int8": _uint8(1, 7, 7, 3, build=lambda n, x: _quantised(n, x, "int8", 0.05, -7)),
     "int8-to-uint8": model(1, 7, 7, 3, build=lambda n, x: _quantised(n, x, "uint8", 0.05, 140)),
 }
@@ -84,6 +110,19 @@ _INT16: Mapping[str, OperatorModel] = {
     ),
     "int16-leaky-relu": _int16(1, 5, 7, 17, build=_leaky),
     "int16-quantize": _int16(1, 5, 7, 17, build=lambda n, x: _rescaled(n, x, 0.0003)),
+    "int16-softmax": _int16(1, 9, 10, build=_softmax),
+    "int16-mean": _int16(1, 7, 7, 17, build=_mean),
+    "int16-abs": _int16(1, 5, 7, 17, build=lambda n, x: _function(n, x, "ABS")),
+    "int16-exp": _int16(1, 5, 7, 17, build=lambda n, x: _function(n, x, "EXP", 0.005)),
+    "int16-transpose-conv": _int16(
+        1, 5, 5, 8, build=lambda n, x: n.transpose_conv(x, 5, (3, 3), (2, 2), "SAME")
+    ),
+    "int16-resize-bilinear": _int16(1, 5, 7, 8, build=lambda n, x: _resized(n, x, "BILINEAR")),
+    "int16-resize-nearest": _int16(
+        1, 5, 7, 8, build=lambda n, x: _resized(n, x, "NEAREST_NEIGHBOR")
+    ),
+    "int16-transpose": _int16(1, 5, 7, 9, build=_transposed),
+    "int16-relu6": _int16(1, 5, 7, 9, build=lambda n, x: _function(n, x, "RELU6")),
     "int16-to-int8": _int16(1, 7, 7, 3, build=lambda n, x: _quantised(n, x, "int8", 0.05, -7)),
 }
 
