@@ -7,9 +7,8 @@ from pathlib import Path
 
 from stages.contract import StepFailed
 
-#: Each form, and the file of the job that has it. The plain one is int8 before a fine-tuning. Of a
-#: compiled one there are its outputs alone, which the step `outputs` has recorded: it is executed in
-#: another environment.
+#: Each form, and the file of the job that has it. The plain one is int8 before a fine-tuning. The
+#: compiled one is executed in another environment: the step `outputs` has recorded its outputs.
 FILES: Mapping[str, str] = {
     "onnx": "model.onnx",
     "float32": "float32.tflite",
