@@ -20,6 +20,8 @@ Framing = Literal["fit", "fill"]
 GpuChoice = Literal["none", "auto", "required"]
 
 MAX_IMGSZ = 1280
+#: Of the cycles of a plain file; what the flash takes is about half of them.
+LEAST_CYCLES = 0.4
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MODEL = re.compile(r"yolov8[nsmlx]")
@@ -296,6 +298,7 @@ def _validate(request: BuildRequest) -> None:
         if value is not None and not least <= value <= most:
             bound = f"at least {least}" if value < least else f"at most {most}"
             raise RequestError(f"{name} is {value}", hint=f"it must be {bound}")
+    _check_finetuning(request)
     fault = fault_of_skeleton(request.skeleton or (), MAX_KEYPOINTS)
     if fault is not None:
         raise RequestError(fault, hint="skeleton = [[0, 1], [1, 2]]")
@@ -326,6 +329,21 @@ def _check_reproducible(train: TrainSettings) -> None:
         raise RequestError(
             "[train] time ends a training by the clock, and a reproducible one must not be",
             hint="set epochs in its place",
+        )
+
+
+def _check_finetuning(request: BuildRequest) -> None:
+    cycles, flash_kib = request.finetune.cycles, request.finetune.flash_kib
+    if cycles is not None and not LEAST_CYCLES <= cycles <= 1:
+        raise RequestError(
+            f"finetune.cycles is {cycles:g}",
+            hint=f"it is a part of the plain file's cycles: {LEAST_CYCLES} to 1",
+        )
+    if flash_kib is not None and flash_kib <= 0:
+        raise RequestError(f"finetune.flash_kib is {flash_kib:g}", hint="it must be more than 0")
+    if request.finetunes and request.task == "classify":
+        raise RequestError(
+            "a classifier cannot be fine-tuned", hint="QUANT=mixed quantises any network"
         )
 
 
