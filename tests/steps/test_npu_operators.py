@@ -41,6 +41,7 @@ _FUZZED = (
     *("conv-3x3", "depthwise-3x3-odd", "fully-connected", "add-two-scales", "softmax"),
     *("silu", "split-halves", "transposed-between"),
 )
+_FOR_THE_CPU = ("pooled-twice",)
 
 Verdicts = Callable[[str], Mapping[str, Any]]
 
@@ -93,7 +94,7 @@ def test_the_compiled_file_gives_what_the_reference_kernels_give(
 def compiled(written: Path, run_script: RunScript) -> Path:
     """The folder with files to damage."""
     params = load_target(ROOT / "targets", "grove-v2").compilation(192)
-    names = sorted({*_FAULTS, *_FUZZED})
+    names = sorted({*_FAULTS, *_FUZZED, *_FOR_THE_CPU})
     wanted = {
         "params": params,
         "accelerators": ["ethos-u55-64", "ethos-u55-256"],
@@ -202,3 +203,31 @@ def test_the_example_of_the_docs_runs(
     shape, *verdicts = run_script("vela", _RECORDING + example, tmp_path).splitlines()
     assert " int8 (1, " in shape
     assert [line.split(": ")[1].split(" ")[0] for line in verdicts] == ["0", "1"]
+
+
+#: Argv: a compiled file whose first operator is an average over a window. Stdout: what its run says
+#: if the window is as large as the image.
+_ENDLESS_OPERATOR = """
+import sys
+import flatbuffers, numpy as np
+from tflite_micro.tensorflow.lite.micro.python import schema_py_generated as schema
+from stages.vela.execution.compiled_model import CompiledModel
+from stages.vela.npu.errors import NpuError
+
+file = schema.ModelT.InitFromPackedBuf(open(sys.argv[1], "rb").read(), 0)
+options = file.subgraphs[0].operators[0].builtinOptions
+options.filterHeight, options.filterWidth = 600, 600
+builder = flatbuffers.Builder(1 << 20)
+builder.Finish(file.Pack(builder), b"TFL3")
+model = CompiledModel(bytes(builder.Output()))
+try:
+    model.run(np.zeros(model.inputs[0].shape, np.int8))
+except NpuError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+def test_an_operator_without_end_on_the_cpu(compiled: Path, run_script: RunScript) -> None:
+    file = compiled / "ethos-u55-64" / "pooled-twice_vela.tflite"
+    assert "takes more than 20 s" in run_script("vela", _ENDLESS_OPERATOR, file)

@@ -7,11 +7,14 @@ write its outputs, all pickled.
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
+import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from typing import IO, Any
 
@@ -19,6 +22,8 @@ from numpy.typing import NDArray
 
 #: More than an operator's tensors: the interpreter's own structures.
 _ARENA_BYTES = 16 << 20
+#: Of a processor, for one operator: thousands of times what one takes that a board could run.
+_MOST_SECONDS = 20
 
 
 class OperatorFailed(Exception):
@@ -49,6 +54,10 @@ class CpuOperators:
         except (OSError, EOFError, pickle.UnpicklingError):
             code = process.wait()
             self._process = None
+            if code == -signal.SIGXCPU:
+                raise OperatorFailed(
+                    f"takes more than {_MOST_SECONDS} s in TensorFlow Lite Micro"
+                ) from None
             ended = signal.Signals(-code).name if code < 0 else f"exit status {code}"
             raise OperatorFailed(f"ends TensorFlow Lite Micro with {ended}") from None
         if isinstance(reply, str):
@@ -120,6 +129,12 @@ def _open(content: bytes, number: int) -> tuple[Any, int]:
     return runtime.Interpreter.from_bytes(single, arena_size=_ARENA_BYTES), outputs
 
 
+def _limit_time() -> None:
+    """End this process if it computes much longer from now on."""
+    most = math.ceil(time.process_time()) + _MOST_SECONDS
+    resource.setrlimit(resource.RLIMIT_CPU, (most, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+
+
 def main() -> None:
     """Serve until the other side closes; anything but replies goes to stderr."""
     replies = os.fdopen(os.dup(1), "wb")
@@ -131,6 +146,7 @@ def main() -> None:
             number, inputs = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
+        _limit_time()
         reply: object
         try:
             if number not in interpreters:

@@ -263,6 +263,12 @@ SEVERAL: Mapping[str, OperatorModel] = {
     ),
 }
 
+
+def _pooled_twice(net: Net, x: Value) -> Value:
+    made = net.pool("AVERAGE_POOL_2D", x, (9, 9))
+    return net.pool("MAX_POOL_2D", made, (2, 2), stride=(2, 2))
+
+
 #: Vela leaves some of their operators to the CPU.
 MIXED: Mapping[str, OperatorModel] = {
     "transposed-between": model(1, 7, 5, 3, build=_transposed_between, cpu=("TRANSPOSE",)),
@@ -273,4 +279,5 @@ MIXED: Mapping[str, OperatorModel] = {
         build=lambda n, x: n.conv(n.depthwise(x, multiplier=2), 5, (1, 1)),
         cpu=("DEPTHWISE_CONV_2D",),
     ),
+    "pooled-twice": model(1, 600, 600, 1, build=_pooled_twice, cpu=("AVERAGE_POOL_2D",)),
 }
