@@ -48,7 +48,7 @@ _FLOAT32 = FromStep(step="quantize", path="float32.tflite")
 INT8 = FromStep(step="quantize", path="int8.tflite")
 COMPILED = FromStep(step="compile", path="vela.tflite")
 FINETUNED = FromStep(step="requantize", path="int8.tflite")
-_PLAIN = "compile-plain"
+PLAIN = "compile-plain"
 OUTPUTS = FromStep(step="outputs", path="outputs.npz")
 
 #: What each step gives, by its name.
@@ -300,7 +300,7 @@ def compile_npu(target: Target, imgsz: int, int8: FromStep) -> Step:
 def compile_plain(target: Target, imgsz: int) -> Step:
     """Compile the int8 model as it is before a fine-tuning: what that is measured by."""
     step = compile_npu(target, imgsz, INT8)
-    return dataclasses.replace(step, name=_PLAIN, title="compile the plain int8 model")
+    return dataclasses.replace(step, name=PLAIN, title="compile the plain int8 model")
 
 
 def graph() -> Step:
@@ -319,7 +319,7 @@ def finetune(request: BuildRequest, target: Target) -> Step:
     """Train the int8 network once more, in the board's arithmetic."""
     settings, train = request.finetune, request.train
     gpu: GpuChoice = "none" if train.reproducible else train.gpu
-    plain = {name: FromStep(step=_PLAIN, path=name) for name in ("layers.json", "summary.csv")}
+    plain = {name: FromStep(step=PLAIN, path=name) for name in ("layers.json", "summary.csv")}
     return Step(
         name="finetune",
         title="fine-tune for the NPU" if target.vela else "fine-tune for int8",
