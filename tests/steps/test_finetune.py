@@ -31,9 +31,7 @@ PARAMS: Mapping[str, Any] = {
 
 
 @pytest.fixture(scope="session")
-def inputs(
-    pose_int8: Path, pose_images: Path, run_step: RunStep, tmp_path_factory: pytest.TempPathFactory
-) -> Mapping[str, Path]:
+def inputs(pose_int8: Path, pose_images: Path, run_step: RunStep) -> Mapping[str, Path]:
     """What a fine-tuning of the pose demo takes; it shows the calibration images."""
     files = {name: pose_int8 / name for name in ("float32.tflite", "int8.tflite")}
     graph = run_step("graph", {}, files).expect_success()
