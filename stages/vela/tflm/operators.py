@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 #: More than an operator's tensors: the interpreter's own structures.
 _ARENA_BYTES = 16 << 20
 #: Of a processor, for one operator: thousands of times what one takes that a board could run.
-_MOST_SECONDS = 20
+MOST_SECONDS = 20
 
 
 class OperatorFailed(Exception):
@@ -31,10 +31,12 @@ class OperatorFailed(Exception):
 
 
 class CpuOperators:
-    """The operators of a model that no NPU runs. The process starts with the first one."""
+    """The operators of a model that no NPU runs, each of which may take some seconds of a
+    processor. The process starts with the first one."""
 
-    def __init__(self, model: bytes) -> None:
+    def __init__(self, model: bytes, *, most_seconds: int = MOST_SECONDS) -> None:
         self._model = model
+        self._most_seconds = most_seconds
         self._process: subprocess.Popen[bytes] | None = None
 
     def __del__(self) -> None:
@@ -56,7 +58,7 @@ class CpuOperators:
             self._process = None
             if code == -signal.SIGXCPU:
                 raise OperatorFailed(
-                    f"takes more than {_MOST_SECONDS} s in TensorFlow Lite Micro"
+                    f"takes more than {self._most_seconds} s in TensorFlow Lite Micro"
                 ) from None
             ended = signal.Signals(-code).name if code < 0 else f"exit status {code}"
             raise OperatorFailed(f"ends TensorFlow Lite Micro with {ended}") from None
@@ -67,7 +69,9 @@ class CpuOperators:
     def _start(self) -> subprocess.Popen[bytes]:
         # -P keeps this folder off the path, where its modules could hide others.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-P", __file__, str(self._most_seconds)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
         assert self._process.stdin is not None
         _send(self._process.stdin, self._model)
@@ -129,14 +133,16 @@ def _open(content: bytes, number: int) -> tuple[Any, int]:
     return runtime.Interpreter.from_bytes(single, arena_size=_ARENA_BYTES), outputs
 
 
-def _limit_time() -> None:
-    """End this process if it computes much longer from now on."""
-    most = math.ceil(time.process_time()) + _MOST_SECONDS
+def _limit_time(seconds: int) -> None:
+    """End this process if it computes longer from now on."""
+    most = math.ceil(time.process_time()) + seconds
     resource.setrlimit(resource.RLIMIT_CPU, (most, resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
 
 def main() -> None:
-    """Serve until the other side closes; anything but replies goes to stderr."""
+    """Serve until the other side closes; anything but replies goes to stderr. Argv: the seconds
+    that an operator may take."""
+    most_seconds = int(sys.argv[1])
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     content = pickle.load(sys.stdin.buffer)
@@ -146,7 +152,7 @@ def main() -> None:
             number, inputs = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
-        _limit_time()
+        _limit_time(most_seconds)
         reply: object
         try:
             if number not in interpreters:
