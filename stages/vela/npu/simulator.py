@@ -62,7 +62,8 @@ class Simulator:
         self._filters: dict[tuple[bytes, Geometry, int], Filter] = {}
         self._results: dict[int, NDArray[Any]] = {}
         self._kept_weights = 0
-        if sum(map(_work, stream.operations)) > _MOST_WORK:
+        macs = stream.macs_per_cycle
+        if sum(_work(each, macs) for each in stream.operations) > _MOST_WORK:
             raise NpuError("the command stream asks for more work than any network for such an NPU")
 
     def run(self, regions: Mapping[int, Bytes], watch: Watch | None = None) -> None:
@@ -131,7 +132,7 @@ class Simulator:
         needed = SCALE_BYTES * channels
         if weights.scales.length < needed:
             raise NpuError(f"scales of {weights.scales.length} bytes where {needed} are needed")
-        geometry = geometry_of(operation, kernel, weights.block_depth, self._stream.macs_per_cycle)
+        geometry = geometry_of(operation, self._stream.macs_per_cycle)
         data = memory.bytes(weights.data, "the weights").tobytes()
         zero = operation.ifm.zero_point
         filters = self._filter(data, geometry, _largest(values.dtype, zero))
@@ -187,16 +188,14 @@ class Simulator:
         return found
 
 
-def _work(operation: Operation) -> int:
+def _work(operation: Operation, macs: int) -> int:
     """About what an operation costs here, in multiply-accumulates: 2 GHz of them, against values
-    that are scaled one by one, weights that are decoded, and the time to begin."""
+    that are scaled one by one, weights that are decoded, and the time to begin. ``macs``: of the
+    NPU, a cycle."""
     if isinstance(operation, Dma):
         return (1 << 18) + operation.source.length
     values = operation.ifm.elements + operation.ofm.elements
-    weights = 0
-    if operation.weights is not None and operation.kernel is not None:
-        depth = operation.ifm.depth if operation.kind == "conv" else 1
-        weights = operation.ofm.depth * operation.kernel.elements * depth
+    weights = 0 if operation.weights is None else geometry_of(operation, macs).count
     return (1 << 18) + operation.macs + (values << 8) + (weights << 10)
 
 

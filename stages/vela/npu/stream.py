@@ -7,6 +7,7 @@ Sources, ethos-u-vela 4.5.0: driver_actions.py (the payload), register_command_s
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from stages.vela.npu.errors import NpuError
 from stages.vela.npu.operations import (
@@ -212,23 +213,12 @@ def _kernel(registers: RegisterFile) -> Kernel:
 
 def _ofm(registers: RegisterFile) -> FeatureMap:
     """generate_ofm and generate_ofm_precision."""
-    precision = registers.unsigned(Short.OFM_PRECISION)
-    return FeatureMap(
-        region=registers.unsigned(Short.OFM_REGION),
-        bases=_bases(registers, Long.OFM_BASE0),
-        height0=registers.size(Short.OFM_HEIGHT0_M1),
-        height1=registers.size(Short.OFM_HEIGHT1_M1),
-        width0=registers.size(Short.OFM_WIDTH0_M1),
+    return _feature_map(
+        registers,
+        "OFM",
         height=registers.size(Short.OFM_HEIGHT_M1),
         width=registers.size(Short.OFM_WIDTH_M1),
         depth=registers.size(Short.OFM_DEPTH_M1),
-        stride_y=registers.stride(Long.OFM_STRIDE_Y),
-        stride_x=registers.stride(Long.OFM_STRIDE_X),
-        stride_c=registers.stride(Long.OFM_STRIDE_C),
-        bits=registers.pick(_BITS, precision >> 1 & 3, "precision of the output"),
-        signed=bool(precision & 1),
-        layout="nhcwb16" if precision >> 6 & 1 else "nhwc",
-        zero_point=registers.signed(Short.OFM_ZERO_POINT),
     )
 
 
@@ -237,7 +227,6 @@ def _ifm(
 ) -> FeatureMap:
     """generate_ifm and generate_ifm_precision. No register has the height and width of the input:
     they follow from those of the output."""
-    precision = registers.unsigned(Short.IFM_PRECISION)
     height, width = ofm.height, ofm.width
     if kernel is not None:
         rows = (height - 1) * kernel.stride_y + (kernel.height - 1) * kernel.dilation_y + 1
@@ -247,22 +236,8 @@ def _ifm(
         width = -(-(columns - kernel.left - kernel.right) // times)
     if height < 1 or width < 1:
         raise registers.refuse(f"the input of {kind} is all padding")
-    return FeatureMap(
-        region=registers.unsigned(Short.IFM_REGION),
-        bases=_bases(registers, Long.IFM_BASE0),
-        height0=registers.size(Short.IFM_HEIGHT0_M1),
-        height1=registers.size(Short.IFM_HEIGHT1_M1),
-        width0=registers.size(Short.IFM_WIDTH0_M1),
-        height=height,
-        width=width,
-        depth=registers.size(Short.IFM_DEPTH_M1),
-        stride_y=registers.stride(Long.IFM_STRIDE_Y),
-        stride_x=registers.stride(Long.IFM_STRIDE_X),
-        stride_c=registers.stride(Long.IFM_STRIDE_C),
-        bits=registers.pick(_BITS, precision >> 2 & 3, "precision of the input"),
-        signed=bool(precision & 1),
-        layout="nhcwb16" if precision >> 6 & 1 else "nhwc",
-        zero_point=registers.signed(Short.IFM_ZERO_POINT),
+    return _feature_map(
+        registers, "IFM", height=height, width=width, depth=registers.size(Short.IFM_DEPTH_M1)
     )
 
 
@@ -290,23 +265,44 @@ def _operands(kind: Kind, registers: RegisterFile, ofm: FeatureMap) -> Operands 
 
 def _ifm2(registers: RegisterFile, ofm: FeatureMap, broadcast: int) -> FeatureMap:
     """generate_ifm2."""
-    precision = registers.unsigned(Short.IFM2_PRECISION)
-    return FeatureMap(
-        region=registers.unsigned(Short.IFM2_REGION),
-        bases=_bases(registers, Long.IFM2_BASE0),
-        height0=registers.size(Short.IFM2_HEIGHT0_M1),
-        height1=registers.size(Short.IFM2_HEIGHT1_M1),
-        width0=registers.size(Short.IFM2_WIDTH0_M1),
+    return _feature_map(
+        registers,
+        "IFM2",
         height=1 if broadcast & 1 else ofm.height,
         width=1 if broadcast >> 1 & 1 else ofm.width,
         depth=1 if broadcast >> 2 & 1 else ofm.depth,
-        stride_y=registers.stride(Long.IFM2_STRIDE_Y),
-        stride_x=registers.stride(Long.IFM2_STRIDE_X),
-        stride_c=registers.stride(Long.IFM2_STRIDE_C),
-        bits=registers.pick(_BITS, precision >> 2 & 3, "precision of the second input"),
+    )
+
+
+def _feature_map(
+    registers: RegisterFile,
+    which: Literal["IFM", "IFM2", "OFM"],
+    *,
+    height: int,
+    width: int,
+    depth: int,
+) -> FeatureMap:
+    """What all three have registers for: generate_addresses, generate_tiles, generate_strides,
+    generate_ifm_precision; the output's precision lies a bit lower."""
+    precision = registers.unsigned(Short[f"{which}_PRECISION"])
+    return FeatureMap(
+        region=registers.unsigned(Short[f"{which}_REGION"]),
+        bases=_bases(registers, Long[f"{which}_BASE0"]),
+        height0=registers.size(Short[f"{which}_HEIGHT0_M1"]),
+        height1=registers.size(Short[f"{which}_HEIGHT1_M1"]),
+        width0=registers.size(Short[f"{which}_WIDTH0_M1"]),
+        height=height,
+        width=width,
+        depth=depth,
+        stride_y=registers.stride(Long[f"{which}_STRIDE_Y"]),
+        stride_x=registers.stride(Long[f"{which}_STRIDE_X"]),
+        stride_c=registers.stride(Long[f"{which}_STRIDE_C"]),
+        bits=registers.pick(
+            _BITS, precision >> (1 if which == "OFM" else 2) & 3, f"precision of {which}"
+        ),
         signed=bool(precision & 1),
         layout="nhcwb16" if precision >> 6 & 1 else "nhwc",
-        zero_point=registers.signed(Short.IFM2_ZERO_POINT),
+        zero_point=registers.signed(Short[f"{which}_ZERO_POINT"]),
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.vela.npu.errors import NpuError
-from stages.vela.npu.operations import BlockOperation, Kernel
+from stages.vela.npu.operations import BlockOperation
 from stages.vela.npu.weight_stream import decode_weights
 
 #: Bytes of bias (40 bits), multiplier (32) and shift (6) of a channel.
@@ -67,9 +67,10 @@ class Geometry:
         return self.ofm_depth * self.height * self.width * self.ifm_depth
 
 
-def geometry_of(operation: BlockOperation, kernel: Kernel, block_depth: int, macs: int) -> Geometry:
-    """``macs``: multiply-accumulates a cycle of the NPU."""
-    depthwise = operation.kind == "depthwise"
+def geometry_of(operation: BlockOperation, macs: int) -> Geometry:
+    """Of an operation with weights; ``macs``: multiply-accumulates a cycle of the NPU."""
+    depthwise, kernel = operation.kind == "depthwise", operation.kernel
+    assert kernel is not None
     assert operation.weights is not None
     return Geometry(
         depthwise=depthwise,
@@ -80,7 +81,7 @@ def geometry_of(operation: BlockOperation, kernel: Kernel, block_depth: int, mac
         width=kernel.width,
         dilation_y=kernel.dilation_y,
         dilation_x=kernel.dilation_x,
-        block_depth=block_depth,
+        block_depth=operation.weights.block_depth,
         # architecture_features.py, accelerator_configs: the smallest takes 4 channels at a time.
         ofm_microblock=4 if macs == 32 else 8,
         ifm_bits=operation.ifm.bits,
