@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from kiln.plan.targets import load_target
-from kiln.store.tree import tree
+
 from stages.results.finetune import FinetuneResult
 from stages.results.int8_network import GraphResult
 from stages.results.requantize import RequantizeResult
 from tests.support.checkout import ROOT
-from tests.support.fixtures import RunStep
+from tests.support.fixtures import RunStep, tree
 from tests.support.shared_results import IMGSZ
 
 PARAMS: Mapping[str, Any] = {
