@@ -211,7 +211,7 @@ def train(request: BuildRequest, start: Input | None, imgsz: int) -> Step:
             "seed": settings.seed,
             "gpu": gpu,
             "reproducible": reproducible(request),
-            "overrides": {**(demo.overrides if demo else {}), **settings.overrides},
+            "overrides": overrides(request),
         },
         inputs={
             "data": _FRAMES,
@@ -221,6 +221,12 @@ def train(request: BuildRequest, start: Input | None, imgsz: int) -> Step:
         gpu=gpu,
         resumable=True,
     )
+
+
+def overrides(request: BuildRequest) -> dict[str, Any]:
+    """The training arguments of ultralytics that differ from its own."""
+    demo = demo_settings(request.task) if request.data is None else None
+    return {**(demo.overrides if demo else {}), **request.train.overrides}
 
 
 def reproducible(request: BuildRequest) -> bool:
@@ -331,6 +337,7 @@ def finetune(request: BuildRequest, target: Target) -> Step:
             "seed": train.seed,
             "gpu": gpu,
             "reproducible": reproducible(request),
+            "overrides": overrides(request),
             "cycles": settings.cycles,
             "flash_kib": settings.flash_kib,
         },

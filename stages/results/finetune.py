@@ -14,7 +14,7 @@ class FinetuneResult:
     """A fine-tuning.
 
     ``before`` and ``after``: by kind (score, box, keypoints) the distance from the float network's
-    detections, an image, in nats; the means of the first and of the last updates.
+    detections, in nats, the mean of images that the fine-tuning did not learn from.
     ``bits_before`` and ``bits_after``: mean entropy of a weight. ``why_not``: what the weights
     depend on besides the job, None if ``reproducible``. ``resumed_from``: updates that an
     interrupted attempt had done.

@@ -1,7 +1,8 @@
 """Fine-tune an int8 network: in the board's arithmetic, with the float network as teacher.
 
-``params``: updates, batch, seed, gpu, reproducible (on the CPU: a fixed number of threads), cycles
-(a part of the plain file's) and flash_kib, what to come to, or null. ``in/``: network.json and
+``params``: updates, batch, seed, gpu, reproducible (on the CPU: a fixed number of threads),
+overrides (the training's, for its augmentation), cycles (a part of the plain file's) and flash_kib,
+what to come to, or null. ``in/``: network.json and
 network.npz of the step `graph`, training.npy (uint8 [n,S,S,3] RGB, as the board sees them), and for
 a board with an NPU layers.json and summary.csv of the plain file.
 ``out/``: learned.npz, for each convolution by the number of its operator: weights_N, int8 [outputs,
@@ -21,9 +22,15 @@ from typing import Any
 import numpy as np
 import torch
 
+import stages.train.ultralytics_env  # noqa: F401 - before anything of ultralytics
+
+# isort: split
+from ultralytics.cfg import DEFAULT_CFG_DICT
+
 from stages.contract import Events, Job, StepFailed, main
 from stages.results.finetune import FinetuneResult
 from stages.results.train import Device
+from stages.train.finetuning.augmentation import Augmentation
 from stages.train.finetuning.budget import read_plain, wanted_bits
 from stages.train.finetuning.coarseness import Prices
 from stages.train.finetuning.network import Convolution, Int8Net, open_network
@@ -49,7 +56,14 @@ def run(job: Job, events: Events) -> FinetuneResult:
     settings = Settings(
         **{key: params[key] for key in ("updates", "batch", "seed")}, bits=_wanted_bits(job, net)
     )
-    tuning = Finetuning(net, images, settings, job.state / "last.pt", events)
+    tuning = Finetuning(
+        net,
+        images,
+        settings,
+        augment=Augmentation({**DEFAULT_CFG_DICT, **params["overrides"]}),
+        checkpoint=job.state / "last.pt",
+        events=events,
+    )
     tuning.run()
     np.savez(job.out / "learned.npz", **learned(net), **shown(net, images[:_SHOWN]))
     (job.out / "curves.csv").write_text(_curves(tuning.rows), encoding="utf-8")
@@ -57,8 +71,8 @@ def run(job: Job, events: Events) -> FinetuneResult:
     return FinetuneResult(
         updates=len(tuning.rows),
         images=len(images),
-        before=tuning.mean(last=False),
-        after=tuning.mean(last=True),
+        before=tuning.before,
+        after=tuning.after,
         bits_before=round(tuning.bits_before, 4),
         bits_after=round(tuning.bits, 4),
         device=Device(name=hardware.name, kind=hardware.kind),

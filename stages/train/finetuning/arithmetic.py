@@ -1,7 +1,8 @@
 """TFLite's int8 arithmetic in torch, exact in float32, with gradients.
 
 Activations are integers less their zero point, as floats: sums of products of such numbers are
-exact in float32 up to 2**24, so the results are those of the reference kernels, bit by bit.
+exact in float32 up to 2**24, so the results are those of the reference kernels, bit by bit. Biases
+may be larger than that, and are added in double precision.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ class Round(torch.autograd.Function):
 
 
 class Requantise(torch.autograd.Function):
-    """Sums [n, channels, height, width] times a scale, or one for each channel, before the last
-    rounding.
+    """Sums [n, channels, height, width] and a bias for each channel, times a scale, or one for each
+    channel, before the last rounding.
 
     TFLite rounds twice: the product with a multiplier from 0.5 to 1, and that over a power of two
     (MultiplyByQuantizedMultiplier; gemmlowp's fixedpoint.h). The second one is the caller's. The
@@ -42,19 +43,21 @@ class Requantise(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(context: Any, sums: Tensor, scale: Tensor) -> Tensor:
-        context.save_for_backward(sums, scale)
+    def forward(context: Any, sums: Tensor, bias: Tensor, scale: Tensor) -> Tensor:
+        context.save_for_backward(sums, bias, scale)
         mantissa, exponent = torch.frexp(scale.double())
         multiplier = torch.round(mantissa * 2.0**_MULTIPLIER_BITS) * 2.0**-_MULTIPLIER_BITS
-        product = torch.round(sums.double() * _by_channel(multiplier))
+        whole = sums.double() + _by_channel(bias.double())
+        product = torch.round(whole * _by_channel(multiplier))
         return (product * _by_channel(torch.exp2(exponent.double()))).float()
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> Any:
-        sums, scale = context.saved_tensors
-        of_scale = gradient * sums
+        sums, bias, scale = context.saved_tensors
+        of_sums = gradient * _by_channel(scale)
         axes = (0, 2, 3) if scale.ndim else (0, 1, 2, 3)
-        return gradient * _by_channel(scale), of_scale.sum(axes)
+        of_scale = (gradient * (sums + _by_channel(bias))).sum(axes)
+        return of_sums, of_sums.sum((0, 2, 3)), of_scale
 
 
 class Limit(torch.autograd.Function):

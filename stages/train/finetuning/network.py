@@ -159,15 +159,12 @@ class Int8Net(nn.Module):
         window = operator.window
         assert window is not None
         sums = functional.conv2d(
-            values,
-            convolution.integers(),
-            convolution.bias_integers(),
-            window.stride,
-            window.padding,
+            values, convolution.integers(), None, window.stride, window.padding
         )
         scale, zero_point = self._quantisation[operator.output]
         factor = convolution.present_scales().double() * (convolution.input_scale / scale)
-        result = Requantise.apply(sums, factor[0] if len(factor) == 1 else factor)
+        bias = convolution.bias_integers()
+        result = Requantise.apply(sums, bias, factor[0] if len(factor) == 1 else factor)
         if operator.number in self._gated:
             tables = (getattr(self, f"{name}_{operator.number}") for name in ("table", "slopes"))
             looked_up: Tensor = LookUp.apply(result, zero_point, *tables)

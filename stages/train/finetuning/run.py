@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from stages.contract import Events
+from stages.sampling import evenly
+from stages.train.finetuning.augmentation import Augmentation
 from stages.train.finetuning.coarseness import Pressure, Prices
 from stages.train.finetuning.loss import distances
 from stages.train.finetuning.network import Int8Net
@@ -29,8 +31,9 @@ _WARM_UP = 20
 #: Prices are counted again, and the pressure follows, every so many updates.
 _COUNT_EVERY = 10
 _SAVE_EVERY = 50
-#: The distances of a result are means over so many updates.
-_MEAN_OVER = 20
+#: So many images, one of so many at least, are held out: by them one sees what was learned.
+_HELD_OUT = 32
+_HELD_OUT_OF = 8
 
 Row = dict[str, float]
 
@@ -48,15 +51,24 @@ class Settings:
 class Finetuning:
     """A fine-tuning of a network with images, uint8 [n, channels, size, size].
 
-    ``rows``: of each update the distances by kind, and the entropy. ``resumed_from``: how many
-    updates an earlier attempt had done.
+    ``rows``: of each update the distances by kind, and the entropy. ``before``, ``after``: the
+    distances by kind on images that no update sees. ``resumed_from``: how many updates an earlier
+    attempt had done.
     """
 
     def __init__(
-        self, net: Int8Net, images: Tensor, settings: Settings, checkpoint: Path, events: Events
+        self,
+        net: Int8Net,
+        images: Tensor,
+        settings: Settings,
+        *,
+        augment: Augmentation,
+        checkpoint: Path,
+        events: Events,
     ) -> None:
-        self._net, self._images, self._settings = net, images, settings
-        self._checkpoint, self._events = checkpoint, events
+        self._net, self._settings = net, settings
+        self._images, self._held_out = _apart(images)
+        self._augment, self._checkpoint, self._events = augment, checkpoint, events
         self._optimiser = _optimiser(net)
         self._rates = [group["lr"] for group in self._optimiser.param_groups]
         self._prices = Prices(net.layers())
@@ -64,27 +76,42 @@ class Finetuning:
         wanted = self.bits_before if settings.bits is None else settings.bits
         self._pressure = Pressure(self.bits_before, wanted, settings.updates)
         self.rows: list[Row] = []
+        self.before: Row = {}
+        self.after: Row = {}
         self.resumed_from = self._read()
 
     def run(self) -> None:
         """Do the updates that are not done."""
+        self.before = self.before or self._measure(0)
         for update in range(len(self.rows), self._settings.updates):
             self._update(update)
             self._events.progress(update + 1, self._settings.updates, "updates")
             if (update + 1) % _SAVE_EVERY == 0:
+                self._measure(update + 1)
                 self._save()
         self._prices.refresh()
+        self.after = self._measure(self._settings.updates)
 
     @property
     def bits(self) -> float:
         """The mean entropy of a weight when it was counted last."""
         return self._prices.entropy
 
-    def mean(self, *, last: bool) -> Row:
-        """The distances by kind, over the last updates or the first."""
-        rows = self.rows[-_MEAN_OVER:] if last else self.rows[:_MEAN_OVER]
-        kinds = [kind for kind in rows[0] if kind != "bits"]
-        return {kind: round(sum(row[kind] for row in rows) / len(rows), 6) for kind in kinds}
+    @torch.no_grad()
+    def _measure(self, update: int) -> Row:
+        """The distances by kind on the images that were held out, told as figures."""
+        total: Row = {}
+        for batch in self._held_out.split(self._settings.batch):
+            images = batch.to(next(self._net.parameters()).device)
+            found = distances(
+                self._net.description.roles, self._net(images), self._net.exact(images)
+            )
+            for kind, value in found.items():
+                total[kind] = total.get(kind, 0.0) + float(value) * len(batch)
+        means = {kind: round(value / len(self._held_out), 6) for kind, value in total.items()}
+        for kind, value in {**means, "bits": self._prices.entropy}.items():
+            self._events.metric(f"distance/{kind}" if kind in means else kind, value, at=update)
+        return means
 
     def _update(self, update: int) -> None:
         self._set_rates(update)
@@ -105,17 +132,13 @@ class Finetuning:
         self.rows.append({**row, "bits": self._prices.entropy})
 
     def _batch(self, update: int) -> Tensor:
-        """The images of an update, each one as it is or mirrored: every image once before any
-        comes again."""
-        random = torch.Generator().manual_seed(self._settings.seed * 1_000_003 + update)
+        """The images of an update: every image once before any comes again."""
         count, size = len(self._images), min(self._settings.batch, len(self._images))
         per_round = count // size
         order = torch.Generator().manual_seed(self._settings.seed * 7919 + update // per_round)
         first = update % per_round * size
         chosen = torch.randperm(count, generator=order)[first : first + size]
-        mirrored = torch.rand(size, generator=random) < 0.5
-        images = self._images[chosen]
-        images[mirrored] = images[mirrored].flip(3)
+        images = self._augment(self._images[chosen], self._settings.seed * 1_000_003 + update)
         return images.to(next(self._net.parameters()).device)
 
     def _set_rates(self, update: int) -> None:
@@ -132,6 +155,7 @@ class Finetuning:
             "pressure": self._pressure.value,
             "entropy": self._prices.entropy,
             "rows": self.rows,
+            "before": self.before,
         }
         new = self._checkpoint.with_suffix(".new")
         torch.save(state, new)
@@ -152,8 +176,15 @@ class Finetuning:
             return None
         self._prices.refresh()
         self._pressure.value = state["pressure"]
-        self.rows = state["rows"]
+        self.rows, self.before = state["rows"], state["before"]
         return len(self.rows)
+
+
+def _apart(images: Tensor) -> tuple[Tensor, Tensor]:
+    """The images to learn from, and some over all of them to measure with; of a single one both."""
+    held_out = evenly(len(images), min(_HELD_OUT, max(len(images) // _HELD_OUT_OF, 1)))
+    others = sorted(set(range(len(images))) - set(held_out)) or held_out
+    return images[others], images[held_out]
 
 
 def _optimiser(net: Int8Net) -> torch.optim.Optimizer:
