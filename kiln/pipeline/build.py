@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from kiln import __version__
-from kiln.errors import NotAccepted, os_errors
+from kiln.errors import DataError, NotAccepted, os_errors
 from kiln.executors.environments import Environment
 from kiln.executors.protocol import Executor
 from kiln.paths import Paths
@@ -26,6 +27,7 @@ from kiln.pipeline.events import Message, Observer
 from kiln.pipeline.runner import Runner, StepForecast, StepOutcome
 from kiln.plan.plan import Plan, needs_host_data
 from kiln.plan.request import BuildRequest
+from kiln.plan.steps import FINETUNE_FOLDER
 from kiln.report.board_record import read_board_record
 from kiln.report.result import (
     BUILD_FILE,
@@ -35,7 +37,7 @@ from kiln.report.result import (
     ResultFile,
     Verdict,
 )
-from kiln.store.statindex import StatIndex
+from kiln.store.statindex import StatIndex, tree_at
 from kiln.store.tree import File, Tree, digest_of, hash_file, sums_of, tree_of
 from kiln.store.usage import Ledger
 from kiln.store.verified_read import check_all, copy_checked
@@ -135,7 +137,7 @@ class Build:
 
 
 def hash_inputs(request: BuildRequest, paths: Paths, runner: Runner) -> dict[str, Tree]:
-    """Hash what the user brought: the data set and the weights; raises DataError, StoreError."""
+    """Hash what the user brought: data set, weights, images; raises DataError, StoreError."""
     brought: dict[str, Tree] = {}
     index_folder = runner.store.index_folder
     if needs_host_data(request):
@@ -154,6 +156,8 @@ def hash_inputs(request: BuildRequest, paths: Paths, runner: Runner) -> dict[str
         brought["data"] = data.tree
     if request.weights_file is not None:
         brought["weights"] = hash_file_input(request.weights_file, runner)
+    if request.finetune_folder is not None:
+        brought[FINETUNE_FOLDER] = hash_images(request.finetune_folder, runner)
     return brought
 
 
@@ -161,6 +165,18 @@ def hash_file_input(path: Path, runner: Runner) -> Tree:
     """Hash one file of the user's."""
     with StatIndex(runner.store.index_folder / f"file-{_file_name(path)}.json") as known:
         return tree_of(known.files({"": path}))
+
+
+def hash_images(folder: Path, runner: Runner) -> Tree:
+    """Hash the images below a folder of the user's; raises DataError if there is none."""
+    from kiln.pipeline.dataset import walk_images
+
+    with os_errors(f"cannot read {folder}", DataError):
+        paths = {path.removeprefix(f"{folder}{os.sep}"): path for path in walk_images(folder)}
+        if not paths:
+            raise DataError(f"there is no image in {folder}", hint="see [finetune] folder")
+        index = runner.store.index_folder / f"images-{_file_name(folder)}.json"
+        return tree_at(paths, {}, index=index)
 
 
 def write_result(

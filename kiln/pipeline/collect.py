@@ -149,7 +149,12 @@ def unlike_training(outcomes: Outcomes) -> list[StepWarning]:
 def portable_request(request: BuildRequest) -> BuildRequest:
     """The request without this host's paths: a file is named by its last part."""
     return dataclasses.replace(
-        request, data=_without_folder(request.data), weights=_without_folder(request.weights)
+        request,
+        data=_without_folder(request.data),
+        weights=_without_folder(request.weights),
+        finetune=dataclasses.replace(
+            request.finetune, folder=_without_folder(request.finetune.folder)
+        ),
     )
 
 

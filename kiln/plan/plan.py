@@ -74,9 +74,9 @@ def make_plan(request: BuildRequest, target: Target) -> Plan:
 
 def _finetuning_steps(request: BuildRequest, target: Target, imgsz: int) -> list[Step]:
     """From the int8 model as it is to the one whose weights were learned."""
-    plain = [] if target.vela is None else [catalogue.compile_plain(target, imgsz)]
+    compiled = [] if target.vela is None else catalogue.compile_before(target, imgsz)
     learning = [catalogue.graph(), catalogue.finetune(request, target), catalogue.requantize()]
-    return [*plain, *learning]
+    return [catalogue.quantize_plain(request, target), *compiled, *learning]
 
 
 def _judging_steps(request: BuildRequest, target: Target, imgsz: int, int8: FromStep) -> list[Step]:

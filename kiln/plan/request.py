@@ -77,14 +77,15 @@ class QuantizeSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FinetuneSettings:
-    """The ``[finetune]`` table: ``updates`` with so many images each, out of at most ``images`` of
-    train. ``cycles`` (a part of the plain per-tensor file's) and ``flash_kib`` are what to come to;
-    without them weights stay as fine as they are.
+    """The ``[finetune]`` table: ``updates`` of ``batch`` images, out of at most ``images`` of
+    train, or of a ``folder`` of any images. ``cycles`` (a part of the plain per-tensor file's) and
+    ``flash_kib`` are what to come down to; without them weights become no coarser.
     """
 
     updates: int = 600
     batch: int = 16
     images: int = 1000
+    folder: str | None = None
     cycles: float | None = None
     flash_kib: float | None = None
 
@@ -130,6 +131,12 @@ class BuildRequest:
     def finetunes(self) -> bool:
         """Whether the int8 network is trained once more, in the board's arithmetic."""
         return self.quantize.granularity == "finetuned"
+
+    @property
+    def finetune_folder(self) -> Path | None:
+        """The folder of images to fine-tune with, None without: then it is train's."""
+        folder = self.finetune.folder
+        return Path(folder) if self.finetunes and folder is not None else None
 
     @property
     def weights_file(self) -> Path | None:
@@ -242,6 +249,9 @@ def _anchor(table: dict[str, Any], folder: Path) -> None:
         path = _place(weights, folder)
         if path.exists() or not _looks_published(weights, ".pt"):
             table["weights"] = str(path)
+    finetune = table.get("finetune")
+    if isinstance(finetune, dict) and isinstance(finetune.get("folder"), str):
+        finetune["folder"] = str(_place(finetune["folder"], folder))
 
 
 def _place(text: str, folder: Path) -> Path:
@@ -341,9 +351,17 @@ def _check_finetuning(request: BuildRequest) -> None:
         )
     if flash_kib is not None and flash_kib <= 0:
         raise RequestError(f"finetune.flash_kib is {flash_kib:g}", hint="it must be more than 0")
-    if request.finetunes and request.task == "classify":
+    if not request.finetunes:
+        return
+    if request.task == "classify":
         raise RequestError(
             "a classifier cannot be fine-tuned", hint="QUANT=mixed quantises any network"
+        )
+    folder = request.finetune.folder
+    if folder is not None and not Path(folder).is_dir():
+        raise RequestError(
+            f"finetune.folder is {folder}, which is no folder",
+            hint="name a folder of images, or leave it out: the images of train are taken",
         )
 
 

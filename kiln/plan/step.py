@@ -12,7 +12,7 @@ from kiln.executors.protocol import Gpu
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FromHost:
-    """An input that the user brought: ``data`` or ``weights``."""
+    """An input that the user brought: ``data``, ``weights`` or ``finetune.folder``."""
 
     source: str
 

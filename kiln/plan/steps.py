@@ -48,7 +48,10 @@ _FLOAT32 = FromStep(step="quantize", path="float32.tflite")
 INT8 = FromStep(step="quantize", path="int8.tflite")
 COMPILED = FromStep(step="compile", path="vela.tflite")
 FINETUNED = FromStep(step="requantize", path="int8.tflite")
-PLAIN = "compile-plain"
+#: The int8 model with one scale for all weights of a layer: what a fine-tuned one is measured by.
+PLAIN = FromStep(step="quantize-plain", path="int8.tflite")
+#: What the user calls the folder of images to fine-tune with.
+FINETUNE_FOLDER = "finetune.folder"
 OUTPUTS = FromStep(step="outputs", path="outputs.npz")
 
 #: What each step gives, by its name.
@@ -63,7 +66,9 @@ RESULTS: Mapping[str, type[Any]] = {
     "images": ImagesResult,
     "onnx": OnnxResult,
     "quantize": QuantizeResult,
+    "quantize-plain": QuantizeResult,
     "compile-plain": CompileResult,
+    "compile-start": CompileResult,
     "graph": GraphResult,
     "finetune": FinetuneResult,
     "requantize": RequantizeResult,
@@ -100,7 +105,7 @@ def model_files(int8: FromStep) -> dict[str, FromStep]:
 def evaluated(int8: FromStep) -> dict[str, Input]:
     """The forms of the network whose accuracy a build measures; of a fine-tuned one the plain int8
     form, too."""
-    plain = {} if int8 == INT8 else {"plain.tflite": INT8}
+    plain = {} if int8 == INT8 else {"plain.tflite": PLAIN}
     return {"model.onnx": _ONNX, "float32.tflite": _FLOAT32, **plain, "int8.tflite": int8}
 
 
@@ -257,7 +262,11 @@ def images(request: BuildRequest, target: Target, data: Input, imgsz: int) -> St
             **({"training": request.finetune.images} if request.finetunes else {}),
             **({"skeleton": request.skeleton} if request.skeleton else {}),
         },
-        inputs={"data": data, "dataset.json": _DATASET},
+        inputs={
+            "data": data,
+            "dataset.json": _DATASET,
+            **({"finetune": FromHost(source=FINETUNE_FOLDER)} if request.finetune_folder else {}),
+        },
     )
 
 
@@ -282,7 +291,8 @@ def quantize(request: BuildRequest, target: Target) -> Step:
         environment="export",
         module="stages.export.quantize",
         params={
-            "granularity": "per-tensor" if request.finetunes else request.quantize.granularity,
+            # A fine-tuning goes on from the coarsest weights that rounding alone can find.
+            "granularity": "mixed" if request.finetunes else request.quantize.granularity,
             "order": list(contract.outputs) if contract.order == "fixed" else None,
         },
         inputs={"model.onnx": _ONNX, "calibration.npy": _CALIBRATION},
@@ -303,10 +313,26 @@ def compile_npu(target: Target, imgsz: int, int8: FromStep) -> Step:
     )
 
 
-def compile_plain(target: Target, imgsz: int) -> Step:
-    """Compile the int8 model as it is before a fine-tuning: what that is measured by."""
-    step = compile_npu(target, imgsz, INT8)
-    return dataclasses.replace(step, name=PLAIN, title="compile the plain int8 model")
+def quantize_plain(request: BuildRequest, target: Target) -> Step:
+    """Quantise as TensorFlow Lite's users do: what a fine-tuning is measured by."""
+    step = quantize(request, target)
+    return dataclasses.replace(
+        step,
+        name=PLAIN.step,
+        title="quantise to plain int8, to compare",
+        params={**step.params, "granularity": "per-tensor"},
+    )
+
+
+def compile_before(target: Target, imgsz: int) -> list[Step]:
+    """Compile the plain int8 model, and the one that a fine-tuning starts from."""
+    return [
+        dataclasses.replace(compile_npu(target, imgsz, int8), name=name, title=title)
+        for name, title, int8 in (
+            ("compile-plain", "compile plain int8, to compare", PLAIN),
+            ("compile-start", "compile what the fine-tuning starts from", INT8),
+        )
+    ]
 
 
 def graph() -> Step:
@@ -325,7 +351,11 @@ def finetune(request: BuildRequest, target: Target) -> Step:
     """Train the int8 network once more, in the board's arithmetic."""
     settings, train = request.finetune, request.train
     gpu: GpuChoice = "none" if train.reproducible else train.gpu
-    plain = {name: FromStep(step=PLAIN, path=name) for name in ("layers.json", "summary.csv")}
+    estimates = {
+        "layers.json": FromStep(step="compile-start", path="layers.json"),
+        "start.csv": FromStep(step="compile-start", path="summary.csv"),
+        "plain.csv": FromStep(step="compile-plain", path="summary.csv"),
+    }
     return Step(
         name="finetune",
         title="fine-tune for the NPU" if target.vela else "fine-tune for int8",
@@ -345,7 +375,7 @@ def finetune(request: BuildRequest, target: Target) -> Step:
             "network.json": FromStep(step="graph", path="network.json"),
             "network.npz": FromStep(step="graph", path="network.npz"),
             "training.npy": FromStep(step="images", path="training.npy"),
-            **(plain if target.vela else {}),
+            **(estimates if target.vela else {}),
         },
         gpu=gpu,
         resumable=True,

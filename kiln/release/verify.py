@@ -11,6 +11,7 @@ import dataclasses
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from kiln.errors import BundleError, RequestError, os_errors
 from kiln.executors.protocol import Executor
@@ -21,6 +22,7 @@ from kiln.pipeline.runner import Runner, StepOutcome
 from kiln.plan import steps
 from kiln.plan.request import BuildRequest
 from kiln.plan.step import FromHost, FromStep, Step
+from kiln.plan.steps import FINETUNE_FOLDER
 from kiln.release.archive import SIGNATURE, SUMS, check_sums, read_archive
 from kiln.release.provenance import BuildDefinition, read_definition
 from kiln.release.write import PROVENANCE, PUBLIC_KEY, SOURCE, run_by
@@ -208,9 +210,9 @@ class Verifier:
         for name, digest in definition.inputs.items():
             if name in brought and brought[name].digest != digest:
                 raise RequestError(
-                    f"{name.upper()} is not what this release was made from: "
+                    f"{_called(name)} is not what this release was made from: "
                     f"{brought[name].digest[:12]}… instead of {digest[:12]}…",
-                    hint=f"it was made from {definition.request.get(name)}",
+                    hint=f"it was made from {_said(definition.request, name)}",
                 )
         if "data" in definition.inputs and "data" not in brought:
             raise RequestError(
@@ -218,6 +220,13 @@ class Verifier:
                 f"{definition.request.get('data')} with the digest "
                 f"{definition.inputs['data'][:12]}…",
                 hint="pass DATA=",
+            )
+        if FINETUNE_FOLDER in definition.inputs and FINETUNE_FOLDER not in brought:
+            raise RequestError(
+                "this release was fine-tuned with images that are not in it, "
+                f"{_said(definition.request, FINETUNE_FOLDER)} with the digest "
+                f"{definition.inputs[FINETUNE_FOLDER][:12]}…",
+                hint="name their folder: folder in [finetune] of kiln.toml, and its quantize",
             )
         source = definition.files[self._release.weights_file]
         reason = definition.fixed.get(source.step)
@@ -292,6 +301,19 @@ def _read_build(release: Path, definition: BuildDefinition) -> BuildResult:
 
 def _outputs(made: StepOutcome) -> dict[str, str]:
     return {name: file.sha256 for name, file in made.entry.files.items()}
+
+
+def _called(name: str) -> str:
+    """How a user names what they brought."""
+    return "folder in [finetune]" if name == FINETUNE_FOLDER else name.upper()
+
+
+def _said(request: Mapping[str, Any], name: str) -> Any:
+    """What a request says at a name with dots."""
+    table: Any = request
+    for part in name.split("."):
+        table = table.get(part) if isinstance(table, Mapping) else None
+    return table
 
 
 def _from_weights(steps: Sequence[Step], weights: FromStep) -> list[Step]:

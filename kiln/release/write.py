@@ -21,6 +21,7 @@ from kiln.executors.environments import Environment
 from kiln.plan.plan import Plan
 from kiln.plan.request import BuildRequest
 from kiln.plan.step import FromHost
+from kiln.plan.steps import FINETUNE_FOLDER
 from kiln.release.archive import SIGNATURE, SUMS, Content, write_archive
 from kiln.release.provenance import BuildDefinition, Materials, statement_of
 from kiln.release.sbom import sbom_of
@@ -193,11 +194,16 @@ def _fetched(result: BuildResult, environments: Sequence[Environment]) -> dict[s
 
 
 def _request_toml(request: BuildRequest) -> bytes:
-    """The request as a settings file. Whoever builds by it passes their own DATA and WEIGHTS."""
-    brought = {"data": request.data, "weights": request.weights}
+    """The request as a settings file. Who builds by it passes their own data, weights, folder."""
+    brought = {
+        "data": request.data,
+        "weights": request.weights,
+        FINETUNE_FOLDER: request.finetune.folder,
+    }
     table = _without_none(dataclasses.asdict(request))
-    for name in brought:
+    for name in ("data", "weights"):
         table.pop(name, None)
+    table["finetune"].pop("folder", None)
     table["train"] |= table["train"].pop("overrides", {})
     named = "".join(f"# {name}: {value}\n" for name, value in brought.items() if value)
     return (named + tomli_w.dumps(table)).encode("utf-8")

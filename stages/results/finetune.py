@@ -15,7 +15,8 @@ class FinetuneResult:
 
     ``before`` and ``after``: by kind (score, box, keypoints) the distance from the float network's
     detections, in nats, the mean of images that the fine-tuning did not learn from.
-    ``bits_before`` and ``bits_after``: mean entropy of a weight. ``why_not``: what the weights
+    ``bits_before`` and ``bits_after``: mean entropy of a weight. ``expected_…``: what the compiled
+    file should take, None for a board without an NPU. ``why_not``: what the weights
     depend on besides the job, None if ``reproducible``. ``resumed_from``: updates that an
     interrupted attempt had done.
     """
@@ -26,6 +27,8 @@ class FinetuneResult:
     after: Mapping[str, float]
     bits_before: float
     bits_after: float
+    expected_cycles: int | None
+    expected_flash_kib: float | None
     device: Device | None = dataclasses.field(metadata=OF_HOST)
     reproducible: bool
     why_not: str | None

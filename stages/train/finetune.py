@@ -2,9 +2,10 @@
 
 ``params``: updates, batch, seed, gpu, reproducible (on the CPU: a fixed number of threads),
 overrides (the training's, for its augmentation), cycles (a part of the plain file's) and flash_kib,
-what to come to, or null. ``in/``: network.json and
+what to come down to, or null. ``in/``: network.json and
 network.npz of the step `graph`, training.npy (uint8 [n,S,S,3] RGB, as the board sees them), and for
-a board with an NPU layers.json and summary.csv of the plain file.
+a board with an NPU what Vela says: layers.json and start.csv of this network's file before the
+fine-tuning, plain.csv of the plain file.
 ``out/``: learned.npz, for each convolution by the number of its operator: weights_N, int8 [outputs,
 height, width, inputs]; scales_N, float32 [1 or outputs]; bias_N, int32 [outputs]; also images,
 uint8 [2,S,S,3], and output_0, output_1, ... as integers, what the network has come to give for
@@ -31,8 +32,8 @@ from stages.contract import Events, Job, StepFailed, main
 from stages.results.finetune import FinetuneResult
 from stages.results.train import Device
 from stages.train.finetuning.augmentation import Augmentation
-from stages.train.finetuning.budget import read_plain, wanted_bits
-from stages.train.finetuning.coarseness import Prices
+from stages.train.finetuning.budget import LEAST_BITS, read_estimate, read_start
+from stages.train.finetuning.coarseness import Budget, Prices
 from stages.train.finetuning.network import Convolution, Int8Net, open_network
 from stages.train.finetuning.run import Finetuning, Row, Settings
 from stages.train.training.hardware import choose_hardware, set_threads, why_not_reproducible
@@ -53,13 +54,16 @@ def run(job: Job, events: Events) -> FinetuneResult:
         _compute_exactly_on_gpu()
     images = _read_images(job)
     net = open_network(job.inputs).to("cuda" if hardware.kind == "cuda" else "cpu")
-    settings = Settings(
-        **{key: params[key] for key in ("updates", "batch", "seed")}, bits=_wanted_bits(job, net)
-    )
+    settings = Settings(**{key: params[key] for key in ("updates", "batch", "seed")})
+    prices = Prices(net.layers())
+    bits_before = prices.mean
+    budget = _budget(job, net, prices)
     tuning = Finetuning(
         net,
         images,
         settings,
+        prices=prices,
+        budget=budget,
         augment=Augmentation({**DEFAULT_CFG_DICT, **params["overrides"]}),
         checkpoint=job.state / "last.pt",
         events=events,
@@ -73,8 +77,10 @@ def run(job: Job, events: Events) -> FinetuneResult:
         images=len(images),
         before=tuning.before,
         after=tuning.after,
-        bits_before=round(tuning.bits_before, 4),
-        bits_after=round(tuning.bits, 4),
+        bits_before=round(bits_before, 4),
+        bits_after=round(prices.mean, 4),
+        expected_cycles=round(budget.estimate.cycles) if budget else None,
+        expected_flash_kib=round(budget.estimate.flash_kib, 1) if budget else None,
         device=Device(name=hardware.name, kind=hardware.kind),
         reproducible=why_not is None,
         why_not=why_not,
@@ -112,18 +118,29 @@ def _of_layer(layer: Convolution) -> dict[str, Any]:
     }
 
 
-def _wanted_bits(job: Job, net: Int8Net) -> float | None:
-    summary = job.inputs / "summary.csv"
+def _budget(job: Job, net: Int8Net, prices: Prices) -> Budget | None:
+    """The limits, None for a board whose file is not compiled; raises StepFailed("request") for
+    those that no weights could keep."""
+    summary = job.inputs / "start.csv"
     if not summary.exists():
         return None
-    prices = Prices(net.layers())
-    return wanted_bits(
-        read_plain(job.inputs / "layers.json", summary),
-        entropy=prices.entropy,
-        weights=prices.weights,
-        cycles=job.params["cycles"],
-        flash_kib=job.params["flash_kib"],
-    )
+    layers = job.inputs / "layers.json"
+    start = read_start(layers, summary, net.description, prices.entropies)
+    part, flash_kib = job.params["cycles"], job.params["flash_kib"]
+    cycles = None if part is None else part * read_estimate(job.inputs / "plain.csv").cycles
+    least = start.estimate([min(LEAST_BITS, each) for each in prices.entropies])
+    for name, wanted, possible in (
+        ("cycles", cycles, least.cycles),
+        ("KiB of flash", flash_kib, least.flash_kib),
+    ):
+        if wanted is not None and wanted < possible:
+            raise StepFailed(
+                "request",
+                f"no weights would come down to {wanted:,.0f} {name}: with {LEAST_BITS} bits each, "
+                f"of which no network is left, it would be {possible:,.0f}",
+                hint="ask for more in [finetune], or take a smaller IMGSZ or MODEL",
+            )
+    return Budget(start, prices, cycles=cycles, flash_kib=flash_kib)
 
 
 def _read_images(job: Job) -> torch.Tensor:

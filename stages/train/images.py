@@ -4,7 +4,8 @@
 calibration and evaluation (how many images at most), perhaps training (the same, of train: for a
 fine-tuning), perhaps skeleton (pairs of keypoints that are joined when drawn, instead of the data
 set's own).
-``in/``: data, and dataset.json of the step `check`.
+``in/``: data, and dataset.json of the step `check`; perhaps finetune, images for a fine-tuning in
+place of train's.
 ``out/``: calibration.npy (uint8 [n, S, S, 3], RGB) and evaluation/: images.npy of the same form,
 truth.json with their labels, the fields of ``stages.results.images.GroundTruth``. Perhaps
 training.npy, of the same form, whose labels are of no use here.
@@ -33,7 +34,7 @@ from stages.train.dataset.camera import (
     read_image,
     seen,
 )
-from stages.train.dataset.image_files import list_images
+from stages.train.dataset.image_files import fault_of_image, list_images
 from stages.train.dataset.labels import Form, objects_in
 from stages.yolo import label_path
 
@@ -115,10 +116,17 @@ def run(job: Job, events: Events) -> ImagesResult:
 
 
 def _save_training(job: Job, camera: Camera, most: int) -> None:
-    """Write training.npy; raises StepFailed("data") if train is empty."""
-    paths = list_images(job.inputs / "data" / "images" / "train")
+    """Write training.npy; raises StepFailed("data") without images, or if one cannot be read."""
+    own = job.inputs / "finetune"
+    paths = list_images(own if own.is_dir() else job.inputs / "data" / "images" / "train")
     if not paths:
         raise StepFailed("data", "the data set has no images in train to fine-tune with")
+    faults = {path: fault_of_image(path) for path in paths} if own.is_dir() else {}
+    for path, fault in faults.items():
+        if fault is not None:
+            raise StepFailed(
+                "data", f"{path.relative_to(own)} in [finetune] folder {fault}", hint="take it out"
+            )
     chosen = [paths[number] for number in evenly(len(paths), most)]
     shape = (len(chosen), camera.size, camera.size, 3)
     images = np.lib.format.open_memmap(job.out / "training.npy", "w+", np.uint8, shape)

@@ -1,7 +1,8 @@
-"""How many bits a weight may have, for an inference of so many cycles or a file of so many KiB.
+"""What the compiled file would take if its weights had other entropies.
 
-The plain file, compiled by Vela, says what its convolutions read from the flash and which of them
-wait for it. Cycles go down with bytes where the flash is waited for, and only there.
+Vela's estimate of the file before the fine-tuning says, layer by layer, what is read from the flash
+and whether the layer waits for it. Cycles go down with bytes where the flash is waited for, and
+only there, until the layer has its multiply-accumulates to do.
 """
 
 from __future__ import annotations
@@ -9,73 +10,111 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from stages.contract import StepFailed
+from stages.results.int8_network import Int8Network
 
-#: A coarser weight is coded a little less well than its entropy says: so many bits more on the way
-#: (measured on yolov8n with Vela 4.5, 6.7 to 4.3 bits).
-_CODING_LOSS = 0.1
-#: Fewer bits a weight than these leave no network.
-_LEAST_BITS = 1.5
+#: A layer's bytes are those of its weights' entropy, and so many bits a weight more (measured with
+#: Vela 4.5 on files of 3 to 7 bits a weight: 0.40 to 0.55).
+CODING_LOSS_BITS = 0.45
+#: Of weights with fewer bits no network is left.
+LEAST_BITS = 1.5
+#: A layer waits for the flash if that takes as good as all of its cycles.
+_WAITS = 0.9
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PlainFile:
-    """What Vela says of the plain file: estimated cycles and size; the bytes that its convolutions
-    read from the flash, those of them that wait for it, and how many bytes it gives a cycle."""
+class LayerCost:
+    """A convolution of the start file: bytes read from the flash, and the cycles that it takes
+    however few they are."""
 
-    cycles: int
+    flash_bytes: int
+    least_cycles: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Cycles of an inference, and KiB of the file."""
+
+    cycles: float
     flash_kib: float
-    read: int
-    waited_for: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StartFile:
+    """The compiled file before the fine-tuning. ``layers``: its convolutions, in the order of the
+    network, which had ``entropies``, in bits a weight."""
+
+    total: Estimate
     bytes_per_cycle: float
+    layers: Sequence[LayerCost]
+    entropies: Sequence[float]
+
+    def estimate(self, entropies: Sequence[float]) -> Estimate:
+        """What a file takes whose layers have such entropies."""
+        read = self._bytes(entropies)
+        saved = sum(layer.flash_bytes for layer in self.layers) - sum(read)
+        cycles = self._cycles(self._bytes(self.entropies)) - self._cycles(read)
+        return Estimate(
+            cycles=self.total.cycles - cycles, flash_kib=self.total.flash_kib - saved / 1024
+        )
+
+    def waits(self, entropies: Sequence[float]) -> list[bool]:
+        """Which layers wait for the flash, with such entropies."""
+        pairs = zip(self._bytes(entropies), self.layers, strict=True)
+        return [read / self.bytes_per_cycle > layer.least_cycles for read, layer in pairs]
+
+    def _bytes(self, entropies: Sequence[float]) -> list[float]:
+        return [
+            layer.flash_bytes * (now + CODING_LOSS_BITS) / (before + CODING_LOSS_BITS)
+            for layer, before, now in zip(self.layers, self.entropies, entropies, strict=True)
+        ]
+
+    def _cycles(self, read: Sequence[float]) -> float:
+        pairs = zip(read, self.layers, strict=True)
+        return sum(max(each / self.bytes_per_cycle, layer.least_cycles) for each, layer in pairs)
 
 
-def read_plain(layers: Path, summary: Path) -> PlainFile:
-    """Read layers.json and summary.csv of the step `compile`."""
-    with summary.open(newline="", encoding="utf-8") as stream:
-        row = next(csv.DictReader(stream))
-    # Vela writes GiB a second.
-    speed = float(row["off_chip_flash_bandwidth"]) * (1 << 30) / float(row["core_clock"])
-    counted = [
-        each["counted"]
-        for each in json.loads(layers.read_text(encoding="utf-8"))
-        if each["operator"] == "CONV_2D" and each["counted"]
-    ]
-    waiting = [each for each in counted if each["flash_bytes"] / speed > each["floor_cycles"]]
-    return PlainFile(
-        cycles=round(float(row["cycles_total"])),
-        flash_kib=float(row["off_chip_flash_memory_used"]),
-        read=sum(each["flash_bytes"] for each in counted),
-        waited_for=sum(each["flash_bytes"] for each in waiting),
-        bytes_per_cycle=speed,
+def read_estimate(summary: Path) -> Estimate:
+    """What summary.csv of the step `compile` says."""
+    row = _row(summary)
+    return Estimate(
+        cycles=float(row["cycles_total"]), flash_kib=float(row["off_chip_flash_memory_used"])
     )
 
 
-def wanted_bits(
-    plain: PlainFile, *, entropy: float, weights: int, cycles: float | None, flash_kib: float | None
-) -> float | None:
-    """The mean entropy of a weight that satisfies both limits, None without any.
+def read_start(
+    layers: Path, summary: Path, network: Int8Network, entropies: Sequence[float]
+) -> StartFile:
+    """Read layers.json and summary.csv of the step `compile`; ``entropies`` of the convolutions."""
+    row = _row(summary)
+    # Vela writes GiB a second.
+    speed = float(row["off_chip_flash_bandwidth"]) * (1 << 30) / float(row["core_clock"])
+    listed = {each["name"]: each for each in json.loads(layers.read_text(encoding="utf-8"))}
+    names = [
+        network.tensors[str(each.output)].name
+        for each in network.operators
+        if each.type == "CONV_2D"
+    ]
+    return StartFile(
+        total=read_estimate(summary),
+        bytes_per_cycle=speed,
+        layers=[_cost(listed.get(name), speed) for name in names],
+        entropies=entropies,
+    )
 
-    ``entropy`` is the plain file's, ``weights`` their number; ``cycles`` a part of the plain file's
-    cycles. Raises StepFailed("request") for what no weights could give.
-    """
-    saved = [0.0]
-    if cycles is not None and plain.waited_for:
-        of_waiting = plain.waited_for / plain.read
-        saved.append((1 - cycles) * plain.cycles * plain.bytes_per_cycle / of_waiting)
-    if flash_kib is not None:
-        saved.append((plain.flash_kib - flash_kib) * 1024)
-    if cycles is None and flash_kib is None:
-        return None
-    bits = entropy - 8 * max(saved) / weights
-    bits -= _CODING_LOSS if max(saved) else 0
-    if bits < _LEAST_BITS:
-        raise StepFailed(
-            "request",
-            f"weights of {max(bits, 0):.1f} bits would be needed, and no network is left of them "
-            f"below {_LEAST_BITS}",
-            hint="ask for more cycles or flash in [finetune], or take a smaller IMGSZ or MODEL",
-        )
-    return bits
+
+def _cost(listed: Mapping[str, object] | None, speed: float) -> LayerCost:
+    """Of a layer that Vela has no figures of, nothing can be saved."""
+    counted = listed and listed.get("counted")
+    if not listed or not isinstance(counted, dict):
+        return LayerCost(flash_bytes=0, least_cycles=0)
+    read, cycles = int(counted["flash_bytes"]), float(str(listed["cycles"]))
+    waits = read / speed > _WAITS * cycles
+    return LayerCost(flash_bytes=read, least_cycles=counted["floor_cycles"] if waits else cycles)
+
+
+def _row(summary: Path) -> Mapping[str, str]:
+    with summary.open(newline="", encoding="utf-8") as stream:
+        return next(csv.DictReader(stream))

@@ -1,4 +1,4 @@
-"""What weights cost in the flash, as a function that has gradients.
+"""What weights cost, as a function that has gradients, and how hard it is pressed on.
 
 Vela codes weights by how often each value occurs (a Golomb-Rice code over a palette; mlw_encode.c),
 so a layer costs about its entropy. The price of a weight is interpolated between those of its two
@@ -7,13 +7,15 @@ neighbouring integers: it falls towards the frequent ones, and as the scale grow
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from stages.train.finetuning.budget import Estimate, StartFile
 from stages.train.finetuning.network import Convolution
 
 _VALUES = 256
@@ -30,62 +32,118 @@ class Prices:
     def __init__(self, layers: Iterable[Convolution]) -> None:
         self._layers = list(layers)
         self._tables: list[Tensor] = []
-        self.weights = sum(layer.steps.numel() for layer in self._layers)
-        #: Mean entropy of a weight, in bits.
-        self.entropy = 0.0
+        #: The entropy of a weight in each layer, in bits.
+        self.entropies: list[float] = []
         self.refresh()
+
+    @property
+    def mean(self) -> float:
+        """The mean entropy of a weight, in bits."""
+        pairs = zip(self.entropies, self._layers, strict=True)
+        total = sum(entropy * layer.steps.numel() for entropy, layer in pairs)
+        return total / sum(layer.steps.numel() for layer in self._layers)
 
     @torch.no_grad()
     def refresh(self) -> None:
         """Count again."""
-        self._tables = []
-        total = 0.0
+        self._tables, self.entropies = [], []
         for layer in self._layers:
             codes = layer.integers().flatten().long() + _ZERO
             counts = torch.bincount(codes, minlength=_VALUES + 1).float()
             shares = counts[counts > 0] / counts.sum()
-            total += float(-(shares * shares.log2()).sum()) * codes.numel()
+            self.entropies.append(float(-(shares * shares.log2()).sum()))
             near = functional.avg_pool1d(counts[None, None], _SPREAD, 1, _SPREAD // 2)[0, 0]
             smooth = counts + _SHARE * near + _FLOOR
             self._tables.append(-torch.log2(smooth / smooth.sum()))
-        self.entropy = total / self.weights
 
-    def mean_bits(self) -> Tensor:
-        """The mean price of a weight, in bits."""
+    def mean_bits(self, counted: Sequence[bool]) -> Tensor:
+        """The bits of all weights of the layers that are counted, divided by all weights."""
+        weights = sum(layer.steps.numel() for layer in self._layers)
         total = sum(
             _interpolated(layer.position().flatten(), table)
-            for layer, table in zip(self._layers, self._tables, strict=True)
+            for layer, table, counts in zip(self._layers, self._tables, counted, strict=True)
+            if counts
         )
-        assert isinstance(total, Tensor)
-        return total / self.weights
+        return torch.as_tensor(total / weights)
 
 
-class Pressure:
-    """The weight of the price in the loss, so that the entropy comes to ``wanted`` bits.
+@dataclasses.dataclass(kw_only=True)
+class Limit:
+    """One figure of the file that has to come down to ``wanted``, and the weight in the loss that
+    makes it do so."""
 
-    It follows a straight way from where the entropy began, over `_WAY` of all updates, and then
-    stays there.
-    """
+    figure: Callable[[Estimate], float]
+    waiting_alone: bool
+    begin: float
+    wanted: float
+    pressure: float
 
-    _WAY = 0.6
-    _FIRST = 0.01
-    _GAIN = 1.2
+    #: From where it began to what is wanted in this part of all updates; then it stays there.
+    WAY = 0.6
+    FIRST = 0.01
+    MOST = 100.0
+    _GAIN = 6.0
     _MOST_STEP = 0.3
-    _MOST = 100.0
 
-    def __init__(self, entropy: float, wanted: float, updates: int) -> None:
-        self._begin, self._wanted = entropy, min(wanted, entropy)
-        self._updates = updates
-        self.value = self._FIRST if wanted < entropy else 0.0
+    def follow(self, estimate: Estimate, done: float) -> None:
+        """Press harder if the figure is above its way, less if it is below; ``done``: the part of
+        the updates that were done."""
+        left = max(0.0, 1 - done / self.WAY)
+        way = self.wanted + max(0.0, self.begin - self.wanted) * left
+        error = self._GAIN * (self.figure(estimate) - way) / self.begin
+        step = max(-self._MOST_STEP, min(self._MOST_STEP, error))
+        self.pressure = max(self.FIRST, min(self.MOST, self.pressure * math.exp(step)))
 
-    def follow(self, entropy: float, update: int) -> None:
-        """Push harder if the entropy is above the way, less if it is below."""
-        if not self.value:
-            return
-        done = min(1.0, update / (self._WAY * self._updates))
-        target = self._begin + (self._wanted - self._begin) * done
-        step = max(-self._MOST_STEP, min(self._MOST_STEP, self._GAIN * (entropy - target)))
-        self.value = min(self._MOST, self.value * math.exp(step))
+
+class Budget:
+    """The limits of a file, and what the present weights mean for them."""
+
+    def __init__(
+        self, start: StartFile, prices: Prices, *, cycles: float | None, flash_kib: float | None
+    ) -> None:
+        self._start, self._prices = start, prices
+        self._wait = start.waits(prices.entropies)
+        self.limits: list[Limit] = []
+        if cycles is not None:
+            self._add(cycles, lambda each: each.cycles, waiting_alone=True)
+        if flash_kib is not None:
+            self._add(flash_kib, lambda each: each.flash_kib, waiting_alone=False)
+
+    @property
+    def estimate(self) -> Estimate:
+        """What the file would take with the weights as they were counted last."""
+        return self._start.estimate(self._prices.entropies)
+
+    def follow(self, done: float) -> None:
+        """Adapt to the weights as they were counted last."""
+        self._wait = self._start.waits(self._prices.entropies)
+        for limit in self.limits:
+            limit.follow(self.estimate, done)
+
+    def cost(self) -> Tensor:
+        """What the loss holds for the limits. Bytes that nothing waits for cost no cycles."""
+        parts = [
+            limit.pressure
+            * self._prices.mean_bits(
+                self._wait if limit.waiting_alone else [True] * len(self._wait)
+            )
+            for limit in self.limits
+        ]
+        return torch.stack(parts).sum() if parts else torch.zeros(())
+
+    def _add(
+        self, wanted: float, figure: Callable[[Estimate], float], *, waiting_alone: bool
+    ) -> None:
+        begin = figure(self.estimate)
+        self.limits.append(
+            Limit(
+                figure=figure,
+                waiting_alone=waiting_alone,
+                begin=begin,
+                wanted=wanted,
+                pressure=Limit.FIRST,
+            )
+        )
 
 
 def _interpolated(positions: Tensor, table: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import Tensor
 from stages.contract import Events
 from stages.sampling import evenly
 from stages.train.finetuning.augmentation import Augmentation
-from stages.train.finetuning.coarseness import Pressure, Prices
+from stages.train.finetuning.coarseness import Budget, Limit, Prices
 from stages.train.finetuning.loss import distances
 from stages.train.finetuning.network import Int8Net
 
@@ -40,12 +41,11 @@ Row = dict[str, float]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """``bits``: the mean entropy of a weight to reach, None to leave it free."""
+    """So many updates of so many images."""
 
     updates: int
     batch: int
     seed: int
-    bits: float | None
 
 
 class Finetuning:
@@ -62,6 +62,8 @@ class Finetuning:
         images: Tensor,
         settings: Settings,
         *,
+        prices: Prices,
+        budget: Budget | None,
         augment: Augmentation,
         checkpoint: Path,
         events: Events,
@@ -71,10 +73,7 @@ class Finetuning:
         self._augment, self._checkpoint, self._events = augment, checkpoint, events
         self._optimiser = _optimiser(net)
         self._rates = [group["lr"] for group in self._optimiser.param_groups]
-        self._prices = Prices(net.layers())
-        self.bits_before = self._prices.entropy
-        wanted = self.bits_before if settings.bits is None else settings.bits
-        self._pressure = Pressure(self.bits_before, wanted, settings.updates)
+        self._prices, self._budget = prices, budget
         self.rows: list[Row] = []
         self.before: Row = {}
         self.after: Row = {}
@@ -92,11 +91,6 @@ class Finetuning:
         self._prices.refresh()
         self.after = self._measure(self._settings.updates)
 
-    @property
-    def bits(self) -> float:
-        """The mean entropy of a weight when it was counted last."""
-        return self._prices.entropy
-
     @torch.no_grad()
     def _measure(self, update: int) -> Row:
         """The distances by kind on the images that were held out, told as figures."""
@@ -109,8 +103,9 @@ class Finetuning:
             for kind, value in found.items():
                 total[kind] = total.get(kind, 0.0) + float(value) * len(batch)
         means = {kind: round(value / len(self._held_out), 6) for kind, value in total.items()}
-        for kind, value in {**means, "bits": self._prices.entropy}.items():
-            self._events.metric(f"distance/{kind}" if kind in means else kind, value, at=update)
+        for kind, value in means.items():
+            self._events.metric(f"distance/{kind}", value, at=update)
+        self._events.metric("bits", self._prices.mean, at=update)
         return means
 
     def _update(self, update: int) -> None:
@@ -121,15 +116,16 @@ class Finetuning:
         found = distances(self._net.description.roles, self._net(batch), exact)
         if update % _COUNT_EVERY == 0:
             self._prices.refresh()
-            self._pressure.follow(self._prices.entropy, update)
+            if self._budget:
+                self._budget.follow(update / self._settings.updates)
         loss = torch.stack(list(found.values())).sum()
-        if self._pressure.value:
-            loss = loss + self._pressure.value * self._prices.mean_bits()
+        if self._budget:
+            loss = loss + self._budget.cost()
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self._optimiser.step()
         row = {kind: float(value.detach()) for kind, value in found.items()}
-        self.rows.append({**row, "bits": self._prices.entropy})
+        self.rows.append({**row, "bits": self._prices.mean})
 
     def _batch(self, update: int) -> Tensor:
         """The images of an update: every image once before any comes again."""
@@ -148,12 +144,15 @@ class Finetuning:
         for group, rate in zip(self._optimiser.param_groups, self._rates, strict=True):
             group["lr"] = rate * warm * cosine
 
+    @property
+    def _limits(self) -> Sequence[Limit]:
+        return self._budget.limits if self._budget else ()
+
     def _save(self) -> None:
         state = {
             "net": self._net.state_dict(),
             "optimiser": self._optimiser.state_dict(),
-            "pressure": self._pressure.value,
-            "entropy": self._prices.entropy,
+            "pressures": [limit.pressure for limit in self._limits],
             "rows": self.rows,
             "before": self.before,
         }
@@ -175,7 +174,8 @@ class Finetuning:
             self._events.warning("the last checkpoint cannot be read: fine-tuning starts again")
             return None
         self._prices.refresh()
-        self._pressure.value = state["pressure"]
+        for limit, pressure in zip(self._limits, state["pressures"], strict=True):
+            limit.pressure = pressure
         self.rows, self.before = state["rows"], state["before"]
         return len(self.rows)
 
