@@ -16,6 +16,7 @@ from kiln.executors.protocol import Executor
 from kiln.paths import Paths
 from kiln.pipeline.agreement import check_agreement
 from kiln.pipeline.collect import (
+    beyond_budget,
     collect_evidence,
     collect_numbers,
     portable_request,
@@ -123,7 +124,11 @@ class Build:
             verdict=Verdict.of(outcomes["check-firmware"].result, forced=plan.request.force),
             numbers=collect_numbers(outcomes),
             evidence=collect_evidence(outcomes, {name: each.path for name, each in shown.items()}),
-            warnings=(*warnings, *unlike_training(outcomes)),
+            warnings=(
+                *warnings,
+                *unlike_training(outcomes),
+                *beyond_budget(outcomes, plan.request.finetune),
+            ),
         )
         index = self._runner.store.index_folder / f"result-{_file_name(self.folder)}.json"
         with os_errors("cannot write the result"):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kiln.pipeline.runner import StepOutcome
-from kiln.plan.request import BuildRequest
+from kiln.plan.request import BuildRequest, FinetuneSettings
 from kiln.plan.schema import read_record
 from kiln.report.result import (
     Accuracy,
@@ -32,6 +32,8 @@ from stages.results.train import TrainResult
 #: Points of mAP50-95 by which training and evaluation may differ on the same images: they suppress
 #: and rank detections differently.
 LARGEST_GAP = 1.0
+#: The compiled file may take so many times what was asked for: a fine-tuning can only expect it.
+ACCEPTED_EXCESS = 1.005
 _COMPARED = ("map50_95", "class/top1")
 
 Outcomes = Mapping[str, StepOutcome]
@@ -143,6 +145,28 @@ def unlike_training(outcomes: Outcomes) -> list[StepWarning]:
             f"{100 * trained.metrics[worst]:.1f} in training",
             hint=f"the former is the board's{crowds}",
         )
+    ]
+
+
+def beyond_budget(outcomes: Outcomes, asked: FinetuneSettings) -> list[StepWarning]:
+    """A warning for each limit of a fine-tuning that the compiled file does not keep."""
+    compiled: CompileResult | None = _result(outcomes, "compile")
+    plain: CompileResult | None = _result(outcomes, "compile-plain")
+    if compiled is None or plain is None:
+        return []
+    part = compiled.cycles / plain.cycles
+    limits = (
+        ("cycles", asked.cycles, part, f"{part:.3f} of the plain file's cycles"),
+        ("flash_kib", asked.flash_kib, compiled.flash_kib, f"{compiled.flash_kib:,.0f} KiB"),
+    )
+    return [
+        StepWarning(
+            step="finetune",
+            message=f"the file takes {found}, and [finetune] {name} is {limit:g}",
+            hint="more updates may come closer: updates in [finetune]",
+        )
+        for name, limit, figure, found in limits
+        if limit is not None and figure > limit * ACCEPTED_EXCESS
     ]
 
 

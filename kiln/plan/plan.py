@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
 from kiln.plan import steps as catalogue
-from kiln.plan.request import BuildRequest
+from kiln.plan.request import BuildRequest, FinetuneSettings
 from kiln.plan.step import FromHost, FromStep, Input, Step
 from kiln.plan.targets import Target
 
@@ -171,6 +171,12 @@ def _notes(request: BuildRequest, target: Target) -> list[str]:
             f"what is compiled for {target.vela.accelerator} cannot be executed here: its accuracy "
             "is taken from the int8 file"
         )
+    finetune = request.finetune
+    if finetune != FinetuneSettings() and not request.finetunes:
+        notes.append("[finetune] has no effect without QUANT=finetuned")
+    limited = (finetune.cycles, finetune.flash_kib) != (None, None)
+    if request.finetunes and limited and target.vela is None:
+        notes.append(f"{target.title} has no NPU: [finetune] cycles and flash_kib have no effect")
     if request.trains and request.train.reproducible and request.train.gpu == "auto":
         notes.append("reproducible training: on the CPU, even with a GPU")
     if not request.trains and request.weights_file is not None:
