@@ -117,7 +117,7 @@ def _by_channel(values: Tensor) -> Tensor:
 
 
 def _half_away(values: Tensor) -> Tensor:
-    return torch.trunc(values + torch.copysign(values.new_tensor(0.5), values))
+    return torch.trunc(values + torch.copysign(values.new_full((), 0.5), values))
 
 
 def _multiply(values: NDArray[np.int64], factor: float) -> NDArray[np.int64]:
