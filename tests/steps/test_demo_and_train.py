@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kiln.executors.protocol import STEP_VARIABLES
-from kiln.store.tree import hash_file
-from stages.contract import from_json
 from stages.results.train import TrainResult
 from tests.support import fixtures
-from tests.support.checkout import ROOT
 from tests.support.fixtures import EnvPython, RunStep, tree
+from tests.support.resumable_job import ResumableJob
 
 TINY = {"task": "pose", **fixtures.TINY}
 #: The images and labels of {"train": 3, "val": 1, "seed": 7}. They must come out the same on
@@ -28,56 +23,6 @@ DRAWN = {
     "pose": "b9adc45de6e7f1ec9395a61dbd9b26c95dfdd7cf8d529851f825ce473cc7a814",
     "detect": "504dd73325878fea4b4d2f62493ec2bab9ce1eea3e072244581338cdcf335d4f",
 }
-
-
-class TrainJob:
-    """A job folder of the train step that can be run, ended and run again."""
-
-    def __init__(self, python: Path, folder: Path, data: Path, params: Mapping[str, Any]) -> None:
-        self.python, self.folder = python, folder
-        (folder / "in").mkdir(parents=True)
-        (folder / "in" / "data").symlink_to(data / "data")
-        (folder / "in" / "dataset.json").symlink_to(data / "dataset.json")
-        document = {"contract": 1, "step": "train", "params": dict(params)}
-        (folder / "job.json").write_text(json.dumps(document))
-
-    def run(self, *, end_with: signal.Signals | None = None, after_epoch: int = 0) -> Ended:
-        """Run; send a signal when the figures of an epoch have arrived and the next has begun."""
-        environment = {**STEP_VARIABLES, "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
-        environment |= {"HOME": str(self.folder), "TMPDIR": str(self.folder)}
-        events = []
-        with (
-            (self.folder / "log").open("wb") as log,
-            subprocess.Popen(
-                [self.python, "-m", "stages.train.train", self.folder],
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=environment,
-                cwd=self.folder,
-                text=True,
-            ) as process,
-        ):
-            assert process.stdout is not None
-            for line in process.stdout:
-                events.append(json.loads(line))
-                if end_with is not None and events[-1].get("done", 0) > after_epoch:
-                    process.send_signal(end_with)
-                    end_with = None
-        return Ended(process.returncode, events)
-
-    @property
-    def weights(self) -> str:
-        return hash_file(self.folder / "out" / "weights.safetensors")
-
-
-class Ended:
-    def __init__(self, code: int, events: list[dict[str, Any]]) -> None:
-        self.code, self.events = code, events
-
-    @property
-    def result(self) -> TrainResult:
-        assert self.events[-1]["event"] == "finished", self.events[-1]
-        return from_json(TrainResult, self.events[-1]["result"])
 
 
 @pytest.mark.parametrize("task", ["pose", "detect"])
@@ -139,7 +84,9 @@ def test_a_training_reports_each_epoch(
         "reproducible": False,
         "overrides": {"optimizer": "SGD", "lr0": 0.005},
     }
-    ended = TrainJob(env_python("train"), tmp_path / "job", detect_data, params).run()
+    ended = ResumableJob(
+        env_python("train"), tmp_path / "job", "train", params, _inputs(detect_data)
+    ).run()
     metrics = {(e["name"], e["at"]) for e in ended.events if e["event"] == "metric"}
     assert {("train/box_loss", 1), ("box/map50", 1), ("box/map50", 2)} <= metrics
     device = next(event for event in ended.events if event["event"] == "device")
@@ -161,18 +108,20 @@ def test_an_interrupted_training_ends_in_the_same_weights(
     # Mosaics until the last epoch: they are made of images that the loader remembers.
     params = {**TINY, "epochs": 3, "overrides": {"close_mosaic": 1}}
     python = env_python("train")
-    undisturbed = TrainJob(python, tmp_path / "undisturbed", pose_data, params)
+    undisturbed = ResumableJob(
+        python, tmp_path / "undisturbed", "train", params, _inputs(pose_data)
+    )
     assert undisturbed.run().result.resumed_from is None
 
-    job = TrainJob(python, tmp_path / "disturbed", pose_data, params)
-    assert job.run(end_with=signal.SIGKILL, after_epoch=1).code == -signal.SIGKILL
-    assert job.run(end_with=signal.SIGTERM, after_epoch=2).code == 143
+    job = ResumableJob(python, tmp_path / "disturbed", "train", params, _inputs(pose_data))
+    assert job.run(end_with=signal.SIGKILL, after=1).code == -signal.SIGKILL
+    assert job.run(end_with=signal.SIGTERM, after=2).code == 143
     assert job.run().result.resumed_from == 2
     assert tree(job.folder / "out").digest == tree(undisturbed.folder / "out").digest
 
     # Ended between its last epoch and the writing of the results: there is nothing to train.
     assert job.run().result.epochs_run == 3
-    assert job.weights == undisturbed.weights
+    assert tree(job.folder / "out").digest == tree(undisturbed.folder / "out").digest
 
 
 def test_a_training_that_diverges_says_so(run_step: RunStep, pose_data: Path) -> None:
@@ -188,14 +137,14 @@ def test_a_training_that_diverges_says_so(run_step: RunStep, pose_data: Path) ->
 def test_a_damaged_checkpoint_is_a_warning(
     env_python: EnvPython, tmp_path: Path, pose_frames: Path, pose_weights: Path
 ) -> None:
-    job = TrainJob(env_python("train"), tmp_path / "job", pose_frames, TINY)
+    job = ResumableJob(env_python("train"), tmp_path / "job", "train", TINY, _inputs(pose_frames))
     (job.folder / "state").mkdir()
     for name in ("last.pt", "best.safetensors"):
         (job.folder / "state" / name).write_bytes(b"half a")
     ended = job.run()
     warnings = [e["message"] for e in ended.events if e["event"] == "warning"]
     assert any("checkpoint cannot be read" in message for message in warnings)
-    assert job.weights == hash_file(pose_weights / "weights.safetensors")
+    assert tree(job.folder / "out").digest == tree(pose_weights).digest
 
 
 @pytest.mark.slow

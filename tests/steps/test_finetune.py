@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,13 @@ from kiln.plan.targets import load_target
 from stages.results.finetune import FinetuneResult
 from stages.results.int8_network import GraphResult
 from stages.results.requantize import RequantizeResult
+from tests.support.bitmap import write_bmp
 from tests.support.checkout import ROOT
-from tests.support.fixtures import RunStep, tree
+from tests.support.fixtures import EnvPython, RunStep, tree
+from tests.support.resumable_job import ResumableJob
 from tests.support.shared_results import IMGSZ
 
+CAMERA = {"width": 240, "height": 240, "framing": "fit"}
 PARAMS: Mapping[str, Any] = {
     "updates": 4,
     "batch": 4,
@@ -48,9 +52,8 @@ def inputs(pose_int8: Path, pose_images: Path, run_step: RunStep) -> Mapping[str
 @pytest.fixture(scope="session")
 def plain(pose_int8: Path, run_step: RunStep) -> Mapping[str, Path]:
     """What Vela says of the int8 file before a fine-tuning."""
-    params = load_target(ROOT / "targets", "grove-v2").compilation(IMGSZ)
     files = {name: pose_int8 / name for name in ("int8.tflite", "reference.npz")}
-    out = run_step("compile", params, files).expect_success().out
+    out = run_step("compile", _compilation(), files).expect_success().out
     summary = out / "summary.csv"
     return {"layers.json": out / "layers.json", "start.csv": summary, "plain.csv": summary}
 
@@ -72,23 +75,73 @@ def test_what_was_learned_is_what_is_written(
     assert tree(written.out / "int8.tflite").digest != tree(pose_int8 / "int8.tflite").digest
 
 
-def test_equal_finetunings_give_equal_bytes(inputs: Mapping[str, Path], run_step: RunStep) -> None:
-    first, second = (run_step("finetune", PARAMS, inputs).expect_success() for _ in range(2))
-    assert tree(first.out).digest == tree(second.out).digest
-    other = run_step("finetune", {**PARAMS, "seed": 1}, inputs).expect_success()
-    assert tree(first.out).digest != tree(other.out).digest
-
-
-def test_weights_become_as_coarse_as_was_asked(
-    inputs: Mapping[str, Path], plain: Mapping[str, Path], run_step: RunStep
+@pytest.mark.slow
+def test_an_interrupted_finetuning_ends_in_the_same_bytes(
+    inputs: Mapping[str, Path],
+    plain: Mapping[str, Path],
+    env_python: EnvPython,
+    tmp_path: Path,
 ) -> None:
-    with plain["plain.csv"].open(newline="") as stream:
-        (summary,) = csv.DictReader(stream)
-    wanted = 0.9 * float(summary["off_chip_flash_memory_used"])
+    params = {**PARAMS, "updates": 110, "batch": 2, "flash_kib": 0.95 * _kib(plain)}
+    python, given = env_python("train"), {**inputs, **plain}
+    undisturbed = ResumableJob(python, tmp_path / "undisturbed", "finetune", params, given)
+    ended = undisturbed.run()
+    assert ended.result.resumed_from is None
+    told = {(each["name"], each["at"]) for each in ended.events if each["event"] == "metric"}
+    assert {("distance/keypoints", 0), ("distance/score", 100), ("bits", 110)} <= told
+
+    job = ResumableJob(python, tmp_path / "disturbed", "finetune", params, given)
+    assert job.run(end_with=signal.SIGKILL, after=52).code == -signal.SIGKILL
+    assert job.run(end_with=signal.SIGKILL, after=103).code == -signal.SIGKILL
+    result: FinetuneResult = job.run().result
+    assert result.resumed_from == 100
+    assert result.before == ended.result.before
+    assert tree(job.folder / "out").digest == tree(undisturbed.folder / "out").digest
+
+
+def test_a_damaged_checkpoint_costs_a_warning(
+    inputs: Mapping[str, Path], env_python: EnvPython, tmp_path: Path
+) -> None:
+    job = ResumableJob(env_python("train"), tmp_path / "job", "finetune", PARAMS, inputs)
+    (job.folder / "state").mkdir()
+    (job.folder / "state" / "last.pt").write_bytes(b"half a")
+    ended = job.run()
+    warnings = [each["message"] for each in ended.events if each["event"] == "warning"]
+    assert warnings == ["the last checkpoint cannot be read: fine-tuning starts again"]
+    assert ended.result.resumed_from is None
+
+
+@pytest.mark.slow
+def test_another_seed_gives_other_weights(inputs: Mapping[str, Path], run_step: RunStep) -> None:
+    first, second = (
+        run_step("finetune", {**PARAMS, "seed": seed}, inputs).expect_success() for seed in (0, 1)
+    )
+    assert tree(first.out).digest != tree(second.out).digest
+
+
+@pytest.mark.slow
+def test_the_file_becomes_as_small_as_was_asked(
+    inputs: Mapping[str, Path], plain: Mapping[str, Path], pose_int8: Path, run_step: RunStep
+) -> None:
+    wanted = 0.9 * _kib(plain)
     params = {**PARAMS, "updates": 60, "flash_kib": wanted}
     tuned = run_step("finetune", params, {**inputs, **plain}).expect_success()
+    learned = {
+        "int8.tflite": pose_int8 / "int8.tflite",
+        "learned.npz": tuned.out / "learned.npz",
+    }
+    written = run_step("requantize", {}, learned).expect_success()
+    assert written.result.different == 0
+    files = {name: written.out / name for name in ("int8.tflite", "reference.npz")}
+    compiled = run_step("compile", _compilation(), files).expect_success()
     result: FinetuneResult = tuned.result
     assert result.bits_after < result.bits_before - 0.3
+    found = _row(compiled.out / "summary.csv")
+    assert float(found["off_chip_flash_memory_used"]) < 1.01 * wanted
+    assert result.expected_flash_kib == pytest.approx(
+        float(found["off_chip_flash_memory_used"]), rel=0.02
+    )
+    assert result.expected_cycles == pytest.approx(float(found["cycles_total"]), rel=0.02)
 
 
 def test_what_no_weights_can_give_is_refused(
@@ -113,3 +166,40 @@ def test_another_network_is_refused(
     failure = run_step("requantize", {}, files).failure
     assert failure is not None
     assert "learned.npz is of another network" in failure["message"]
+
+
+def test_images_of_a_folder_of_ones_own(pose_data: Path, run_step: RunStep, tmp_path: Path) -> None:
+    """They need neither labels nor the names of a data set."""
+    own = tmp_path / "own"
+    (own / "deeper").mkdir(parents=True)
+    scene = np.full((60, 80, 3), 200, np.uint8)
+    write_bmp(own / "a.bmp", scene)
+    write_bmp(own / "deeper" / "b.bmp", scene)
+    params: dict[str, Any] = {"imgsz": IMGSZ, "camera": CAMERA, "calibration": 1, "evaluation": 1}
+    data = {"data": pose_data / "data", "dataset.json": pose_data / "dataset.json"}
+    found = run_step("images", {**params, "training": 9}, {**data, "finetune": own})
+    images = np.load(found.expect_success().out / "training.npy")
+    assert images.shape == (2, IMGSZ, IMGSZ, 3)
+    assert images.max() == 200
+    of_train = run_step("images", {**params, "training": 5}, data).expect_success()
+    assert len(np.load(of_train.out / "training.npy")) == 5
+
+    (own / "c.jpg").write_bytes(b"no image")
+    failure = run_step("images", {**params, "training": 9}, {**data, "finetune": own}).failure
+    assert failure is not None
+    assert failure["kind"] == "data"
+    assert failure["message"] == "c.jpg in [finetune] folder does not open as an image"
+
+
+def _compilation() -> Mapping[str, Any]:
+    return load_target(ROOT / "targets", "grove-v2").compilation(IMGSZ)
+
+
+def _kib(plain: Mapping[str, Path]) -> float:
+    return float(_row(plain["plain.csv"])["off_chip_flash_memory_used"])
+
+
+def _row(summary: Path) -> Mapping[str, str]:
+    with summary.open(newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    return row

@@ -34,7 +34,8 @@ def fault_of_image(path: Path) -> str | None:
             # A JPEG is still read to its end, in half the time.
             image.draft(None, (image.width // _DRAFT, image.height // _DRAFT))
             image.load()
-    except UnidentifiedImageError:
+    # Where ultralytics is loaded, it looks for a reader of other formats, which is not installed.
+    except (UnidentifiedImageError, ModuleNotFoundError):
         return "is empty" if path.stat().st_size == 0 else "does not open as an image"
     except Image.DecompressionBombError:
         return f"has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, too many for an image"
