@@ -48,6 +48,7 @@ _FLOAT32 = FromStep(step="quantize", path="float32.tflite")
 INT8 = FromStep(step="quantize", path="int8.tflite")
 COMPILED = FromStep(step="compile", path="vela.tflite")
 FINETUNED = FromStep(step="requantize", path="int8.tflite")
+_LEARNED = FromStep(step="finetune", path="learned.npz")
 PLAIN = "compile-plain"
 OUTPUTS = FromStep(step="outputs", path="outputs.npz")
 
@@ -84,6 +85,7 @@ EVIDENCE: Mapping[str, FromStep] = {
     "operators": FromStep(step="compile", path="layers.json"),
     "layers": FromStep(step="layers", path="layers.json"),
     "curves": FromStep(step="train", path="curves.csv"),
+    "finetuning": FromStep(step="finetune", path="curves.csv"),
 }
 
 
@@ -93,8 +95,14 @@ DEFAULT_BATCH = 16
 
 def model_files(int8: FromStep) -> dict[str, FromStep]:
     """The files of a build that the user gets, by the end of their name, in the order in which they
-    are made."""
-    return {".onnx": _ONNX, "_float32.tflite": _FLOAT32, "_full_integer_quant.tflite": int8}
+    are made; of a fine-tuning also what it has learned."""
+    learned = {} if int8 == INT8 else {"_learned.npz": _LEARNED}
+    return {
+        ".onnx": _ONNX,
+        "_float32.tflite": _FLOAT32,
+        **learned,
+        "_full_integer_quant.tflite": int8,
+    }
 
 
 def evaluated(int8: FromStep) -> dict[str, Input]:
@@ -355,7 +363,7 @@ def requantize() -> Step:
         params={},
         inputs={
             "int8.tflite": INT8,
-            "learned.npz": FromStep(step="finetune", path="learned.npz"),
+            "learned.npz": _LEARNED,
         },
     )
 

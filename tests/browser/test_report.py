@@ -21,6 +21,7 @@ BUILDS: dict[str, Callable[[], dict[str, Any]]] = {
     "pose": build_documents.pose,
     "detection": build_documents.detection,
     "classification": build_documents.classification,
+    "finetuned": build_documents.finetuned,
     "forced": build_documents.forced,
     "without-npu": build_documents.without_npu,
 }
