@@ -40,6 +40,7 @@ OUTPUTS: Mapping[str, Sequence[str]] = {
     "outputs": ["outputs.npz"],
     "evaluate": ["evidence.json"],
     "layers": ["layers.json"],
+    "difference": [],
 }
 #: What the driver itself reads of them.
 CONTENTS: Mapping[str, str] = {
@@ -97,6 +98,7 @@ class ScriptedExecutor:
         self.ran: list[str] = []
         self.prepared: list[str] = []
         self.scripts: dict[str, Script] = {}
+        self.results: dict[str, Any] = dict(RESULTS)
         self.constant: set[str] = set()
 
     def prepare(self, environments: Sequence[Environment], say: Say) -> None:
@@ -116,16 +118,15 @@ class ScriptedExecutor:
             content = CONTENTS.get(f"{run.step} {name}") or CONTENTS.get(name)
             path.write_text(content or f"{run.step} {name} {taken}", encoding="utf-8")
         observe(LogLine(text="working"))
-        return finish(observe, result_of(run))
+        return finish(observe, self._result(run))
 
-
-def result_of(run: StepRun) -> Any:
-    """What a step says; an evaluation says it of the plain int8 file if it is there."""
-    result = RESULTS[run.step]
-    if "plain.tflite" in run.inputs:
-        artifacts = {**result.artifacts, "plain": {"pose/map50": 0.77}}
-        return dataclasses.replace(result, artifacts=artifacts)
-    return result
+    def _result(self, run: StepRun) -> Any:
+        """What a step says; an evaluation says it of the plain int8 file if it is there."""
+        result = self.results[run.step]
+        if "plain.tflite" in run.inputs:
+            artifacts = {**result.artifacts, "plain": {"pose/map50": 0.77}}
+            return dataclasses.replace(result, artifacts=artifacts)
+        return result
 
 
 def finish(observe: StepObserver, result: Any, **facts: Any) -> StepExit:
