@@ -166,7 +166,7 @@ def accuracy_over_cycles(trade: Trade) -> Chart:
     for mark, each in zip(marks, trade.points, strict=True):
         numbers.setdefault((mark.x, mark.y), []).append(str(each.number))
     names = [
-        Label(kind="value", x=_r(x + _MARGIN), y=_r(y - _MARGIN), text=", ".join(texts))
+        Label(kind="value", x=_r(x + _MARGIN), y=max(_r(y - _MARGIN), FONT), text=", ".join(texts))
         for (x, y), texts in numbers.items()
     ]
     keys = [("float32", f"{level:.1f}"), ("fine-tuned", "")]

@@ -127,7 +127,7 @@ def _accuracy_rows(numbers: Numbers, measures: Sequence[tuple[str, str]]) -> lis
         figures = [measured.get(form, {}).get(key) for form in _FORMS]
         lost = 100 * ((figures[1] or 0) - (figures[2] or 0))
         cells = [words.percent(figure) for figure in figures]
-        rows.append(Row(title=title, cells=cells, change=f"{words.points(lost)} points"))
+        rows.append(Row(title=title, cells=cells, change=words.points(lost)))
     return rows
 
 

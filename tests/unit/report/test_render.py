@@ -274,8 +274,8 @@ def test_a_fine_tuning_shows_where_it_came_from_and_its_way() -> None:
         "Asked for: 90 % of the cycles of plain int8. The mean entropy of a weight went from 6.80 "
         "to 5.80 bits.",
         "float32 plain int8 fine-tuned Change",
-        "Poses, mAP50-95 41.9 39.9 40.1 +0.2 points",
-        "Boxes, mAP50-95 53.3 52.9 53.2 +0.3 points",
+        "Poses, mAP50-95 41.9 39.9 40.1 +0.2",
+        "Boxes, mAP50-95 53.3 52.9 53.2 +0.3",
         "Cycles, M \N{EN DASH} 37.2 33.5 \N{MINUS SIGN}10.0 %",
         "Time, ms \N{EN DASH} 93 84 \N{MINUS SIGN}10.0 %",
         "Flash, KiB \N{EN DASH} 3,830 3,064 \N{MINUS SIGN}20.0 %",
