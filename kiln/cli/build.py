@@ -129,13 +129,13 @@ def _figures(result: BuildResult) -> Iterator[str]:
         yield f"          {EXECUTED}"
     elif compiled := accuracy.artifacts.get("compiled"):
         yield f"          {accuracy_line(compiled)} (compiled)"
-    if numbers.plain:
-        yield f"          {accuracy_line(accuracy.artifacts['plain'])} (plain int8)"
     if accuracy.drop:
         lost = ", ".join(
             f"{METRICS[name]} {0 - points:+.1f}" for name, points in accuracy.drop.items()
         )
         yield f"          against fp32: {lost} points"
+    if numbers.plain:
+        yield f"          {accuracy_line(accuracy.artifacts['plain'])} (plain int8)"
 
 
 def _forecast_table(steps: Sequence[StepForecast]) -> Table:

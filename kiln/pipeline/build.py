@@ -45,7 +45,7 @@ from stages.results.check_firmware import CheckFirmwareResult
 from stages.results.dataset import Dataset
 from stages.results.networks import Network
 
-#: So many characters of a page hold the state of the builds beside it.
+#: So many bytes of a page hold the state of the builds beside it.
 _HEAD = 2000
 
 
@@ -214,9 +214,9 @@ def _is_shown(folder: Path, text: str, beside: str) -> bool:
     document, page = folder / BUILD_FILE, folder / "report.html"
     if not (document.is_file() and page.is_file()):
         return False
-    with page.open(encoding="utf-8") as stream:
+    with page.open("rb") as stream:
         head = stream.read(_HEAD)
-    return beside in head and document.read_text(encoding="utf-8") == text
+    return beside.encode() in head and document.read_text(encoding="utf-8") == text
 
 
 def _file_name(path: Path) -> str:

@@ -170,7 +170,13 @@ def accuracy_over_cycles(trade: Trade) -> Chart:
         for (x, y), texts in numbers.items()
     ]
     keys = [("float32", f"{level:.1f}"), ("fine-tuned", "")]
-    return dataclasses.replace(chart, keys=keys, marks=marks, labels=[*chart.labels, *names])
+    return dataclasses.replace(
+        chart,
+        description=f"{trade.title} over estimated cycles",
+        keys=keys,
+        marks=marks,
+        labels=[*chart.labels, *names],
+    )
 
 
 def snr(layers: Sequence[LayerSnr]) -> Chart | None:
