@@ -7,6 +7,10 @@ demo's pose and detection networks, built if the store has none, on images of an
 
     make bench-quality
     make bench-quality DATA=photos/data.yaml WEIGHTS=my.pt TASK=detect
+    make bench-quality QUANT=finetuned
+
+With QUANT=finetuned the network is fine-tuned too, without a wish and to several coarsenesses, on
+images of train; on a few cores each of these rows takes half an hour.
 
 Columns: mAP50-95 of boxes and of keypoints in points, with what is lost against float32; how much
 the objects shown differ from float32's (IoU, score and keypoints, `report_images.change`), in
@@ -30,15 +34,18 @@ from typing import Any
 
 from kiln.pipeline.dataset import load_dataset
 from kiln.plan import steps
-from kiln.plan.request import BuildRequest, CameraSettings
+from kiln.plan.request import BuildRequest, CameraSettings, FinetuneSettings, Task
 from kiln.plan.step import FromHost
 from kiln.plan.targets import load_target
+from scripts.quality_finetuned import Start, finetuned
 from scripts.stage_jobs import ROOT, python, run, run_step
 
-TASKS = ("pose", "detect")
+TASKS: tuple[Task, ...] = ("pose", "detect")
 TARGET = "grove-v2"
 #: At most so many images for calibration; the seeds of the demo's.
 POOL, POOL_SEED, EVALUATION_SEED = 256, 0, 7
+#: As many images as the demo has in train.
+DEMO_TRAIN = 256
 
 HEAD = (
     *("", "box", "lost", "keypoints", "lost", "differs", "SNR dB"),
@@ -52,8 +59,14 @@ def main() -> None:
         for task in [options.task] if options.task else TASKS:
             with tempfile.TemporaryDirectory() as folder:
                 weights = options.weights or demo_weights(task, options.imgsz)
-                sets = drawn(task, Path(folder), images=options.images, imgsz=options.imgsz)
-                compare(task, weights, sets, Path(folder), imgsz=options.imgsz)
+                sets = drawn(
+                    task,
+                    Path(folder),
+                    images=options.images,
+                    imgsz=options.imgsz,
+                    trains=options.finetune,
+                )
+                compare(task, weights, sets, Path(folder), options)
         return
     if options.weights is None or options.task is None:
         sys.exit("a data set of your own needs WEIGHTS= and TASK= too")
@@ -63,66 +76,111 @@ def main() -> None:
         data = linked(options.data.absolute(), work / "data")
         camera = camera_of(options.camera)
         settings = {"imgsz": options.imgsz, "camera": camera}
-        sets = split_in_two(task, data, work, settings, images=options.images)
-        compare(task, weights, sets, work, imgsz=options.imgsz)
+        sets = split_in_two(
+            task, data, work, settings, images=options.images, trains=options.finetune
+        )
+        compare(task, weights, sets, work, options)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sets:
-    """Images to calibrate with, uint8 [n,S,S,3], and a folder of images to evaluate on."""
+    """Images to calibrate with, uint8 [n,S,S,3], and a folder of images to evaluate on; those of
+    ``training`` are for a fine-tuning, None without one."""
 
     pool: Path
     evaluation: Path
+    training: Path | None
 
 
-def compare(task: str, weights: Path, sets: Sets, work: Path, *, imgsz: int) -> None:
+def compare(task: Task, weights: Path, sets: Sets, work: Path, options: argparse.Namespace) -> None:
     """Make, measure and print every variant for one network."""
+    imgsz = options.imgsz
     inputs = {"weights.safetensors": weights}
     exported = run_step("stages.train.onnx", work / "onnx", {"imgsz": imgsz}, inputs).out
     (work / "model.onnx").symlink_to(exported / "model.onnx")
     (work / "pool.npy").symlink_to(sets.pool)
     (work / "evaluation").symlink_to(sets.evaluation)
     print(f"{task}: quantising in every way takes minutes ...", file=sys.stderr)
-    script = [python("export"), "-m", "scripts.quality_variants", work, work / "variants"]
-    rows: list[dict[str, Any]] = json.loads(run(script, cwd=work).splitlines()[-1])
+    rows = _variants(work)
     images = len(json.loads((sets.evaluation / "truth.json").read_text())["images"])
     print(f"\n{task}, {imgsz}x{imgsz}, {images} images")
     _print_row(HEAD)
     _print_row(("float32", *_accuracy(rows[0], "float32")))
     for number, row in enumerate(rows):
-        cost = npu_cost(Path(row["file"]), work / f"compile{number}", imgsz=imgsz)
-        accuracy = _accuracy(row, "int8")
-        _print_row((row["name"], *accuracy, row["differs"], row["snr"], *cost, row["seconds"]))
+        _print_variant(row, work / f"compile{number}", imgsz)
+    if sets.training is not None:
+        plain = next(number for number, row in enumerate(rows) if row["name"] == "per-tensor")
+        start = Start(
+            float32=work / "variants/float32.tflite",
+            int8=Path(rows[plain]["file"]),
+            compiled=work / f"compile{plain}/out",
+            training=sets.training,
+        )
+        finetune(start, task, work, options)
 
 
-def drawn(task: str, work: Path, *, images: int, imgsz: int) -> Sets:
-    """Images of two new demo data sets."""
+def finetune(start: Start, task: Task, work: Path, options: argparse.Namespace) -> None:
+    """Fine-tune, measure and print what comes of it."""
+    request = BuildRequest(
+        task=task,
+        data=None if options.data is None else str(options.data.absolute()),
+        finetune=FinetuneSettings(updates=options.updates),
+    )
+    target = load_target(ROOT / "targets", TARGET)
+    for number, tuned in enumerate(finetuned(start, request, target, work)):
+        (row,) = _variants(work, tuned.file)
+        row |= {"name": tuned.name, "seconds": tuned.seconds}
+        _print_variant(row, work / f"compile-finetuned{number}", options.imgsz)
+
+
+def _variants(work: Path, *files: Path) -> list[dict[str, Any]]:
+    """Every variant, or these files in their place."""
+    script = [python("export"), "-m", "scripts.quality_variants", work, work / "variants", *files]
+    rows: list[dict[str, Any]] = json.loads(run(script, cwd=work).splitlines()[-1])
+    return rows
+
+
+def _print_variant(row: Mapping[str, Any], work: Path, imgsz: int) -> None:
+    cost = npu_cost(Path(row["file"]), work, imgsz=imgsz)
+    accuracy = _accuracy(row, "int8")
+    _print_row((row["name"], *accuracy, row["differs"], row["snr"], *cost, row["seconds"]))
+
+
+def drawn(task: Task, work: Path, *, images: int, imgsz: int, trains: bool) -> Sets:
+    """Images of new demo data sets."""
     settings = {"imgsz": imgsz, "camera": camera_of(None)}
 
-    def draw(folder: Path, seed: int, count: int) -> Path:
-        params = {"task": task, "train": 1, "val": count, "seed": seed}
+    def draw(folder: Path, seed: int, count: int, train: int = 1) -> Path:
+        params = {"task": task, "train": train, "val": count, "seed": seed}
         data = run_step("stages.train.demo", folder / "demo", params, {}).out / "data"
-        return seen(task, data, folder, settings, images=count)
+        wanted = {**settings, "training": train} if train > 1 else settings
+        return seen(task, data, folder, wanted, images=count)
 
     return Sets(
         pool=draw(work / "pool", POOL_SEED, POOL) / "calibration.npy",
         evaluation=draw(work / "drawn", EVALUATION_SEED, images) / "evaluation",
+        training=draw(work / "training", POOL_SEED, 1, DEMO_TRAIN) / "training.npy"
+        if trains
+        else None,
     )
 
 
 def split_in_two(
-    task: str, data: Path, work: Path, settings: Mapping[str, Any], *, images: int
+    task: str, data: Path, work: Path, settings: Mapping[str, Any], *, images: int, trains: bool
 ) -> Sets:
-    """The images of train to calibrate with, those of val to evaluate on."""
+    """The images of train to calibrate with, and to fine-tune with; those of val to evaluate on."""
     swapped = work / "swapped"
     for kind in ("images", "labels"):
         (swapped / kind).mkdir(parents=True)
         for split, other in (("train", "val"), ("val", "train")):
             (swapped / kind / split).symlink_to(data / kind / other)
     (swapped / "data.yaml").symlink_to(data / "data.yaml")
+    wanted = {**settings, "training": FinetuneSettings().images} if trains else settings
+    judged = seen(task, data, work / "judged", wanted, images=images)
     return Sets(
         pool=seen(task, swapped, work / "pool", settings, images=POOL) / "calibration.npy",
-        evaluation=seen(task, data, work / "judged", settings, images=images) / "evaluation",
+        evaluation=judged / "evaluation",
+        training=judged / "training.npy" if trains else None,
     )
 
 
@@ -206,6 +264,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--camera", default=given("KILN_CAMERA"), help="mode of its camera")
     parser.add_argument("--imgsz", type=int, default=int(given("KILN_IMGSZ") or 192))
     parser.add_argument("--images", type=int, default=200, help="images to evaluate on")
+    tunes = given("KILN_QUANT") == "finetuned"
+    parser.add_argument("--finetune", action="store_true", default=tunes, help="hours more")
+    parser.add_argument("--updates", type=int, default=FinetuneSettings().updates)
     return parser.parse_args()
 
 

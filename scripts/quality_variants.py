@@ -1,12 +1,14 @@
 """Quantises one network in every way that `bench_quality` compares; runs in the environment export.
 
 Argv: a folder with model.onnx, pool.npy (uint8 [n,H,W,C]) and evaluation/, and where to write
-NUMBER.tflite for each variant. Prints a JSON list of them in order.
+float32.tflite and NUMBER.tflite for each variant. Prints a JSON list of them in order. Int8 files
+that are named besides are measured instead, against the float32.tflite that is there.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import sys
@@ -81,7 +83,10 @@ class Bench:
         self._evaluation = read_evaluation(folder / "evaluation", frame=FRAME, iou=IOU)
         self._events = Events(io.StringIO())
         self._out = out
-        self._float = convert(self._network, self._network, self.usual)
+
+    @functools.cached_property
+    def _float(self) -> bytes:
+        return convert(self._network, self._network, self.usual)
 
     @property
     def usual(self) -> Pixels:
@@ -153,20 +158,21 @@ class Bench:
     def rows(self) -> Iterator[dict[str, Any]]:
         """Make and measure them all."""
         self._out.mkdir()
-        exact = self._out / "float32.tflite"
-        exact.write_bytes(self._float)
+        (self._out / "float32.tflite").write_bytes(self._float)
         for number, (name, make) in enumerate(self.variants().items()):
             started = time.monotonic()
             model = make()
             seconds = time.monotonic() - started
             path = self._out / f"{number}.tflite"
             path.write_bytes(model)
-            artifacts = [
-                open_artifact(form, file, self._evaluation)
-                for form, file in (("float32", exact), ("int8", path))
-            ]
-            found = run_and_measure(artifacts, self._evaluation, self._events)
-            yield {"name": name, "file": str(path), "seconds": seconds, **measures(found)}
+            yield {"name": name, "seconds": seconds, **self.measured(path)}
+
+    def measured(self, path: Path) -> dict[str, Any]:
+        """An int8 file, and how good it is."""
+        forms = (("float32", self._out / "float32.tflite"), ("int8", path))
+        artifacts = [open_artifact(form, file, self._evaluation) for form, file in forms]
+        found = run_and_measure(artifacts, self._evaluation, self._events)
+        return {"file": str(path), **measures(found)}
 
 
 def measures(found: Findings) -> dict[str, Any]:
@@ -183,8 +189,9 @@ def measures(found: Findings) -> dict[str, Any]:
 
 
 def main() -> None:
-    folder, out = map(Path, sys.argv[1:])
-    print("\n" + json.dumps(list(Bench(folder, out).rows())))
+    folder, out, *files = map(Path, sys.argv[1:])
+    bench = Bench(folder, out)
+    print("\n" + json.dumps([bench.measured(file) for file in files] or list(bench.rows())))
 
 
 if __name__ == "__main__":

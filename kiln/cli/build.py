@@ -12,7 +12,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from kiln.cli.console import Terminal
-from kiln.cli.figures import accuracy_line, operators_line, show_verdict, shown_kib, usage_line
+from kiln.cli.figures import (
+    accuracy_line,
+    operators_line,
+    plain_line,
+    show_verdict,
+    shown_kib,
+    usage_line,
+)
 from kiln.cli.options import request_options, requests_of
 from kiln.cli.session import Session, shown_path
 from kiln.pipeline.build import Build
@@ -107,9 +114,12 @@ def _figures(result: BuildResult) -> Iterator[str]:
             f"speed     {numbers.estimated_ms:.1f} ms estimated by {numbers.estimator} "
             f"({numbers.cycles:,} cycles)"
         )
+    if numbers.plain:
+        yield plain_line(numbers.plain)
     yield operators_line(numbers.operators)
     accuracy = numbers.accuracy
-    line = f"{accuracy_line(accuracy.artifacts['int8'])} (int8, {accuracy.images} images)"
+    form = "fine-tuned" if numbers.plain else "int8"
+    line = f"{accuracy_line(accuracy.artifacts['int8'])} ({form}, {accuracy.images} images)"
     yield (
         f"accuracy  [bold red]{line}: next to nothing[/]"
         if accuracy.finds_nothing
@@ -124,6 +134,8 @@ def _figures(result: BuildResult) -> Iterator[str]:
             f"{METRICS[name]} {0 - points:+.1f}" for name, points in accuracy.drop.items()
         )
         yield f"          against fp32: {lost} points"
+    if numbers.plain:
+        yield f"          {accuracy_line(accuracy.artifacts['plain'])} (plain int8)"
 
 
 def _forecast_table(steps: Sequence[StepForecast]) -> Table:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.markup import escape
 
 from kiln.cli.console import Terminal
-from kiln.report.result import Usage, Verdict
+from kiln.report.result import PlainInt8, Usage, Verdict
 from stages.results.compile import Counted
 from stages.results.evaluate import METRICS
 
@@ -31,6 +31,12 @@ def usage_line(name: str, usage: Usage) -> str:
     colour = "green" if usage.fits else "bold red"
     used, limit = shown_kib(usage.used_kib), shown_kib(usage.limit_kib)
     return f"{name:<9} [{colour}]{used}[/] of {limit} ({share:.0%})"
+
+
+def plain_line(plain: PlainInt8) -> str:
+    """What a fine-tuned file is measured by."""
+    time = f", {plain.estimated_ms:.1f} ms ({plain.cycles:,} cycles)" if plain.cycles else ""
+    return f"          before the fine-tuning: {shown_kib(plain.flash_kib)} of flash{time}"
 
 
 def operators_line(operators: Mapping[str, Any]) -> str:

@@ -29,6 +29,7 @@ from kiln.pipeline.runner import Runner, StepForecast, StepOutcome
 from kiln.plan.plan import Plan, needs_host_data
 from kiln.plan.request import BuildRequest
 from kiln.plan.steps import FINETUNE_FOLDER
+from kiln.report.beside import look_beside, state_of
 from kiln.report.board_record import read_board_record
 from kiln.report.result import (
     BUILD_FILE,
@@ -46,6 +47,9 @@ from kiln.system.files import locked, write_atomically
 from stages.results.check_firmware import CheckFirmwareResult
 from stages.results.dataset import Dataset
 from stages.results.networks import Network
+
+#: So many bytes of a page hold the state of the builds beside it.
+_HEAD = 2000
 
 
 class Build:
@@ -196,7 +200,7 @@ def write_result(
                 copy_checked(file, places[name])
         text = json.dumps(result.document(), indent=2, ensure_ascii=False) + "\n"
         # The report first: it is made again unless build.json, written after it, is the same.
-        if not _is_shown(folder, text):
+        if not _is_shown(folder, text, state_of(result, folder)):
             write_report(folder, result)
         write_atomically(folder / BUILD_FILE, text)
         sums = sums_of({name: file.sha256 for name, file in result.files.items()})
@@ -213,7 +217,7 @@ def write_report(folder: Path, result: BuildResult) -> Path:
     page = folder / "report.html"
     with os_errors("cannot write the report"):
         record = read_board_record(folder, result.deployed_file.sha256)
-        write_atomically(page, render(result, record))
+        write_atomically(page, render(result, record, look_beside(result, folder)))
     return page
 
 
@@ -225,12 +229,15 @@ def _facts(environment: Environment) -> EnvironmentFacts:
     )
 
 
-def _is_shown(folder: Path, text: str) -> bool:
-    """True if a report is there and was made from this very text of build.json."""
-    document = folder / BUILD_FILE
-    if not (document.is_file() and (folder / "report.html").is_file()):
+def _is_shown(folder: Path, text: str, beside: str) -> bool:
+    """True if a report is there and was made from this very text of build.json, and beside other
+    builds in this very state."""
+    document, page = folder / BUILD_FILE, folder / "report.html"
+    if not (document.is_file() and page.is_file()):
         return False
-    return document.read_text(encoding="utf-8") == text
+    with page.open("rb") as stream:
+        head = stream.read(_HEAD)
+    return beside.encode() in head and document.read_text(encoding="utf-8") == text
 
 
 def _file_name(path: Path) -> str:

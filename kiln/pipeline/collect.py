@@ -6,17 +6,19 @@ import csv
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kiln.pipeline.runner import StepOutcome
 from kiln.plan.request import BuildRequest, FinetuneSettings
 from kiln.plan.schema import read_record
+from kiln.plan.steps import COMPILED_PLAIN, PLAIN
 from kiln.report.result import (
     Accuracy,
     BuildEvidence,
     Numbers,
+    PlainInt8,
     StepResult,
     StepWarning,
     Usage,
@@ -35,6 +37,8 @@ LARGEST_GAP = 1.0
 #: The compiled file may take so many times what was asked for: a fine-tuning can only expect it.
 ACCEPTED_EXCESS = 1.005
 _COMPARED = ("map50_95", "class/top1")
+#: A point of a fine-tuning's curves is a mean over ten of its 600 updates.
+MOST_POINTS = 60
 
 Outcomes = Mapping[str, StepOutcome]
 
@@ -77,6 +81,20 @@ def collect_numbers(outcomes: Outcomes) -> Numbers:
         operators=dataclasses.asdict(compiled.operators) if compiled else on_cpu,
         accuracy=_accuracy(outcomes),
         traffic=compiled.traffic if compiled else None,
+        plain=_plain(outcomes),
+    )
+
+
+def _plain(outcomes: Outcomes) -> PlainInt8 | None:
+    """The int8 file as it was before a fine-tuning, in the form that a board would have taken."""
+    if "finetune" not in outcomes:
+        return None
+    compiled: CompileResult | None = _result(outcomes, COMPILED_PLAIN.step)
+    file = COMPILED_PLAIN if compiled else PLAIN
+    return PlainInt8(
+        flash_kib=outcomes[file.step].entry.files[file.path].size / 1024,
+        estimated_ms=compiled.inference_ms if compiled else None,
+        cycles=compiled.cycles if compiled else None,
     )
 
 
@@ -110,6 +128,7 @@ def collect_evidence(outcomes: Outcomes, files: Mapping[str, Path]) -> BuildEvid
         operators=tuple(read_record(Layer, each, "layers.json") for each in operators),
         layers=layers,
         curves=_read_curves(files["curves"]) if "curves" in files else {},
+        finetuning=_smoothed(_read_curves(files["finetuning"])) if "finetuning" in files else {},
     )
 
 
@@ -151,7 +170,7 @@ def unlike_training(outcomes: Outcomes) -> list[StepWarning]:
 def beyond_budget(outcomes: Outcomes, asked: FinetuneSettings) -> list[StepWarning]:
     """A warning for each limit of a fine-tuning that the compiled file does not keep."""
     compiled: CompileResult | None = _result(outcomes, "compile")
-    plain: CompileResult | None = _result(outcomes, "compile-plain")
+    plain: CompileResult | None = _result(outcomes, COMPILED_PLAIN.step)
     if compiled is None or plain is None:
         return []
     part = compiled.cycles / plain.cycles
@@ -199,6 +218,24 @@ def _read_curves(path: Path) -> dict[str, tuple[float | None, ...]]:
     with path.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     return {name: tuple(_finite(row[name]) for row in rows) for name in (rows[0] if rows else ())}
+
+
+def _smoothed(curves: Mapping[str, Sequence[float | None]]) -> dict[str, tuple[float | None, ...]]:
+    """Means over equal stretches: each update sees images of its own, so its figures jump."""
+    updates = len(curves["update"])
+    stretch = math.ceil(updates / MOST_POINTS)
+    starts = range(0, updates, stretch)
+    smoothed = {
+        name: tuple(_mean(values[start : start + stretch]) for start in starts)
+        for name, values in curves.items()
+    }
+    ends = tuple(float(min(start + stretch, updates)) for start in starts)
+    return {**smoothed, "update": ends}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(sum(known) / len(known), 6) if known else None
 
 
 def _finite(text: str) -> float | None:

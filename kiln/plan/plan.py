@@ -137,10 +137,18 @@ def _weight_steps(
 
 def _default_name(request: BuildRequest, imgsz: int) -> str:
     """Own weights keep their name; a training is named by architecture and data set."""
+    tuned = _coarseness_name(request.finetune) if request.finetunes else ""
     if not request.trains and request.weights is not None:
-        return f"{_stem(request.weights)}-{imgsz}"
-    suffixes = {"pose": "-pose", "detect": "", "classify": "-cls"}
-    return f"{request.architecture}{suffixes[request.task]}-{_data_name(request.data)}-{imgsz}"
+        return f"{_stem(request.weights)}-{imgsz}{tuned}"
+    suffix = {"pose": "-pose", "detect": "", "classify": "-cls"}[request.task]
+    return f"{request.architecture}{suffix}-{_data_name(request.data)}-{imgsz}{tuned}"
+
+
+def _coarseness_name(settings: FinetuneSettings) -> str:
+    """Fine-tunings of several coarsenesses lie beside each other, where a report compares them."""
+    cycles = "" if settings.cycles is None else f"-c{settings.cycles:g}"
+    flash = "" if settings.flash_kib is None else f"-f{settings.flash_kib:g}"
+    return f"-finetuned{cycles}{flash}"
 
 
 def _data_name(data: str | None) -> str:

@@ -48,8 +48,10 @@ _FLOAT32 = FromStep(step="quantize", path="float32.tflite")
 INT8 = FromStep(step="quantize", path="int8.tflite")
 COMPILED = FromStep(step="compile", path="vela.tflite")
 FINETUNED = FromStep(step="requantize", path="int8.tflite")
+_LEARNED = FromStep(step="finetune", path="learned.npz")
 #: The int8 model with one scale for all weights of a layer: what a fine-tuned one is measured by.
 PLAIN = FromStep(step="quantize-plain", path="int8.tflite")
+COMPILED_PLAIN = FromStep(step="compile-plain", path="vela.tflite")
 #: What the user calls the folder of images to fine-tune with.
 FINETUNE_FOLDER = "finetune.folder"
 OUTPUTS = FromStep(step="outputs", path="outputs.npz")
@@ -89,6 +91,7 @@ EVIDENCE: Mapping[str, FromStep] = {
     "operators": FromStep(step="compile", path="layers.json"),
     "layers": FromStep(step="layers", path="layers.json"),
     "curves": FromStep(step="train", path="curves.csv"),
+    "finetuning": FromStep(step="finetune", path="curves.csv"),
 }
 
 
@@ -98,8 +101,14 @@ DEFAULT_BATCH = 16
 
 def model_files(int8: FromStep) -> dict[str, FromStep]:
     """The files of a build that the user gets, by the end of their name, in the order in which they
-    are made."""
-    return {".onnx": _ONNX, "_float32.tflite": _FLOAT32, "_full_integer_quant.tflite": int8}
+    are made; of a fine-tuning also what it has learned."""
+    learned = {} if int8 == INT8 else {"_learned.npz": _LEARNED}
+    return {
+        ".onnx": _ONNX,
+        "_float32.tflite": _FLOAT32,
+        **learned,
+        "_full_integer_quant.tflite": int8,
+    }
 
 
 def evaluated(int8: FromStep) -> dict[str, Input]:
@@ -329,7 +338,7 @@ def compile_before(target: Target, imgsz: int) -> list[Step]:
     return [
         dataclasses.replace(compile_npu(target, imgsz, int8), name=name, title=title)
         for name, title, int8 in (
-            ("compile-plain", "compile plain int8, to compare", PLAIN),
+            (COMPILED_PLAIN.step, "compile plain int8, to compare", PLAIN),
             ("compile-start", "compile what the fine-tuning starts from", INT8),
         )
     ]
@@ -354,7 +363,7 @@ def finetune(request: BuildRequest, target: Target) -> Step:
     estimates = {
         "layers.json": FromStep(step="compile-start", path="layers.json"),
         "start.csv": FromStep(step="compile-start", path="summary.csv"),
-        "plain.csv": FromStep(step="compile-plain", path="summary.csv"),
+        "plain.csv": FromStep(step=COMPILED_PLAIN.step, path="summary.csv"),
     }
     return Step(
         name="finetune",
@@ -392,7 +401,7 @@ def requantize() -> Step:
         params={},
         inputs={
             "int8.tflite": INT8,
-            "learned.npz": FromStep(step="finetune", path="learned.npz"),
+            "learned.npz": _LEARNED,
         },
     )
 

@@ -31,9 +31,8 @@ from kiln.store.tree import Tree, hash_file
 from stages.results.difference import DifferenceResult
 from stages.results.host import without_host
 
-_WEIGHTS = "weights.safetensors"
-#: The released weights, if a build starts from them.
-_RELEASED = FromHost(source="released weights")
+#: Steps that learn, and may not give the same again: what they gave is in a release.
+_LEARNING = ("train", "finetune")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -228,15 +227,24 @@ class Verifier:
                 f"{definition.inputs[FINETUNE_FOLDER][:12]}…",
                 hint="name their folder: folder in [finetune] of kiln.toml, and its quantize",
             )
-        source = definition.files[self._release.weights_file]
-        reason = definition.fixed.get(source.step)
+        steps, taken = list(definition.steps), self._taken(brought)
+        for name, source in definition.files.items():
+            if source.step in taken:
+                released = FromHost(source=f"released {name}")
+                path = self._release.folder / name
+                brought[released.source] = hash_file_input(path, self._runner)
+                steps = _from_released(steps, source, released)
+        return steps, brought, taken
+
+    def _taken(self, brought: Mapping[str, Tree]) -> dict[str, str]:
+        """Steps that are not run again because what they gave is taken as it is, and why."""
+        definition = self._release.definition
+        taken = {name: why for name, why in definition.fixed.items() if name in _LEARNING}
         if "weights" in definition.inputs and "weights" not in brought:
-            reason = f"WEIGHTS={definition.request.get('weights')} was not given"
-        if reason is None:
-            return list(definition.steps), brought, {}
-        path = self._release.folder / self._release.weights_file
-        brought[_RELEASED.source] = hash_file_input(path, self._runner)
-        return _from_weights(definition.steps, source), brought, {source.step: reason}
+            source = definition.files[self._release.weights_file]
+            why = f"WEIGHTS={definition.request.get('weights')} was not given"
+            taken[source.step] = why
+        return taken
 
     def _judge(
         self,
@@ -319,9 +327,14 @@ def _said(request: Mapping[str, Any], name: str) -> Any:
 def _from_weights(steps: Sequence[Step], weights: FromStep) -> list[Step]:
     """The steps without the one that gives the weights, and without what only it needs."""
     kept = [_with_released(step, weights) for step in steps if step.name != weights.step]
+
+
+def _from_released(steps: Sequence[Step], source: FromStep, released: FromHost) -> list[Step]:
+    """The steps without the one that gave what is released, and without what only it needs."""
+    kept = [_with_released(step, source, released) for step in steps if step.name != source.step]
     # Backwards: a step stays if it gives a result of its own, or something that one that stays
-    # needs. Before the weights there is nothing of the former kind.
-    before = {step.name for step in steps[: [each.name for each in steps].index(weights.step)]}
+    # needs. Before one that learns there is nothing of the former kind.
+    before = {step.name for step in steps[: [each.name for each in steps].index(source.step)]}
     wanted: set[str] = set()
     for step in reversed(kept):
         if step.name not in before or step.name in wanted:
@@ -330,10 +343,8 @@ def _from_weights(steps: Sequence[Step], weights: FromStep) -> list[Step]:
     return [step for step in kept if step.name in wanted]
 
 
-def _with_released(step: Step, weights: FromStep) -> Step:
-    inputs = {
-        name: _RELEASED if source == weights else source for name, source in step.inputs.items()
-    }
+def _with_released(step: Step, source: FromStep, released: FromHost) -> Step:
+    inputs = {name: released if each == source else each for name, each in step.inputs.items()}
     return dataclasses.replace(step, inputs=inputs)
 
 

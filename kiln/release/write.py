@@ -29,6 +29,7 @@ from kiln.report.render import render
 from kiln.report.result import BUILD_FILE, BuildResult, StepResult
 from kiln.store.tree import File, Tree, digest_of, hash_bytes, hash_file, sums_of, tree_of
 from stages.results.fetch import FetchResult
+from stages.results.finetune import FinetuneResult
 from stages.results.host import without_host
 from stages.results.train import TrainResult
 
@@ -149,7 +150,8 @@ def _definition(plan: Plan, result: BuildResult) -> BuildDefinition:
         fixed={
             step.name: step.result.why_not or "it does not say that it is reproducible"
             for step in result.steps
-            if isinstance(step.result, TrainResult) and not step.result.reproducible
+            if isinstance(step.result, TrainResult | FinetuneResult)
+            and not step.result.reproducible
         },
         request=dataclasses.asdict(result.request),
     )

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 
+from kiln.report.finetuning import Trade
 from kiln.report.page import MODELS, Panel
 from kiln.report.traffic import FlashUse
 from stages.results.compile import Layer
@@ -25,6 +26,8 @@ ROW = 24
 #: Width of a letter or digit, and of a capital, in parts of the font's size.
 _LETTER, _CAPITAL = 0.56, 0.72
 _MARGIN = 6
+#: The lowest line of a chart of lines; below it are the labels of its ticks and its title.
+_BOTTOM = HEIGHT - 3 * FONT - _MARGIN
 
 #: Letters that leave a bar its room: RESIZE_NEAREST_NEIGHBOR and no more.
 LABEL = 23
@@ -57,8 +60,19 @@ class Bar:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Mark:
+    """A point of its own; ``title`` is said when one points at it. ``kind``: own, tuned or other,
+    by which it is coloured."""
+
+    x: float
+    y: float
+    title: str
+    kind: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A drawing: paths of its lines and of the guides behind them, bars, labels.
+    """A drawing: paths of its lines and of the guides behind them, bars, marks, labels.
 
     ``keys`` are the names of the lines in their order, each with its last value or ""; or those of
     the two colours of bars.
@@ -72,23 +86,22 @@ class Chart:
     guides: Sequence[str] = ()
     lines: Sequence[str] = ()
     bars: Sequence[Bar] = ()
+    marks: Sequence[Mark] = ()
     labels: Sequence[Label] = ()
 
 
 def curves(panel: Panel) -> Chart:
-    """Lines over the epochs; each one's last value is said with its name."""
-    lines = {
-        name: list(zip(panel.epochs, values, strict=True)) for name, values in panel.lines.items()
-    }
+    """Lines over epochs or updates; each one's last value is said with its name."""
+    lines = {name: list(zip(panel.x, values, strict=True)) for name, values in panel.lines.items()}
     ends = {
         name: f"{values[-1]:.3g}" for name, values in panel.lines.items() if values[-1] is not None
     }
     chart = _line_chart(
         panel.title,
         lines,
-        x=_steps(panel.epochs),
+        x=_steps([panel.first, *panel.x]),
         y=_ticks(chain(*panel.lines.values())),
-        x_title="epoch",
+        x_title=panel.x_title,
     )
     return dataclasses.replace(chart, keys=[(name, ends.get(name, "")) for name in lines])
 
@@ -131,6 +144,41 @@ def flash_use(use: FlashUse) -> list[Chart]:
     ]
 
 
+def accuracy_over_cycles(trade: Trade) -> Chart:
+    """A numbered mark for each way to int8, a line through the fine-tuned ones, and one at the
+    float network's accuracy."""
+    points = [(each.cycles / 1e6, 100 * each.accuracy) for each in trade.points]
+    x = _ticks_around([cycles for cycles, _ in points])
+    level = 100 * trade.float32
+    tuned = [point for point, each in zip(points, trade.points, strict=True) if each.tuned]
+    lines: dict[str, Line] = {
+        "float32": [(x[0], level), (x[-1], level)],
+        "fine-tuned": sorted(tuned),
+    }
+    y = _ticks_around([level, *(accuracy for _, accuracy in points)])
+    chart = _line_chart(trade.title, lines, x=x, y=y, x_title="million cycles")
+    across, up = _frame(x, y)
+    marks = [
+        Mark(x=across(cycles), y=up(accuracy), title=each.name, kind=each.kind)
+        for (cycles, accuracy), each in zip(points, trade.points, strict=True)
+    ]
+    numbers: dict[tuple[float, float], list[str]] = {}
+    for mark, each in zip(marks, trade.points, strict=True):
+        numbers.setdefault((mark.x, mark.y), []).append(str(each.number))
+    names = [
+        Label(kind="value", x=_r(x + _MARGIN), y=max(_r(y - _MARGIN), FONT), text=", ".join(texts))
+        for (x, y), texts in numbers.items()
+    ]
+    keys = [("float32", f"{level:.1f}"), ("fine-tuned", "")]
+    return dataclasses.replace(
+        chart,
+        description=f"{trade.title} over estimated cycles",
+        keys=keys,
+        marks=marks,
+        labels=[*chart.labels, *names],
+    )
+
+
 def snr(layers: Sequence[LayerSnr]) -> Chart | None:
     """How far the int8 model's layers are from the float model's, in order of the network."""
     line: Line = [(number, each.snr_db) for number, each in enumerate(layers, 1)]
@@ -148,10 +196,8 @@ def snr(layers: Sequence[LayerSnr]) -> Chart | None:
 def _line_chart(
     title: str, lines: Mapping[str, Line], *, x: Sequence[float], y: Sequence[float], x_title: str
 ) -> Chart:
-    left = _MARGIN + max(_width(f"{tick:g}") for tick in y) + _MARGIN
-    bottom = HEIGHT - 3 * FONT - _MARGIN
-    across = _scale((x[0], x[-1]), (left, WIDTH - 2 * _MARGIN))
-    up = _scale((y[0], y[-1]), (bottom, _MARGIN + FONT / 2))
+    left = _left_of(y)
+    across, up = _frame(x, y)
     return Chart(
         title=title,
         description=title,
@@ -161,12 +207,27 @@ def _line_chart(
         labels=[
             *_y_labels(y, up, left),
             *(
-                Label(kind="x", x=across(tick), y=_r(bottom + 1.5 * FONT), text=f"{tick:g}")
+                Label(kind="x", x=across(tick), y=_r(_BOTTOM + 1.5 * FONT), text=f"{tick:g}")
                 for tick in x
             ),
             Label(kind="title", x=_r((left + WIDTH) / 2), y=HEIGHT - _MARGIN / 2, text=x_title),
         ],
     )
+
+
+def _frame(
+    x: Sequence[float], y: Sequence[float]
+) -> tuple[Callable[[float], float], Callable[[float], float]]:
+    """Where a value lies across and up, in a chart of lines with these ticks."""
+    return (
+        _scale((x[0], x[-1]), (_left_of(y), WIDTH - 2 * _MARGIN)),
+        _scale((y[0], y[-1]), (_BOTTOM, _MARGIN + FONT / 2)),
+    )
+
+
+def _left_of(y: Sequence[float]) -> float:
+    """Where a chart begins, right of the labels of its ticks."""
+    return _MARGIN + max(_width(f"{tick:g}") for tick in y) + _MARGIN
 
 
 def _by_kind(known: Sequence[tuple[Layer, int]]) -> Chart:
@@ -296,12 +357,17 @@ def _scale(values: tuple[float, float], places: tuple[float, float]) -> Callable
 
 def _ticks(values: Iterable[float | None]) -> list[float]:
     """At most seven round numbers, 0 among them, from the least value or below to the greatest."""
-    known = [0.0, *(value for value in values if value is not None)]
-    low, high = min(known), max(known)
+    return _ticks_around([0.0, *(value for value in values if value is not None)])
+
+
+def _ticks_around(values: Sequence[float]) -> list[float]:
+    """The same without 0, for values that differ by little."""
+    low, high = min(values), max(values)
     span = (high - low) or 1.0
     tenth = 10 ** math.floor(math.log10(span))
     step = next(tenth * each for each in (0.2, 0.5, 1, 2, 5) if tenth * each * 5 >= span)
-    first, last = math.floor(low / step), max(math.ceil(high / step), 1)
+    first = math.floor(low / step)
+    last = max(math.ceil(high / step), first + 1)
     return [round(step * number, 10) for number in range(first, last + 1)]
 
 

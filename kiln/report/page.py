@@ -12,7 +12,7 @@ from stages.results.evaluate import METRICS
 _KINDS: Mapping[str, str] = {"pose": "Poses", "box": "Boxes"}
 #: Titles of metrics by their key, those of poses first: the first one that was measured is the
 #: page's headline.
-_METRICS: Mapping[str, str] = {
+METRIC_TITLES: Mapping[str, str] = {
     key: f"{plural}, {title.removeprefix(f'{kind} ')}"
     for kind, plural in _KINDS.items()
     for key, title in METRICS.items()
@@ -22,6 +22,7 @@ _ARTIFACTS: Mapping[str, str] = {
     "trained": "trained",
     "onnx": "ONNX",
     "float32": "float32",
+    "plain": "plain int8",
     "int8": "int8",
     "compiled": "compiled",
 }
@@ -76,10 +77,12 @@ class MemoryBar(Usage):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Panel:
-    """A small chart over the epochs: a title and a line for each name."""
+    """A small chart over epochs or updates, from ``first`` on: a title and a line for each name."""
 
     title: str
-    epochs: Sequence[float]
+    x: Sequence[float]
+    x_title: str
+    first: float
     lines: Mapping[str, Sequence[float | None]]
 
 
@@ -92,34 +95,39 @@ class Placed:
     cpu: int
 
 
+def form_titles(accuracy: Accuracy) -> dict[str, str]:
+    """What each form of the network is called, in the order in which they are made."""
+    return {**_ARTIFACTS, **({"int8": "fine-tuned"} if "plain" in accuracy.artifacts else {})}
+
+
 def scores(accuracy: Accuracy) -> list[Score]:
     """The measures that were taken, the task's own first."""
-    measured = accuracy.artifacts
+    measured, titles = accuracy.artifacts, form_titles(accuracy)
     before = next((name for name in ("float32", "onnx") if measured.get(name)), "float32")
     found = [
         Score(
             title=title,
             figures={
-                _ARTIFACTS[name]: measured[name][metric]
+                titles[name]: measured[name][metric]
                 for name in (before, "int8", "compiled")
                 if metric in measured.get(name, {})
             },
             drop=accuracy.drop.get(metric),
         )
-        for metric, title in _METRICS.items()
+        for metric, title in METRIC_TITLES.items()
     ]
     return [score for score in found if score.figures]
 
 
 def accuracy_table(accuracy: Accuracy) -> Table:
     """Every measure of every file that was measured, in the order in which the files were made."""
-    measured = accuracy.artifacts
-    files = [name for name in _ARTIFACTS if measured.get(name)]
+    measured, titles = accuracy.artifacts, form_titles(accuracy)
+    files = [name for name in titles if measured.get(name)]
     return Table(
-        columns=[_ARTIFACTS[name] for name in files],
+        columns=[titles[name] for name in files],
         rows=[
             (title, [measured[name].get(metric) for name in files])
-            for metric, title in _METRICS.items()
+            for metric, title in METRIC_TITLES.items()
             if any(metric in measured[name] for name in files)
         ],
     )
@@ -153,7 +161,9 @@ def panels(curves: Mapping[str, Sequence[float | None]]) -> list[Panel]:
     found = [
         Panel(
             title=title,
-            epochs=epochs,
+            x=epochs,
+            x_title="epoch",
+            first=epochs[0],
             lines={name: curves[column] for name, column in columns.items() if column in curves},
         )
         for title, columns in wanted

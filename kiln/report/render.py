@@ -1,8 +1,8 @@
 """One build as one page: a build's result in, self-contained HTML out.
 
 The page asks for nothing and runs no script. It shows what build.json says; all it adds is order
-and wording, so it can be made again at any time from build.json alone, byte for byte; the
-record of an on-device check is the one thing that it can show besides.
+and wording, so it can be made again at any time from build.json alone, byte for byte. It can show
+two things besides: the record of an on-device check, and builds that lie beside a fine-tuned one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import functools
 import jinja2
 
 from kiln.report import charts, classes, page, traffic, words
+from kiln.report.beside import Beside
 from kiln.report.board_record import BoardRecord
+from kiln.report.finetuning import finetuning
 from kiln.report.images import FONT, annotated_images
 from kiln.report.result import BuildResult
 
@@ -21,9 +23,15 @@ from kiln.report.result import BuildResult
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def render(build: BuildResult, record: BoardRecord | None = None) -> str:
-    """The report of a build; with ``record`` it also says what a board did with it."""
+#: The report of a build alone, as a release has it.
+ALONE = Beside(state="", ways=())
+
+
+def render(build: BuildResult, record: BoardRecord | None = None, beside: Beside = ALONE) -> str:
+    """The report of a build; with ``record`` it also says what a board did with it, with ``beside``
+    what other builds of the same network came to."""
     evidence, numbers = build.evidence, build.numbers
+    tuned = finetuning(build, beside.ways)
     flash_use = traffic.flash_use(numbers, evidence.operators)
     html = (
         _environment()
@@ -32,6 +40,10 @@ def render(build: BuildResult, record: BoardRecord | None = None) -> str:
             build=build,
             request=dataclasses.asdict(build.request),
             record=record,
+            beside=beside.state,
+            tuned=tuned,
+            tuning=[charts.curves(panel) for panel in tuned.panels] if tuned else [],
+            trades=[charts.accuracy_over_cycles(each) for each in tuned.trades] if tuned else [],
             policy=POLICY,
             scores=page.scores(numbers.accuracy),
             accuracy=page.accuracy_table(numbers.accuracy),

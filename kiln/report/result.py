@@ -124,11 +124,22 @@ class Accuracy:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class PlainInt8:
+    """What the int8 network took before a fine-tuning: size of the file for the board, and Vela's
+    estimates, None for a board without an NPU."""
+
+    flash_kib: float
+    estimated_ms: float | None
+    cycles: int | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Numbers:
     """The figures of a build; None if this target or request has none.
 
     ``operators`` are counts by processor and type. ``performance_model`` says which estimates of
     cycles may be compared with each other. ``traffic``: what the NPU's commands say that it does.
+    ``plain``: what a fine-tuning is measured by, as is the form of that name of ``accuracy``.
     """
 
     flash: Usage
@@ -140,6 +151,7 @@ class Numbers:
     operators: Mapping[str, Mapping[str, int]]
     accuracy: Accuracy
     traffic: Traffic | None = None
+    plain: PlainInt8 | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -148,7 +160,8 @@ class BuildEvidence(Evidence):
 
     ``outputs`` and ``classes`` are those of the step `evaluate`, ``operators`` Vela's list,
     ``layers`` those of the step `layers`; ``curves`` are columns of a training's figures, a value
-    an epoch, None for what is no number. Empty if the step did not run.
+    an epoch, None for what is no number; ``finetuning`` those of a fine-tuning, each value a mean
+    over some updates up to that of the column update. Empty if the step did not run.
     """
 
     outputs: tuple[OutputSnr, ...]
@@ -156,6 +169,7 @@ class BuildEvidence(Evidence):
     operators: tuple[Layer, ...]
     layers: tuple[LayerSnr, ...]
     curves: Mapping[str, tuple[float | None, ...]]
+    finetuning: Mapping[str, tuple[float | None, ...]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

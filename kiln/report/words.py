@@ -27,6 +27,13 @@ def points(drop: float) -> str:
     return f"\N{MINUS SIGN}{text}" if drop > 0 else f"+{text}"
 
 
+def change(before: float, after: float) -> str:
+    """By how much the one is more or less than the other: minus 12.0 %."""
+    text = f"{abs(after / before - 1):.1%}".replace("%", " %")
+    sign = "\N{PLUS-MINUS SIGN}" if text == "0.0 %" else "+" if after > before else "\N{MINUS SIGN}"
+    return f"{sign}{text}"
+
+
 def kib(size: float) -> str:
     """KiB with one decimal below a thousand: 296.0, 3,064."""
     return f"{size:,.1f}" if size < 1000 else f"{size:,.0f}"

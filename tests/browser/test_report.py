@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize
 
-from kiln.report.render import render
+from kiln.report.beside import Beside, Way
+from kiln.report.render import ALONE, render
 from tests.support import build_documents
 from tests.support.build_documents import built
 
@@ -21,6 +23,7 @@ BUILDS: dict[str, Callable[[], dict[str, Any]]] = {
     "pose": build_documents.pose,
     "detection": build_documents.detection,
     "classification": build_documents.classification,
+    "finetuned": build_documents.finetuned,
     "forced": build_documents.forced,
     "without-npu": build_documents.without_npu,
 }
@@ -88,10 +91,14 @@ def opened(browser: Browser, tmp_path: Path) -> Iterator[Open]:
     contexts = []
 
     def open_report(
-        build: dict[str, Any], window: ViewportSize = DESK, *, dark: bool = False
+        build: dict[str, Any],
+        window: ViewportSize = DESK,
+        *,
+        dark: bool = False,
+        beside: Beside = ALONE,
     ) -> Opened:
         file = tmp_path / "report.html"
-        file.write_text(render(built(build)), encoding="utf-8")
+        file.write_text(render(built(build), beside=beside), encoding="utf-8")
         report = Opened(browser, file, window, dark)
         contexts.append(report.context)
         return report
@@ -110,6 +117,22 @@ def test_it_fits_asks_for_nothing_and_complains_of_nothing(
     assert [url for url in report.requests if not url.startswith(("file:", "data:"))] == []
     assert len([url for url in report.requests if url.startswith("file:")]) == 1
     assert report.complaints == []
+    assert report.page.evaluate("document.documentElement.scrollWidth") == window["width"]
+    assert report.page.evaluate(OVERFLOWING) == []
+    assert report.page.evaluate(CUT) == []
+
+
+@pytest.mark.parametrize("window", [PHONE, DESK], ids=["360", "desk"])
+def test_builds_beside_a_fine_tuned_one_fit_and_their_points_are_whole(
+    opened: Open, window: ViewportSize
+) -> None:
+    """One is above every tick of the charts but their last, one at the same place as the build."""
+    build = build_documents.finetuned()
+    own = Way.of(built(build))
+    best = {"pose/map50_95": 0.43, "box/map50_95": 0.536}
+    ways = (own, dataclasses.replace(own, name="a" * 80, cycles=20_000_000, accuracy=best))
+    report = opened(build, window, beside=Beside(state="5", ways=ways))
+    assert report.page.locator("circle.mark").count() == 8
     assert report.page.evaluate("document.documentElement.scrollWidth") == window["width"]
     assert report.page.evaluate(OVERFLOWING) == []
     assert report.page.evaluate(CUT) == []

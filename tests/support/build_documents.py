@@ -19,6 +19,8 @@ from kiln.plan.request import BuildRequest
 from kiln.report.result import FORMAT, BuildResult
 from stages.results.compile import CompileResult, Operators
 from stages.results.demo import DemoResult
+from stages.results.evaluate import EvaluateResult
+from stages.results.finetune import FinetuneResult
 from stages.results.onnx import OnnxResult
 from stages.results.quantize import FileSizes, QuantizeResult
 from stages.results.train import Device, TrainResult
@@ -143,6 +145,66 @@ def detection() -> dict[str, Any]:
         for found in (*image["truth"], *image["float32"], *image["int8"]):
             found["keypoints"] = None
     return build
+
+
+def finetuned() -> dict[str, Any]:
+    """A pose model that was fine-tuned on a processor, to nine tenths of plain int8's cycles."""
+    build = pose()
+    build["request"]["quantize"]["granularity"] = "finetuned"
+    numbers = build["numbers"]
+    plain = {"pose/map50": 0.949, "pose/map50_95": 0.399, "box/map50": 0.97, "box/map50_95": 0.529}
+    numbers["accuracy"]["artifacts"]["plain"] = plain
+    numbers["plain"] = {"flash_kib": 3829.8, "estimated_ms": 93.1, "cycles": 37_236_586}
+    updates = [float(10 * number) for number in range(1, 61)]
+    build["evidence"]["finetuning"] = {
+        "update": updates,
+        **{
+            kind: [level * math.exp(-update / 300) for update in updates]
+            for kind, level in (("score", 0.05), ("box", 0.08), ("keypoints", 0.02))
+        },
+        "bits": [6.8 - update / 600 for update in updates],
+    }
+    steps = {each["name"]: each for each in build["steps"]}
+    tuned = step("finetune", "fine-tune for the NPU", _finetune_result(), FINETUNE_PARAMS, 1800.0)
+    judged = step("evaluate", "measure accuracy", _evaluate_result(), {}, 18.0)
+    judged = {**judged, "inputs": {"model.onnx": "d" * 64, "evaluation": "e" * 64}}
+    steps["quantize"]["params"]["granularity"] = "per-tensor"
+    build["steps"] = [*list(steps.values())[:-1], tuned, steps["compile"], judged]
+    return build
+
+
+FINETUNE_PARAMS: Mapping[str, Any] = {"updates": 600, "cycles": 0.9, "flash_kib": None}
+
+
+def _finetune_result() -> FinetuneResult:
+    return FinetuneResult(
+        updates=600,
+        images=1000,
+        before={"box": 0.08, "keypoints": 0.02, "score": 0.05},
+        after={"box": 0.01, "keypoints": 0.003, "score": 0.007},
+        bits_before=6.8,
+        bits_after=5.8,
+        device=Device(name="a processor", kind="cpu"),
+        reproducible=True,
+        why_not=None,
+        resumed_from=None,
+        versions={"torch": "2.14.1"},
+    )
+
+
+def _evaluate_result() -> EvaluateResult:
+    return EvaluateResult(
+        images=48,
+        objects=97,
+        artifacts={},
+        drop={},
+        classes=(),
+        outputs=(),
+        seconds=None,
+        score_threshold=None,
+        iou_threshold=None,
+        versions={},
+    )
 
 
 def classification() -> dict[str, Any]:

@@ -26,7 +26,7 @@ from kiln.store.store import Entry, Recipe, Store
 from kiln.store.usage import Ledger, exclusive_lock, shared_lock
 from kiln.system.files import size_of
 from tests.support.checkout import ROOT
-from tests.unit.pipeline.test_build import Record, ScriptedExecutor
+from tests.support.scripted_executor import Record, ScriptedExecutor
 
 DAY_S = 86400.0
 NOW = 100 * DAY_S

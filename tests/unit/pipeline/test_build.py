@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
@@ -22,12 +21,10 @@ from kiln.errors import (
     StepCrashed,
     WeightsError,
 )
-from kiln.executors.environments import Environment
-from kiln.executors.events import Device, Failed, Finished, LogLine, Problem, StepObserver
-from kiln.executors.protocol import Say, StepExit, StepRun
+from kiln.executors.events import Device, Failed, Problem, StepObserver
+from kiln.executors.protocol import StepExit, StepRun
 from kiln.paths import Paths
 from kiln.pipeline.build import Build
-from kiln.pipeline.events import Event, Message, StepReused, StepStarted
 from kiln.plan.plan import make_plan
 from kiln.plan.request import (
     BuildRequest,
@@ -39,50 +36,18 @@ from kiln.plan.request import (
 from kiln.plan.targets import load_target
 from kiln.system import process
 from stages.results.check_firmware import CheckFirmwareResult
-from stages.results.fetch import FetchResult
-from stages.results.import_weights import ImportResult
-from stages.results.layers import LayersResult
-from tests.chaos import standin
 from tests.support.checkout import ROOT
+from tests.support.scripted_executor import (
+    CONTENTS,
+    OUTPUTS,
+    RESULTS,
+    Record,
+    Script,
+    ScriptedExecutor,
+    finish,
+    gives,
+)
 
-OUTPUTS: Mapping[str, Sequence[str]] = {
-    "demo": ["data/data.yaml", "data/images/train/a.png"],
-    "fetch-data": ["data/data.yaml"],
-    "check": ["dataset.json"],
-    "frames": ["data/images/train/a.bmp"],
-    "train": ["weights.safetensors", "curves.csv"],
-    "import": ["weights.safetensors"],
-    "images": ["calibration.npy", "evaluation/truth.json"],
-    "onnx": ["model.onnx"],
-    "quantize": ["float32.tflite", "int8.tflite", "reference.npz"],
-    "compile": ["vela.tflite", "layers.json"],
-    "check-firmware": ["log.txt"],
-    "outputs": ["outputs.npz"],
-    "evaluate": ["evidence.json"],
-    "layers": ["layers.json"],
-}
-#: What the driver itself reads of them.
-CONTENTS: Mapping[str, str] = {
-    "curves.csv": "epoch,box/map50\n1,0.25\n2,nan\n",
-    "compile layers.json": "[]",
-    "layers layers.json": '{"layers": [{"name": "conv", "operator": "CONV_2D", "snr_db": 30.0}]}',
-    "evidence.json": '{"images": [], "precision_recall": {}, "names": [], "skeleton": []}',
-}
-#: What each step says of what it made.
-RESULTS: Mapping[str, Any] = {
-    **standin.RESULTS,
-    "fetch-data": FetchResult(url="https://host/data.zip", sha256="a" * 64, bytes=9, versions={}),
-    "import": ImportResult(
-        task="pose",
-        nc=1,
-        names=("person",),
-        kpt_shape=(17, 3),
-        model="yolov8n-pose",
-        parameters=9,
-        versions={},
-    ),
-    "layers": LayersResult(compared=1, worst=("conv",), images=4, versions={}),
-}
 _CHECKED: CheckFirmwareResult = RESULTS["check-firmware"]
 REFUSED = dataclasses.replace(
     _CHECKED,
@@ -93,73 +58,6 @@ REFUSED = dataclasses.replace(
         ),
     ),
 )
-
-
-Script = Callable[[StepRun, StepObserver], StepExit]
-
-
-class ScriptedExecutor:
-    """Writes each step's outputs; the bytes follow from its inputs, as those of real steps do.
-
-    A step in ``scripts`` does that instead.
-    """
-
-    name: Literal["docker", "local"] = "local"
-
-    def __init__(self) -> None:
-        self.ran: list[str] = []
-        self.prepared: list[str] = []
-        self.scripts: dict[str, Script] = {}
-        self.constant: set[str] = set()
-
-    def prepare(self, environments: Sequence[Environment], say: Say) -> None:
-        self.prepared += [environment.name for environment in environments]
-        say("preparing")
-
-    @contextlib.contextmanager
-    def run(self, run: StepRun, observe: StepObserver) -> Iterator[StepExit]:
-        self.ran.append(run.step)
-        yield self.scripts.get(run.step, self._work)(run, observe)
-
-    def _work(self, run: StepRun, observe: StepObserver) -> StepExit:
-        taken = "" if run.step in self.constant else _taken(run)
-        for name in OUTPUTS[run.step]:
-            path = run.out / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            content = CONTENTS.get(f"{run.step} {name}") or CONTENTS.get(name)
-            path.write_text(content or f"{run.step} {name} {taken}", encoding="utf-8")
-        observe(LogLine(text="working"))
-        return _finish(observe, RESULTS[run.step])
-
-
-def _finish(observe: StepObserver, result: Any, **facts: Any) -> StepExit:
-    """A good end, told as steps and executors tell it."""
-    table = json.loads(json.dumps(dataclasses.asdict(result)))
-    observe(Finished(seconds=1, peak_memory_mib=100, result=table))
-    return StepExit(code=0, facts=facts)
-
-
-def _taken(run: StepRun) -> str:
-    inputs = {name: tree.digest for name, tree in run.inputs.items()}
-    return json.dumps([dict(run.params), inputs], sort_keys=True)
-
-
-class Record:
-    """An observer that keeps what it hears."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.reused: list[str] = []
-        self.why: dict[str, str] = {}
-
-    def __call__(self, event: Event) -> None:
-        match event:
-            case Message():
-                self.said.append(event.text)
-            case StepReused():
-                self.reused.append(event.step.name)
-            case StepStarted():
-                self.why[event.step.name] = event.why
 
 
 @pytest.fixture
@@ -179,19 +77,6 @@ def _build(
 
 MADE = ["demo", "check", "frames", "train", "images", "onnx", "quantize", "compile"]
 ALL_STEPS = [*MADE, "check-firmware", "outputs", "evaluate"]
-
-
-def _gives(step: str, result: Any) -> Script:
-    """A run that leaves a step's usual files and says another result."""
-
-    def run(run: StepRun, observe: StepObserver) -> StepExit:
-        for name in OUTPUTS[step]:
-            (run.out / name).parent.mkdir(parents=True, exist_ok=True)
-            content = CONTENTS.get(f"{step} {name}") or CONTENTS.get(name) or "given"
-            (run.out / name).write_text(content, encoding="utf-8")
-        return _finish(observe, result)
-
-    return run
 
 
 def test_the_second_build_runs_nothing_and_gives_the_same_files(paths: Paths) -> None:
@@ -257,7 +142,7 @@ def test_a_model_that_the_firmware_refuses_fails_the_build_before_its_accuracy_i
     paths: Paths,
 ) -> None:
     executor = ScriptedExecutor()
-    executor.scripts["check-firmware"] = _gives("check-firmware", REFUSED)
+    executor.scripts["check-firmware"] = gives("check-firmware", REFUSED)
     with pytest.raises(NotAccepted) as error:
         _build(paths, executor, name="dog").run(Record())
     assert error.value.message.splitlines() == [
@@ -289,8 +174,8 @@ def test_a_float_network_that_is_judged_unlike_its_training_is_a_warning(
     float32 = {"pose/map50": 0.5, "pose/map50_95": found}
     executor = ScriptedExecutor()
     executor.scripts = {
-        "train": _gives("train", dataclasses.replace(RESULTS["train"], metrics=metrics)),
-        "evaluate": _gives(
+        "train": gives("train", dataclasses.replace(RESULTS["train"], metrics=metrics)),
+        "evaluate": gives(
             "evaluate",
             dataclasses.replace(RESULTS["evaluate"], images=images, artifacts={"float32": float32}),
         ),
@@ -353,7 +238,7 @@ def test_steps_that_do_not_wait_for_each_other_run_at_the_same_time(paths: Paths
 
     def meet(run: StepRun, observe: StepObserver) -> StepExit:
         met.wait()
-        return _gives(run.step, RESULTS[run.step])(run, observe)
+        return gives(run.step, RESULTS[run.step])(run, observe)
 
     executor.scripts = {"train": meet, "images": meet}
     result = _build(paths, executor, limits=LimitSettings(steps=2)).run(Record())
@@ -496,7 +381,7 @@ def test_two_classes_for_pose_stop_before_training(paths: Paths) -> None:
 
     def two(run: StepRun, observe: StepObserver) -> StepExit:
         (run.out / "dataset.json").write_text("{}")
-        return _finish(observe, dataclasses.replace(RESULTS["check"], nc=2))
+        return finish(observe, dataclasses.replace(RESULTS["check"], nc=2))
 
     executor.scripts["check"] = two
     with pytest.raises(KilnError, match="2 classes for pose"):
@@ -511,7 +396,7 @@ def test_a_gpu_that_the_engine_did_not_give_is_a_warning(paths: Paths) -> None:
         for name in OUTPUTS["train"]:
             (run.out / name).write_text(CONTENTS.get(name, "trained"))
         observe(Device(kind="cpu", name="CPU"))
-        return _finish(observe, RESULTS["train"], gpu_requested=True)
+        return finish(observe, RESULTS["train"], gpu_requested=True)
 
     executor.scripts["train"] = on_cpu
     result = _build(paths, executor).run(Record())
@@ -559,8 +444,8 @@ def test_own_weights_that_do_not_fit_the_data_set_stop_before_anything_is_built(
     own.write_bytes(b"weights")
     executor = ScriptedExecutor()
     executor.scripts = {
-        "fetch-data": _gives("fetch-data", RESULTS["fetch-data"]),
-        "import": _gives("import", dataclasses.replace(RESULTS["import"], **weights)),
+        "fetch-data": gives("fetch-data", RESULTS["fetch-data"]),
+        "import": gives("import", dataclasses.replace(RESULTS["import"], **weights)),
     }
     with pytest.raises(WeightsError, match=sentence) as error:
         _build(paths, executor, weights=str(own), force=True, **request_).run(Record())
@@ -575,7 +460,7 @@ def test_own_weights_that_are_trained_further_may_have_another_head(
     own.write_bytes(b"weights")
     executor = ScriptedExecutor()
     imported = dataclasses.replace(RESULTS["import"], kpt_shape=(11, 3))
-    executor.scripts = {"import": _gives("import", imported)}
+    executor.scripts = {"import": gives("import", imported)}
     train = TrainSettings(epochs=1)
     _build(paths, executor, weights=str(own), train=train).run(Record())
     assert "train" in executor.ran
@@ -597,9 +482,9 @@ def test_a_data_set_of_poses_is_no_mismatch_for_detection_weights(
     weights.write_bytes(b"weights")
     executor = ScriptedExecutor()
     executor.scripts = {
-        "fetch-data": _gives("fetch-data", RESULTS["fetch-data"]),
-        "check": _gives("check", RESULTS["check"]),
-        "import": _gives("import", dataclasses.replace(RESULTS["import"], kpt_shape=None)),
+        "fetch-data": gives("fetch-data", RESULTS["fetch-data"]),
+        "check": gives("check", RESULTS["check"]),
+        "import": gives("import", dataclasses.replace(RESULTS["import"], kpt_shape=None)),
     }
     request = {"weights": str(weights), "data": "coco8-pose.yaml", "task": "detect"}
     assert not _build(paths, executor, **request).run(Record()).warnings

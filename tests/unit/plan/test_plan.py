@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from kiln.plan.request import (
     BuildRequest,
     CameraSettings,
     EvaluationSettings,
+    FinetuneSettings,
     Flags,
+    QuantizeSettings,
     TrainSettings,
     load_request,
 )
@@ -123,6 +126,30 @@ def test_own_weights_skip_training() -> None:
     assert onnx.inputs["weights.safetensors"] == FromStep(step="import", path="weights.safetensors")
     assert images.inputs["data"] == FromHost(source="data")
     assert plan.name == "best-192"
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({}, "yolov8n-pose-demo-192-finetuned"),
+        ({"cycles": 0.78}, "yolov8n-pose-demo-192-finetuned-c0.78"),
+        ({"cycles": 0.9, "flash_kib": 1800.0}, "yolov8n-pose-demo-192-finetuned-c0.9-f1800"),
+    ],
+)
+def test_fine_tunings_of_several_coarsenesses_lie_beside_each_other(
+    settings: Mapping[str, Any], name: str
+) -> None:
+    request = BuildRequest(
+        quantize=QuantizeSettings(granularity="finetuned"), finetune=FinetuneSettings(**settings)
+    )
+    plan = make_plan(request, load_target(TARGETS, "grove-v2"))
+    assert plan.name == name
+    assert plan.files[f"{name}_learned.npz"] == FromStep(step="finetune", path="learned.npz")
+    mixed = dataclasses.replace(request, quantize=QuantizeSettings(granularity="mixed"))
+    assert make_plan(mixed, load_target(TARGETS, "grove-v2")).name == "yolov8n-pose-demo-192"
+    own = dataclasses.replace(request, weights="/w/best.pt", data="/d/data.yaml")
+    own_name = make_plan(own, load_target(TARGETS, "grove-v2")).name
+    assert own_name == name.replace("yolov8n-pose-demo", "best")
 
 
 def test_named_weights_and_data_are_fetched_by_the_only_steps_with_a_network() -> None:

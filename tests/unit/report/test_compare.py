@@ -111,6 +111,15 @@ def test_only_what_differs_in_the_recipes_is_listed() -> None:
     assert compare(built(BUILD), built(_other())).differences == ()
 
 
+def test_a_fine_tuned_build_is_no_per_tensor_one() -> None:
+    other = _other()
+    other["request"]["quantize"]["granularity"] = "finetuned"
+    rows = [
+        (row.name, row.left, row.right) for row in compare(built(BUILD), built(other)).differences
+    ]
+    assert rows == [("quantize: granularity", "per-tensor", "finetuned")]
+
+
 def test_accuracy_on_two_data_sets_is_never_subtracted() -> None:
     other = _other()
     other["steps"][0]["inputs"]["data"] = "d" * 64

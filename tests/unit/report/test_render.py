@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
+from kiln.report.beside import Beside, Way
 from kiln.report.render import POLICY, render
-from kiln.report.words import count, duration, frames, kib, milliseconds, points, settings
+from kiln.report.words import change, count, duration, frames, kib, milliseconds, points, settings
 from stages.results.evaluate import METRICS
 from tests.support import build_documents
 from tests.support.build_documents import built
@@ -263,6 +264,87 @@ def test_a_compiled_file_that_differs_has_its_own_figures() -> None:
     )
 
 
+def test_a_fine_tuning_shows_where_it_came_from_and_its_way() -> None:
+    page = Page(render(built(build_documents.finetuned())))
+    for words in (
+        "float32 → fine-tuned, on 48 labelled images",
+        "Training Fine-tuning Cycles",
+        "600 updates of the int8 network in the board\N{RIGHT SINGLE QUOTATION MARK}s own "
+        "arithmetic, on 1000 images of train, on a processor; the float network was its teacher. "
+        "Asked for: 90 % of the cycles of plain int8. The mean entropy of a weight went from 6.80 "
+        "to 5.80 bits.",
+        "float32 plain int8 fine-tuned Change",
+        "Poses, mAP50-95 41.9 39.9 40.1 +0.2",
+        "Boxes, mAP50-95 53.3 52.9 53.2 +0.3",
+        "Cycles, M \N{EN DASH} 37.2 33.5 \N{MINUS SIGN}10.0 %",
+        "Time, ms \N{EN DASH} 93 84 \N{MINUS SIGN}10.0 %",
+        "Flash, KiB \N{EN DASH} 3,830 3,064 \N{MINUS SIGN}20.0 %",
+        "A point is a mean over 10 updates.",
+        "Distance of scores, nats an image int8 0.00677",
+        "Entropy of a weight, bits int8 5.8",
+        "Keypoints 0.0200 0.0030",
+        "ONNX float32 plain int8 fine-tuned",
+    ):
+        assert words in page.text
+    assert "Accuracy against cycles" not in page.text, "no other build lies beside it"
+    assert "Fine-tuning" not in Page(render(built(build_documents.pose()))).text
+
+
+def test_a_fine_tuning_that_is_not_reproducible_says_why() -> None:
+    build = build_documents.finetuned()
+    (tuned,) = (step for step in build["steps"] if step["name"] == "finetune")
+    tuned["result"] |= {"reproducible": False, "why_not": "device cuda", "device": None}
+    text = Page(render(built(build))).text
+    assert "on 1000 images of train; the float network" in text
+    assert "The same fine-tuning gives other weights elsewhere: device cuda." in text
+
+
+def test_a_fine_tuning_for_a_board_without_an_npu_has_no_cycles() -> None:
+    build = build_documents.finetuned()
+    build["numbers"]["plain"] |= {"cycles": None, "estimated_ms": None}
+    build["numbers"] |= {"cycles": None, "estimated_ms": None, "estimator": None}
+    text = Page(render(built(build))).text
+    assert "Cycles, M" not in text
+    assert "Flash, KiB \N{EN DASH} 3,830 3,064" in text
+
+
+def _way(name: str, kind: str, cycles: int | None, accuracy: float) -> Way:
+    figures = {"pose/map50_95": accuracy, "box/map50_95": 0.5}
+    return Way(name=name, quant=name, kind=kind, cycles=cycles, flash_kib=2000.0, accuracy=figures)
+
+
+def test_builds_that_lie_beside_a_fine_tuned_one_are_points_of_a_curve() -> None:
+    ways = (_way("coarser", "tuned", 30_000_000, 0.39), _way("mixed", "other", 31_000_000, 0.38))
+    page = Page(render(built(build_documents.finetuned()), beside=Beside(state="5", ways=ways)))
+    assert ("meta", "content", "5") in page.attributes
+    table = page.text[page.text.index("Other builds that lay beside this one") :]
+    for words in (
+        "1. before the fine-tuning per-tensor 37.2 3,830 39.9 52.9",
+        "2. yolov8n-pose-demo-192 this build finetuned 33.5 3,064 40.1 53.2",
+        "3. mixed mixed 31.0 2,000 38.0 50.0",
+        "4. coarser coarser 30.0 2,000 39.0 50.0",
+    ):
+        assert words in table
+    marks = [value for tag, name, value in page.attributes if (tag, name) == ("circle", "class")]
+    assert marks[-4:] == ["mark other", "mark own", "mark other", "mark tuned"]
+
+
+def test_points_of_one_place_share_a_label() -> None:
+    build = built(build_documents.finetuned())
+    own = Way.of(build)
+    text = Page(render(build, beside=Beside(state="5", ways=(own, own)))).text
+    assert "2, 3, 4" in text
+
+
+def test_a_curve_needs_cycles() -> None:
+    build = build_documents.finetuned()
+    build["numbers"]["plain"]["cycles"] = build["numbers"]["cycles"] = None
+    beside = Beside(state="5", ways=(_way("coarser", "tuned", None, 0.39),))
+    page = Page(render(built(build), beside=beside))
+    assert "3. yolov8n-pose-demo-192 this build finetuned \N{EN DASH} 3,064" in page.text
+    assert not [value for value in page.of("class") if value.startswith("mark ")]
+
+
 def test_gaps_in_the_curves_are_gaps_in_the_lines() -> None:
     build = build_documents.pose()
     build["evidence"]["curves"]["val/box_loss"][3:6] = [None] * 3
@@ -305,14 +387,21 @@ KEYS = frozenset(
         *("class", "score", "keypoints"),
         *METRICS,
         *build_documents.pose()["evidence"]["curves"],
+        *build_documents.finetuned()["evidence"]["finetuning"],
+        *("plain", "cycles", "flash_kib"),
     ]
 )
 
 
 @pytest.mark.parametrize(
     "build",
-    [build_documents.pose(), build_documents.forced(), build_documents.detection()],
-    ids=["pose", "forced", "detection"],
+    [
+        build_documents.pose(),
+        build_documents.forced(),
+        build_documents.detection(),
+        build_documents.finetuned(),
+    ],
+    ids=["pose", "forced", "detection", "finetuned"],
 )
 def test_hostile_names_stay_text(build: dict[str, Any]) -> None:
     sound = built(build)
@@ -420,6 +509,9 @@ def test_text_stands_out_in_both_schemes(scheme: str) -> None:
         (points(0.94), "\N{MINUS SIGN}0.9"),
         (points(-0.21), "+0.2"),
         (points(0.04), "\N{PLUS-MINUS SIGN}0.0"),
+        (change(200, 176), "\N{MINUS SIGN}12.0 %"),
+        (change(176, 200), "+13.6 %"),
+        (change(2000, 2000.5), "\N{PLUS-MINUS SIGN}0.0 %"),
         (kib(296.02), "296.0"),
         (kib(3063.83), "3,064"),
         (milliseconds(83.78), "84"),
