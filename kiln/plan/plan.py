@@ -140,7 +140,8 @@ def _default_name(request: BuildRequest, imgsz: int) -> str:
     if not request.trains and request.weights is not None:
         return f"{_stem(request.weights)}-{imgsz}"
     suffixes = {"pose": "-pose", "detect": "", "classify": "-cls"}
-    return f"{request.architecture}{suffixes[request.task]}-{_data_name(request.data)}-{imgsz}"
+    model = f"{request.architecture.name}{suffixes[request.task]}"
+    return f"{model}-{_data_name(request.data)}-{imgsz}"
 
 
 def _data_name(data: str | None) -> str:

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from kiln.plan.targets import load_target
-
 from stages.results.finetune import FinetuneResult
 from stages.results.int8_network import GraphResult
 from stages.results.requantize import RequantizeResult
