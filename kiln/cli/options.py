@@ -57,7 +57,9 @@ _COMMON_OPTIONS = (
 )
 _BUILD_OPTIONS = (
     option("--weights", metavar="FILE", help="Own .pt, a published name, or `scratch`."),
-    option("--model", metavar="SIZE", help="Architecture if weights do not say: yolov8n."),
+    option(
+        "--model", metavar="SIZE", help="Architecture if weights do not say: yolov8n, yolov8n-relu."
+    ),
     option("--imgsz", type=int, metavar="PIXELS", help="Side of the square input image."),
     option("--epochs", type=click.IntRange(min=0), help="0 takes the weights as they are."),
     option("--batch", type=click.IntRange(min=1), help="Images a training batch."),

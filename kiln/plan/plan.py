@@ -141,7 +141,7 @@ def _default_name(request: BuildRequest, imgsz: int) -> str:
     if not request.trains and request.weights is not None:
         return f"{_stem(request.weights)}-{imgsz}{tuned}"
     suffix = {"pose": "-pose", "detect": "", "classify": "-cls"}[request.task]
-    return f"{request.architecture}{suffix}-{_data_name(request.data)}-{imgsz}{tuned}"
+    return f"{request.architecture.name}{suffix}-{_data_name(request.data)}-{imgsz}{tuned}"
 
 
 def _coarseness_name(settings: FinetuneSettings) -> str:

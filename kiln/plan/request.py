@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from kiln.errors import RequestError, WeightsError
 from kiln.executors.protocol import ExecutorName
+from kiln.plan.architecture import Architecture, read_architecture
 from kiln.plan.schema import read_record, read_toml
 from stages.yolo import MAX_KEYPOINTS, fault_of_skeleton
 
@@ -24,7 +25,6 @@ MAX_IMGSZ = 1280
 LEAST_CYCLES = 0.4
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_MODEL = re.compile(r"yolov8[nsmlx]")
 _PUBLISHED_MODEL = re.compile(r"^yolov8[nsmlx](?=[-.])")
 
 
@@ -150,10 +150,10 @@ class BuildRequest:
         return Path(self.weights)
 
     @property
-    def architecture(self) -> str:
+    def architecture(self) -> Architecture:
         """MODEL, else what published weights are called after, else the size for a board."""
         published = _PUBLISHED_MODEL.match(self.weights or "")
-        return self.model or (published.group() if published else "yolov8n")
+        return read_architecture(self.model or (published.group() if published else "yolov8n"))
 
     @property
     def trains(self) -> bool:
@@ -282,11 +282,8 @@ def _validate(request: BuildRequest) -> None:
             f"NAME={request.name!r} cannot name files",
             hint="use letters, digits, dots, dashes and underscores",
         )
-    if request.model is not None and not _MODEL.fullmatch(request.model):
-        raise RequestError(
-            f"MODEL={request.model!r} is not a YOLOv8 size",
-            hint="one of yolov8n, yolov8s, yolov8m, yolov8l, yolov8x; a board takes yolov8n",
-        )
+    if request.model is not None:
+        read_architecture(request.model)
     if request.imgsz is not None and not 0 < request.imgsz <= MAX_IMGSZ:
         raise RequestError(
             f"IMGSZ={request.imgsz} is out of range", hint=f"use 32 to {MAX_IMGSZ}; 192 is usual"

@@ -185,9 +185,19 @@ def import_weights(request: BuildRequest, source: Input) -> Step:
         title="import the weights",
         environment="train",
         module="stages.train.import_weights",
-        params={"task": request.task, "trust": request.trust_weights},
+        params={
+            "task": request.task,
+            "trust": request.trust_weights,
+            **({} if request.trains else _other_activation(request)),
+        },
         inputs={file_name: source},
     )
+
+
+def _other_activation(request: BuildRequest) -> dict[str, str]:
+    """The activation that MODEL names, if it is not that of YOLOv8 as it is."""
+    activation = request.architecture.activation
+    return {} if activation == "silu" else {"activation": activation}
 
 
 def frames(request: BuildRequest, target: Target, data: Input, imgsz: int) -> Step:
@@ -218,7 +228,8 @@ def train(request: BuildRequest, start: Input | None, imgsz: int) -> Step:
         module="stages.train.train",
         params={
             "task": request.task,
-            "model": request.architecture,
+            "model": request.architecture.plain,
+            **_other_activation(request),
             "imgsz": imgsz,
             "epochs": settings.epochs or (demo.epochs if demo else DEFAULT_EPOCHS),
             "batch": settings.batch or (demo.batch if demo else DEFAULT_BATCH),

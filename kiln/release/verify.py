@@ -324,11 +324,6 @@ def _said(request: Mapping[str, Any], name: str) -> Any:
     return table
 
 
-def _from_weights(steps: Sequence[Step], weights: FromStep) -> list[Step]:
-    """The steps without the one that gives the weights, and without what only it needs."""
-    kept = [_with_released(step, weights) for step in steps if step.name != weights.step]
-
-
 def _from_released(steps: Sequence[Step], source: FromStep, released: FromHost) -> list[Step]:
     """The steps without the one that gave what is released, and without what only it needs."""
     kept = [_with_released(step, source, released) for step in steps if step.name != source.step]

@@ -1,7 +1,7 @@
 """Import a user's weights: a ``.pt`` of ultralytics, or a file that Kiln wrote.
 
-``params``: task, trust (bool; whether a pickle may run code). ``in/``: weights.pt or
-weights.safetensors. ``out/``: weights.safetensors.
+``params``: task, trust (bool; whether a pickle may run code), perhaps activation (relu: what the
+network must have). ``in/``: weights.pt or weights.safetensors. ``out/``: weights.safetensors.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ def run(job: Job, events: Events) -> ImportResult:
         model, imgsz = _read_pt(job.inputs / "weights.pt", task, trusted, events)
     _check_finite(model)
     meta = checkpoint.save(job.out / "weights.safetensors", model, imgsz=imgsz)
+    _check_activation(meta, job.params.get("activation", meta.activation))
     return ImportResult(
         task=meta.task,
         nc=meta.nc,
@@ -146,7 +147,10 @@ def _rebuilt(
             "weights",
             f"the network was changed after it was built: {min(differing)[0]} has another "
             "activation than its yaml says",
-            hint="name it in the model's yaml, activation: nn.ReLU(), and train again",
+            hint="name it in the model's yaml, activation: nn.ReLU(), and train again"
+            if meta.activation == "silu"
+            else "ultralytics takes the class branch of start weights with their activation: train "
+            "from nothing, or from weights with the activation of the yaml",
         )
     return model
 
@@ -260,6 +264,17 @@ def _check_task(found: str, asked: str) -> None:
             "weights",
             f"the weights are of a {found} network, and TASK={asked} was asked for",
             hint=f"pass TASK={found}, or {asked} weights",
+        )
+
+
+def _check_activation(meta: checkpoint.Meta, asked: str) -> None:
+    if meta.activation != asked:
+        raise StepFailed(
+            "weights",
+            f"the weights are of a {meta.model_name}, trained with other activations than the "
+            f"{asked} that MODEL asks for",
+            hint="leave MODEL out to take them as they are, or pass EPOCHS=n to train them further "
+            f"with {asked}",
         )
 
 

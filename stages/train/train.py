@@ -1,9 +1,10 @@
 """Train a network on a data set, from start weights or from random ones.
 
-``params``: task, model, imgsz, epochs, batch, seed, gpu, reproducible (on the CPU: a fixed number
-of threads), overrides (ultralytics' own training arguments). ``in/``: data of the step `frames`,
-dataset.json of `check`, perhaps weights.safetensors. ``out/``: weights.safetensors, those of the
-best epoch; curves.csv, a line an epoch. ``state/`` holds the last checkpoint.
+``params``: task, model, perhaps activation (relu; else as the model or the start weights have it),
+imgsz, epochs, batch, seed, gpu, reproducible (on the CPU: a fixed number of threads), overrides
+(ultralytics' own training arguments). ``in/``: data of the step `frames`, dataset.json of `check`,
+perhaps weights.safetensors. ``out/``: weights.safetensors, those of the best epoch; curves.csv, a
+line an epoch. ``state/`` holds the last checkpoint.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 import stages.train.ultralytics_env  # noqa: F401 - before anything of ultralytics
 
 # isort: split
+from ultralytics.nn.tasks import yaml_model_load
 from ultralytics.utils import LOGGER
 
 from stages.contract import Events, Job, StepFailed, main, read_json
@@ -36,6 +38,7 @@ from stages.train.training.hardware import (
 )
 from stages.train.training.trainer import DetectRun, Plan, PoseRun, Row, Run
 from stages.train.weights import checkpoint
+from stages.train.weights.architecture import with_relu
 from stages.yolo import SPLITS
 
 _TRAINERS: Mapping[Task, type[Run]] = {
@@ -76,7 +79,6 @@ def run(job: Job, events: Events) -> TrainResult:
 def _plan(job: Job, events: Events, why_not: str | None) -> Plan:
     """Collect what to train; raises StepFailed("weights") for weights of another task."""
     task: Task = job.params["task"]
-    suffix = checkpoint.SUFFIXES[task]
     dataset = read_json(Dataset, job.inputs / "dataset.json")
     keypoints = {"kpt_shape": dataset.kpt_shape, "flip_idx": dataset.flip_idx}
     folder = job.state / "data"
@@ -92,9 +94,25 @@ def _plan(job: Job, events: Events, why_not: str | None) -> Plan:
         "channels": 3,
         **{key: list(values) for key, values in keypoints.items() if values},
     }
-    start: checkpoint.Model | None = None
-    architecture: str | Mapping[str, Any] = f"{job.params['model']}{suffix}.yaml"
+    start, architecture = _network(job)
+    return Plan(
+        architecture=architecture,
+        start=start,
+        data=data,
+        state=job.state,
+        events=events,
+        why_not=why_not,
+    )
+
+
+def _network(job: Job) -> tuple[checkpoint.Model | None, Mapping[str, Any]]:
+    """The start weights' network, if there is one, and the architecture to train: theirs, or else
+    that of the parameters. An activation in the parameters holds for either: start weights that
+    were trained with another one are taken over all the same."""
+    task: Task = job.params["task"]
+    suffix = checkpoint.SUFFIXES[task]
     weights = job.inputs / "weights.safetensors"
+    start: checkpoint.Model | None = None
     if weights.is_file():
         start, meta = checkpoint.load(weights)
         architecture = meta.model
@@ -104,14 +122,11 @@ def _plan(job: Job, events: Events, why_not: str | None) -> Plan:
                 f"the start weights are of a {meta.task} model, and a {task} model is wanted",
                 hint=f"pass WEIGHTS=yolov8n{suffix}.pt, WEIGHTS=scratch or TASK={meta.task}",
             )
-    return Plan(
-        architecture=architecture,
-        start=start,
-        data=data,
-        state=job.state,
-        events=events,
-        why_not=why_not,
-    )
+    else:
+        architecture = yaml_model_load(f"{job.params['model']}{suffix}.yaml")
+    if job.params.get("activation") == "relu":
+        architecture = with_relu(architecture)
+    return start, architecture
 
 
 def _link_data(source: Path, target: Path) -> None:

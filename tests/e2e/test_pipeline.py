@@ -54,6 +54,23 @@ def test_own_detection_weights_and_data_for_every_board(
     assert would_run == made
 
 
+def test_relu_from_the_name_of_the_model_to_a_finetuned_file(user: User, pose_data: Path) -> None:
+    data = pose_data / "data"
+    (user.folder / "kiln.toml").write_text(
+        f'data = "{data}"\nmodel = "yolov8n-relu"\n[finetune]\nupdates = 2\nbatch = 4\n'
+    )
+    built = user.builds(*TINY, "--quant", "finetuned")
+    assert built["name"].startswith("yolov8n-relu-pose-")
+    assert built["verdict"]["accepted"]
+    assert built["numbers"]["accuracy"]["equal_to_int8"] is True
+    assert built["numbers"]["operators"]["cpu"] == {}
+    assert built["numbers"]["operators"]["npu"].keys().isdisjoint({"LOGISTIC", "MUL", "RELU"})
+
+    own = f"build/grove-v2/{built['name']}/{built['name']}.safetensors"
+    again = user.builds(*LOCAL, "--weights", own)
+    assert again["steps"][1]["result"]["model"] == "yolov8n-relu-pose"
+
+
 def test_interrupted_training_leaves_nothing_running_and_goes_on(
     user: User, pose_data: Path
 ) -> None:

@@ -164,7 +164,7 @@ NAMES = (
     Row(
         name="a model of two lines",
         types=("explain", "--model", "yolov8n\n"),
-        says=r"MODEL='yolov8n\\n' is not a YOLOv8 size",
+        says=r"MODEL='yolov8n\\n' is no YOLOv8 that Kiln builds",
     ),
     Row(
         name="a target that is a path",

@@ -22,7 +22,7 @@ from pathlib import Path
 import stages.train.ultralytics_env
 import torch, yaml
 from ultralytics import YOLO
-from ultralytics.nn.tasks import DetectionModel, PoseModel, SegmentationModel
+from ultralytics.nn.tasks import DetectionModel, PoseModel, SegmentationModel, yaml_model_load
 
 folder, data, size = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 table = yaml.safe_load((data / "data.yaml").read_text()) | {"path": str(data)}
@@ -63,6 +63,15 @@ widened = DetectionModel("yolov8n.yaml", nc=5, verbose=False)
 widened.load(DetectionModel("yolov8n.yaml", nc=80, verbose=False), verbose=False)
 assert widened.model[-1].cv3[0][0].conv.out_channels == 80
 save("widened.pt", widened, 5)
+
+def relu(nc):
+    table = {**yaml_model_load("yolov8n.yaml"), "activation": "torch.nn.ReLU()"}
+    return DetectionModel(table, nc=nc, verbose=False)
+
+for name, start in (("relu.pt", relu(80)), ("mixed.pt", DetectionModel("yolov8n.yaml", nc=80))):
+    started = relu(5)
+    started.load(start, verbose=False)
+    save(name, started, 5)
 script = torch.jit.trace(torch.nn.Conv2d(3, 3, 1), torch.zeros(1, 3, 8, 8))
 torch.jit.save(script, folder / "script.pt")
 """
@@ -112,6 +121,7 @@ NETWORKS = [
     ("bare.pt", "pose", "weights", "bare tensors"),
     ("fused.pt", "pose", "weights", "are fused"),
     ("changed.pt", "pose", "weights", "model.0 has another activation"),
+    ("mixed.pt", "detect", "weights", "model.22.cv3.0.0 has another activation"),
     ("spoilt.pt", "detect", "weights", "not finite"),
     ("script.pt", "pose", "weights", "TorchScript"),
     ("code.pt", "pose", "weights", "would run code: they ask for posix.system"),
@@ -140,9 +150,9 @@ def checkpoints(
 
 @pytest.fixture(scope="module")
 def take(run_step: RunStep) -> Import:
-    def take(path: Path, *, task: str = "pose", trust: bool = False) -> Trial:
+    def take(path: Path, *, task: str = "pose", trust: bool = False, **more: str) -> Trial:
         name = "weights.safetensors" if path.suffix == ".safetensors" else "weights.pt"
-        return run_step("import", {"task": task, "trust": trust}, {name: path})
+        return run_step("import", {"task": task, "trust": trust, **more}, {name: path})
 
     return take
 
@@ -191,6 +201,27 @@ def test_a_class_branch_wider_than_its_yaml_says_is_kept(
     ours = take(widened, task="detect").expect_success().out / "weights.safetensors"
     said = run_script("train", _COMPARE, ours, widened)
     assert float(said.split()[0]) < 1e-4
+
+
+def test_a_network_keeps_the_activation_that_its_yaml_names(
+    take: Import, checkpoints: Path, run_script: RunScript
+) -> None:
+    """Its class branch, which is wider than the yaml says, as well."""
+    trial = take(checkpoints / "relu.pt", task="detect", activation="relu").expect_success()
+    assert trial.result.model == "yolov8n-relu"
+    ours = trial.out / "weights.safetensors"
+    said = run_script("train", _COMPARE, ours, checkpoints / "relu.pt")
+    assert float(said.split()[0]) < 1e-4
+
+
+def test_weights_of_another_activation_than_asked_for_are_refused(
+    take: Import, checkpoints: Path
+) -> None:
+    failure = take(checkpoints / "best.pt", activation="relu").failure
+    assert failure is not None
+    assert failure["kind"] == "weights"
+    assert "of a yolov8n-pose, trained with other activations than the relu" in failure["message"]
+    assert "EPOCHS=n" in failure["hint"]
 
 
 def test_our_own_weights_pass_unchanged(take: Import, imported: Trial) -> None:

@@ -184,6 +184,8 @@ def _finetune_result() -> FinetuneResult:
         after={"box": 0.01, "keypoints": 0.003, "score": 0.007},
         bits_before=6.8,
         bits_after=5.8,
+        expected_cycles=33_500_000,
+        expected_flash_kib=3440.0,
         device=Device(name="a processor", kind="cpu"),
         reproducible=True,
         why_not=None,

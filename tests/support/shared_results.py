@@ -49,26 +49,27 @@ class SharedResults:
         self._runner = Runner(paths, LimitSettings(steps=1), lambda: executor)
         _remove_unused(paths)
 
-    def out(self, task: Task, step: str) -> Path:
-        """The folder with what a step of the task's build gives."""
-        return _folder(self._entry(task, step))
+    def out(self, task: Task, step: str, *, model: str | None = None) -> Path:
+        """The folder with what a step of the task's build gives, of another MODEL if asked."""
+        return _folder(self._entry(task, step, model))
 
-    def result(self, task: Task, step: str) -> Any:
+    def result(self, task: Task, step: str, *, model: str | None = None) -> Any:
         """What the step says of it."""
-        return read_result(step, self._entry(task, step).result, f"the step {step}")
+        return read_result(step, self._entry(task, step, model).result, f"the step {step}")
 
-    def _entry(self, task: Task, step: str) -> Entry:
-        chain = _chain(task)
+    def _entry(self, task: Task, step: str, model: str | None) -> Entry:
+        chain = _chain(task, model)
         needed = _needed(chain, step)
         for each in needed:
             self._prepare(each.environment)
         return self._runner.run(needed, {}, lambda _event: None)[step].entry
 
 
-def _chain(task: Task) -> list[Step]:
+def _chain(task: Task, model: str | None) -> list[Step]:
     """From the demo data set to the int8 model; in the order in which steps can run."""
     request = BuildRequest(
         task=task,
+        model=model,
         train=TrainSettings(epochs=1, batch=4, gpu="none", reproducible=True),
         calibration=CalibrationSettings(images=4),
         evaluation=EvaluationSettings(images=4),

@@ -52,12 +52,12 @@ nms.non_max_suppression = functools.partial(nms.non_max_suppression, max_time_im
 class Plan:
     """What to train.
 
-    ``architecture``: an ultralytics yaml by name or as a table; ``start``: the network whose
+    ``architecture``: the table of an ultralytics yaml; ``start``: the network whose
     weights are taken over if their shapes agree; ``data``: ultralytics' data set table;
     ``why_not``: what the weights depend on besides the job, None if on nothing else.
     """
 
-    architecture: str | Mapping[str, Any]
+    architecture: Mapping[str, Any]
     start: checkpoint.Model | None
     data: Mapping[str, Any]
     state: Path
@@ -111,9 +111,7 @@ class Run(BaseTrainer):
 
     def setup_model(self) -> None:
         """Build the network; raises StepFailed if Kiln cannot export it."""
-        architecture = self.plan.architecture
-        table = architecture if isinstance(architecture, str) else dict(architecture)
-        self.model = self.get_model(cfg=table, verbose=False)
+        self.model = self.get_model(cfg=dict(self.plan.architecture), verbose=False)
         if self.plan.start is not None:
             # Not model.load(): it widens the new head to that of the start weights, so that the
             # architecture would no longer describe the network.

@@ -40,6 +40,8 @@ _ACTIVATION = re.compile(
     r"(torch\.)?nn\.(SiLU|ReLU|ReLU6|Hardswish|LeakyReLU)\(((negative_slope=)?\d*\.?\d*)\)",
     re.ASCII,
 )
+#: Of a network whose description names none.
+_USUAL = "silu"
 #: Yolov8 has 23 rows, none repeated more than 6 times, and a depth of at most 1.
 _MAX_ROWS = 100
 _MAX_REPEATS = 100
@@ -60,6 +62,17 @@ def canonical_architecture(table: Mapping[str, Any]) -> dict[str, Any]:
     if "kpt_shape" in kept:
         kept["kpt_shape"] = [int(value) for value in kept["kpt_shape"]]
     return kept
+
+
+def activation_of(table: Mapping[str, Any]) -> str:
+    """The activation of an architecture's layers, such as silu or relu."""
+    found = _ACTIVATION.fullmatch(str(table.get("activation") or ""))
+    return found[2].lower() if found else _USUAL
+
+
+def with_relu(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The same architecture with ReLU; all tensors keep their shapes."""
+    return {**table, "activation": "torch.nn.ReLU()"}
 
 
 def check_architecture(table: Mapping[str, Any], *, task: str, nc: int) -> None:

@@ -26,7 +26,12 @@ from ultralytics.utils.torch_utils import initialize_weights
 
 from stages.contract import StepFailed
 from stages.results.dataset import Task
-from stages.train.weights.architecture import CHANNELS, canonical_architecture, check_architecture
+from stages.train.weights.architecture import (
+    CHANNELS,
+    activation_of,
+    canonical_architecture,
+    check_architecture,
+)
 
 #: A network of ultralytics that Kiln knows; one for poses is a DetectionModel too.
 Model: TypeAlias = DetectionModel | ClassificationModel
@@ -73,9 +78,15 @@ class Meta:
         return len(self.names)
 
     @property
+    def activation(self) -> str:
+        """The activation of the layers, such as silu."""
+        return activation_of(self.model)
+
+    @property
     def model_name(self) -> str:
-        """The name of the architecture, such as yolov8n-pose."""
-        return f"yolov8{self.model.get('scale', '')}{SUFFIXES[self.task]}"
+        """The name of the architecture, such as yolov8n-pose or yolov8n-relu-pose."""
+        other = "" if self.activation == "silu" else f"-{self.activation}"
+        return f"yolov8{self.model.get('scale', '')}{other}{SUFFIXES[self.task]}"
 
 
 def save(path: Path, model: Model, *, imgsz: int | None = None) -> Meta:
@@ -226,8 +237,8 @@ def _widen_class_branch(model: DetectionModel, state: Mapping[str, torch.Tensor]
         return
     head.cv3 = nn.ModuleList(
         nn.Sequential(
-            Conv(branch[0].conv.in_channels, width, 3),
-            Conv(width, width, 3),
+            Conv(branch[0].conv.in_channels, width, 3, act=branch[0].act),
+            Conv(width, width, 3, act=branch[1].act),
             nn.Conv2d(width, head.nc, 1),
         )
         for branch in head.cv3

@@ -66,7 +66,7 @@ def test_a_fine_tuned_build_records_what_it_is_measured_by(paths: Paths) -> None
 
 def test_on_a_board_without_an_npu_it_is_measured_by_its_int8_file(paths: Paths) -> None:
     result = _run(paths, "dog", target="xiao-esp32s3")
-    int8 = (paths.store / "entries" / _key(result, "quantize") / "out/int8.tflite").stat()
+    int8 = (paths.store / "entries" / _key(result, "quantize-plain") / "out/int8.tflite").stat()
     assert result.numbers.plain is not None
     assert result.numbers.plain.flash_kib == int8.st_size / 1024
     assert result.numbers.plain.cycles is None

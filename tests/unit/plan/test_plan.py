@@ -179,6 +179,21 @@ def test_boards_with_frames_of_one_size_share_a_training() -> None:
     assert himax["frames"].params["camera"] == {"width": 640, "height": 480, "framing": "fit"}
 
 
+def test_relu_is_asked_of_the_training_and_the_name_says_so() -> None:
+    usual, relu = _steps("grove-v2"), _steps("grove-v2", model="yolov8n-relu")
+    assert relu["train"].params == {**usual["train"].params, "activation": "relu"}
+    plan = make_plan(BuildRequest(model="yolov8n-relu"), load_target(TARGETS, "grove-v2"))
+    assert plan.name == "yolov8n-relu-pose-demo-192"
+
+
+def test_weights_that_are_not_trained_must_have_the_activation_already() -> None:
+    own = {"weights": "/w/best.pt", "data": "/d/data.yaml", "model": "yolov8n-relu"}
+    assert _steps("grove-v2", **own)["import"].params["activation"] == "relu"
+    trained = _steps("grove-v2", **own, train=TrainSettings(epochs=3))
+    assert "activation" not in trained["import"].params
+    assert trained["train"].params["activation"] == "relu"
+
+
 def test_a_camera_mode_changes_what_is_seen() -> None:
     wide = _steps("grove-v2", camera=CameraSettings(mode="640x480", framing="fill"))
     for name in ("frames", "images"):

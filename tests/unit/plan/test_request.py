@@ -56,7 +56,7 @@ def test_unknown_key_names_the_nearest(tmp_path: Path) -> None:
         ("[train]\nepochs = -1", "train.epochs is -1"),
         ("train = 3", "train must be a table"),
         ('name = "a/b"', "cannot name files"),
-        ('model = "yolov5n"', "not a YOLOv8 size"),
+        ('model = "yolov5n"', "no YOLOv8 that Kiln builds"),
         ("imgsz = [", "not valid TOML"),
         ("a = " + "[" * 5000, "not valid TOML"),
         ("epochs = 3", "unknown key 'epochs'"),
@@ -87,8 +87,12 @@ def test_published_weights_are_trained_and_own_weights_are_final(tmp_path: Path)
 
 
 def test_published_weights_say_their_architecture(tmp_path: Path) -> None:
-    assert load_request(Flags(weights="yolov8s-pose.pt"), None, tmp_path).architecture == "yolov8s"
-    assert load_request(Flags(), None, tmp_path).architecture == "yolov8n"
+    def name(flags: Flags) -> str:
+        return load_request(flags, None, tmp_path).architecture.name
+
+    assert name(Flags(weights="yolov8s-pose.pt")) == "yolov8s"
+    assert name(Flags(weights="yolov8s-pose.pt", model="yolov8s-relu")) == "yolov8s-relu"
+    assert name(Flags()) == "yolov8n"
 
 
 @pytest.mark.parametrize("weights", [None, "scratch"])

@@ -26,8 +26,19 @@ from tests.support.scripted_executor import RESULTS, Record, ScriptedExecutor
 
 REQUEST = BuildRequest(name="dog", quantize=QuantizeSettings(granularity="finetuned"))
 ALL_STEPS = (
-    *("demo", "check", "frames", "train", "images", "onnx", "quantize", "compile-plain", "graph"),
-    *("finetune", "requantize", "compile", "check-firmware", "outputs", "evaluate"),
+    *("demo", "check", "frames", "train", "images", "onnx", "quantize"),
+    *(
+        "quantize-plain",
+        "compile-plain",
+        "compile-start",
+        "graph",
+        "finetune",
+        "requantize",
+        "compile",
+        "check-firmware",
+        "outputs",
+        "evaluate",
+    ),
 )
 _DIFFERENCE = DifferenceResult(offset=0, sizes=(1, 1))
 
@@ -65,10 +76,10 @@ class Maker:
     ("why_not", "spared"),
     [
         ({}, ()),
-        ({"finetune": "device cuda"}, ("compile-plain", "graph", "finetune")),
+        ({"finetune": "device cuda"}, ("compile-plain", "compile-start", "graph", "finetune")),
         (
             {"train": "device cuda", "finetune": "device cuda"},
-            ("frames", "train", "compile-plain", "graph", "finetune"),
+            ("frames", "train", "compile-plain", "compile-start", "graph", "finetune"),
         ),
     ],
     ids=["reproducible", "fine-tuned on a GPU", "trained and fine-tuned on a GPU"],

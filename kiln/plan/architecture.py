@@ -1,0 +1,47 @@
+"""Which YOLOv8 a training builds: what MODEL says."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from typing import Literal
+
+from kiln.errors import RequestError
+
+Activation = Literal["silu", "relu"]
+
+_SIZES = "nsmlx"
+_NAME = re.compile(rf"yolov8(?P<size>[{_SIZES}])(?P<relu>-relu)?")
+_NAMES = [f"yolov8{size}{end}" for size in _SIZES for end in ("", "-relu")]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """A size of YOLOv8 and the activation of its layers."""
+
+    size: str
+    activation: Activation = "silu"
+
+    @property
+    def plain(self) -> str:
+        """Ultralytics' name of this size."""
+        return f"yolov8{self.size}"
+
+    @property
+    def name(self) -> str:
+        return self.plain if self.activation == "silu" else f"{self.plain}-{self.activation}"
+
+
+def read_architecture(name: str) -> Architecture:
+    """The architecture of this name; raises RequestError with the nearest one."""
+    found = _NAME.fullmatch(name)
+    if found is None:
+        nearest = difflib.get_close_matches(name, _NAMES, n=1)
+        guess = f"did you mean {nearest[0]}? " if nearest else ""
+        raise RequestError(
+            f"MODEL={name!r:.80} is no YOLOv8 that Kiln builds",
+            hint=f"{guess}known: yolov8n, yolov8s, yolov8m, yolov8l and yolov8x, each also with "
+            "-relu; a board takes yolov8n",
+        )
+    return Architecture(size=found["size"], activation="relu" if found["relu"] else "silu")
