@@ -109,11 +109,12 @@ def compare(task: Task, weights: Path, sets: Sets, work: Path, options: argparse
     for number, row in enumerate(rows):
         _print_variant(row, work / f"compile{number}", imgsz)
     if sets.training is not None:
-        plain = next(number for number, row in enumerate(rows) if row["name"] == "per-tensor")
+        numbers = {row["name"]: number for number, row in enumerate(rows)}
         start = Start(
             float32=work / "variants/float32.tflite",
-            int8=Path(rows[plain]["file"]),
-            compiled=work / f"compile{plain}/out",
+            int8=Path(rows[numbers["mixed"]]["file"]),
+            compiled=work / f"compile{numbers['mixed']}/out",
+            plain=work / f"compile{numbers['per-tensor']}/out",
             training=sets.training,
         )
         finetune(start, task, work, options)

@@ -13,17 +13,18 @@ from kiln.plan.targets import Target
 from scripts.stage_jobs import run_step
 
 #: Parts of the plain file's cycles to come to; None: accuracy alone.
-COARSENESSES = (None, 0.88, 0.78, 0.7)
+COARSENESSES = (None, 0.7, 0.6, 0.5)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Start:
-    """What a fine-tuning starts from: the float and the plain int8 file, what Vela wrote of the
-    latter, and images, uint8 [n,S,S,3]."""
+    """What a fine-tuning starts from: the float and the int8 file, what Vela wrote of the latter
+    and of the plain int8 file, and images, uint8 [n,S,S,3]."""
 
     float32: Path
     int8: Path
     compiled: Path
+    plain: Path
     training: Path
 
 
@@ -42,7 +43,9 @@ def finetuned(start: Start, request: BuildRequest, target: Target, work: Path) -
     graph = run_step("stages.export.graph", work / "graph", {}, models).out
     inputs = {
         **{name: graph / name for name in ("network.json", "network.npz")},
-        **{name: start.compiled / name for name in ("layers.json", "summary.csv")},
+        "layers.json": start.compiled / "layers.json",
+        "start.csv": start.compiled / "summary.csv",
+        "plain.csv": start.plain / "summary.csv",
         "training.npy": start.training,
     }
     for cycles in COARSENESSES:

@@ -22,7 +22,15 @@ from tests.support.user import User
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("environments")]
 
-MODELS = (".safetensors", ".onnx", ".tflite")
+MODELS = (".safetensors", ".onnx", ".tflite", ".npz")
+SETTINGS = """
+[quantize]
+granularity = "finetuned"
+[finetune]
+updates = 12
+batch = 4
+flash_kib = 1500
+"""
 TARGETS = ("grove-v2", "xiao-esp32s3")
 #: What a build needs of a checkout.
 CHECKOUT = ("kiln", "stages", "docker", "scripts", "targets", "compose.yaml", "kiln.lock")
@@ -68,7 +76,7 @@ def test_place_executor_and_time_leave_no_trace_in_the_files(
     data = _backwards(pose_data / "data", there.folder / "other data")
     made_there = _build(there, data, weights, "--executor", "local", under=under)
 
-    assert len(made_here) == 5 + 4
+    assert len(made_here) == 6 + 5
     assert made_there == made_here
     if not own:
         pytest.skip("the files are the same; for another clock and host name: root and libfaketime")
@@ -108,7 +116,9 @@ def test_a_training_depends_on_no_number_of_cores_and_on_no_clock(
 def _build(
     user: User, data: Path, weights: Path, *arguments: str, under: list[str] | None = None
 ) -> dict[str, str]:
-    """The digest of every model file by board and name; trained for an epoch from ``weights``."""
+    """The digest of every model file by board and name; trained for an epoch from ``weights``, and
+    fine-tuned."""
+    (user.folder / "kiln.toml").write_text(SETTINGS, encoding="utf-8")
     request = ["--data", str(data), "--weights", str(weights), "--name", "same"]
     request += ["--imgsz", str(IMGSZ), "--epochs", "1", "--batch", "4", "--reproducible"]
     for target in TARGETS:
