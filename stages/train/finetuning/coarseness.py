@@ -79,10 +79,10 @@ class Limit:
     pressure: float
 
     #: From where it began to what is wanted in this part of all updates; then it stays there.
-    WAY = 0.6
-    FIRST = 0.01
-    MOST = 100.0
-    _GAIN = 6.0
+    WAY = 0.5
+    FIRST = 0.3
+    LEAST, MOST = 0.01, 100.0
+    _GAIN = 20.0
     _MOST_STEP = 0.3
 
     def follow(self, estimate: Estimate, done: float) -> None:
@@ -92,7 +92,7 @@ class Limit:
         way = self.wanted + max(0.0, self.begin - self.wanted) * left
         error = self._GAIN * (self.figure(estimate) - way) / self.begin
         step = max(-self._MOST_STEP, min(self._MOST_STEP, error))
-        self.pressure = max(self.FIRST, min(self.MOST, self.pressure * math.exp(step)))
+        self.pressure = max(self.LEAST, min(self.MOST, self.pressure * math.exp(step)))
 
 
 class Budget:
@@ -141,7 +141,7 @@ class Budget:
                 waiting_alone=waiting_alone,
                 begin=begin,
                 wanted=wanted,
-                pressure=Limit.FIRST,
+                pressure=Limit.FIRST if begin > wanted else Limit.LEAST,
             )
         )
 

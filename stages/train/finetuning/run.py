@@ -25,9 +25,9 @@ from stages.train.finetuning.network import Int8Net
 
 #: Learning rates of Adam: of a weight in its first steps, of a scale's logarithm, and of a bias in
 #: steps of the output.
-WEIGHT_RATE = 0.05
-GROWTH_RATE = 0.004
-BIAS_RATE = 0.05
+WEIGHT_RATE = 0.02
+GROWTH_RATE = 0.006
+BIAS_RATE = 0.02
 _WARM_UP = 20
 #: Prices are counted again, and the pressure follows, every so many updates.
 _COUNT_EVERY = 10
