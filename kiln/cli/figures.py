@@ -36,7 +36,7 @@ def usage_line(name: str, usage: Usage) -> str:
 def plain_line(plain: PlainInt8) -> str:
     """What a fine-tuned file is measured by."""
     time = f", {plain.estimated_ms:.1f} ms ({plain.cycles:,} cycles)" if plain.cycles else ""
-    return f"          before the fine-tuning: {shown_kib(plain.flash_kib)} of flash{time}"
+    return f"          plain int8: {shown_kib(plain.flash_kib)} of flash{time}"
 
 
 def operators_line(operators: Mapping[str, Any]) -> str:

@@ -86,7 +86,7 @@ def collect_numbers(outcomes: Outcomes) -> Numbers:
 
 
 def _plain(outcomes: Outcomes) -> PlainInt8 | None:
-    """The int8 file as it was before a fine-tuning, in the form that a board would have taken."""
+    """What a fine-tuned file is measured by, in the form that a board would have taken."""
     if "finetune" not in outcomes:
         return None
     compiled: CompileResult | None = _result(outcomes, COMPILED_PLAIN.step)

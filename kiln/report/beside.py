@@ -46,11 +46,11 @@ class Way:
 
     @staticmethod
     def plain(build: BuildResult) -> Way:
-        """The int8 file from which a fine-tuned build started."""
+        """The plain int8 file by which a fine-tuned build is measured."""
         plain = build.numbers.plain
         assert plain is not None
         return Way(
-            name="before the fine-tuning",
+            name="plain int8",
             quant="per-tensor",
             kind="other",
             cycles=plain.cycles,

@@ -125,7 +125,7 @@ class Accuracy:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlainInt8:
-    """What the int8 network took before a fine-tuning: size of the file for the board, and Vela's
+    """Plain int8, by which a fine-tuning is measured: size of the file for the board, and Vela's
     estimates, None for a board without an NPU."""
 
     flash_kib: float

@@ -56,12 +56,12 @@ def test_what_the_execution_of_the_compiled_file_has_shown_is_one_line() -> None
 def test_a_fine_tuned_build_says_what_it_is_measured_by() -> None:
     build = build_documents.finetuned()
     lines = [line.strip() for line in _figures(build_documents.built(build))]
-    assert "before the fine-tuning: 3,829.8 KiB of flash, 93.1 ms (37,236,586 cycles)" in lines
+    assert "plain int8: 3,829.8 KiB of flash, 93.1 ms (37,236,586 cycles)" in lines
     assert any("(fine-tuned, 48 images)" in line for line in lines)
     assert lines[-1].endswith("pose mAP50-95 0.399 (plain int8)")
     build["numbers"]["plain"] |= {"cycles": None, "estimated_ms": None}
     lines = [line.strip() for line in _figures(build_documents.built(build))]
-    assert "before the fine-tuning: 3,829.8 KiB of flash" in lines
+    assert "plain int8: 3,829.8 KiB of flash" in lines
     assert not any(
         "plain" in line for line in _figures(build_documents.built(build_documents.pose()))
     )

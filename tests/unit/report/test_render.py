@@ -319,7 +319,7 @@ def test_builds_that_lie_beside_a_fine_tuned_one_are_points_of_a_curve() -> None
     assert ("meta", "content", "5") in page.attributes
     table = page.text[page.text.index("Other builds that lay beside this one") :]
     for words in (
-        "1. before the fine-tuning per-tensor 37.2 3,830 39.9 52.9",
+        "1. plain int8 per-tensor 37.2 3,830 39.9 52.9",
         "2. yolov8n-pose-demo-192 this build finetuned 33.5 3,064 40.1 53.2",
         "3. mixed mixed 31.0 2,000 38.0 50.0",
         "4. coarser coarser 30.0 2,000 39.0 50.0",
