@@ -9,11 +9,18 @@ from typing import Any
 
 import pytest
 
+from kiln.errors import DataError
 from kiln.paths import Paths
 from kiln.pipeline.build import Build
 from kiln.pipeline.collect import MOST_POINTS
 from kiln.plan.plan import make_plan
-from kiln.plan.request import BuildRequest, EvaluationSettings, Granularity, QuantizeSettings
+from kiln.plan.request import (
+    BuildRequest,
+    EvaluationSettings,
+    FinetuneSettings,
+    Granularity,
+    QuantizeSettings,
+)
 from kiln.plan.targets import load_target
 from kiln.report.beside import look_beside
 from kiln.report.result import BuildResult, load_build
@@ -62,6 +69,35 @@ def test_a_fine_tuned_build_records_what_it_is_measured_by(paths: Paths) -> None
     }
     assert load_build(folder).numbers == result.numbers
     assert load_build(folder).evidence == result.evidence
+
+
+def test_what_misses_its_budget_is_a_warning(paths: Paths) -> None:
+    """27 of 30 million cycles, and 2245 KiB."""
+    kept = FinetuneSettings(cycles=0.9, flash_kib=2240.0)
+    assert not _run(paths, "dog", finetune=kept).warnings
+    missed = FinetuneSettings(cycles=0.8, flash_kib=2000.0)
+    cycles, flash = _run(paths, "dog", finetune=missed).warnings
+    assert cycles.message == (
+        "the file takes 0.900 of the plain file's cycles, and [finetune] cycles is 0.8"
+    )
+    assert flash.message == "the file takes 2,245 KiB, and [finetune] flash_kib is 2000"
+    assert "updates in [finetune]" in cycles.hint
+
+
+def test_images_of_a_folder_are_a_part_of_the_recipe(paths: Paths, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    settings = FinetuneSettings(folder=str(own))
+    with pytest.raises(DataError, match="there is no image in"):
+        _run(paths, "dog", finetune=settings)
+    (own / "a.jpg").write_bytes(b"one")
+    (own / "notes.txt").write_bytes(b"no image")
+    first = _run(paths, "dog", finetune=settings)
+    (own / "notes.txt").write_bytes(b"still no image")
+    assert _key(_run(paths, "dog", finetune=settings), "images") == _key(first, "images")
+    (own / "a.jpg").write_bytes(b"another")
+    assert _key(_run(paths, "dog", finetune=settings), "images") != _key(first, "images")
+    assert first.request.finetune.folder == "own", "a result names no folder of this host"
 
 
 def test_on_a_board_without_an_npu_it_is_measured_by_its_int8_file(paths: Paths) -> None:

@@ -128,6 +128,22 @@ def test_own_weights_skip_training() -> None:
     assert plan.name == "best-192"
 
 
+def test_settings_of_a_fine_tuning_that_have_no_effect_are_a_note() -> None:
+    unused = BuildRequest(finetune=FinetuneSettings(updates=9))
+    notes = make_plan(unused, load_target(TARGETS, "grove-v2")).notes
+    assert "[finetune] has no effect without QUANT=finetuned" in notes
+    tuned = BuildRequest(
+        quantize=QuantizeSettings(granularity="finetuned"), finetune=FinetuneSettings(cycles=0.8)
+    )
+    assert not any(
+        "finetune" in n for n in make_plan(tuned, load_target(TARGETS, "grove-v2")).notes
+    )
+    plan = make_plan(tuned, load_target(TARGETS, "xiao-esp32s3"))
+    assert any("has no NPU: [finetune] cycles and flash_kib have no" in n for n in plan.notes)
+    assert {"quantize-plain", "finetune", "requantize"} <= {step.name for step in plan.steps}
+    assert not any(step.name.startswith("compile") for step in plan.steps)
+
+
 @pytest.mark.parametrize(
     ("settings", "name"),
     [

@@ -10,6 +10,8 @@ import pytest
 from kiln.errors import RequestError, UnknownName, WeightsError
 from kiln.plan.request import Flags, load_request
 
+TUNED = '[quantize]\ngranularity = "finetuned"\n'
+
 
 def _config(folder: Path, text: str) -> Path:
     path = folder / "kiln.toml"
@@ -35,10 +37,13 @@ def test_paths_in_the_file_are_relative_to_the_file(tmp_path: Path) -> None:
     folder = tmp_path / "project"
     folder.mkdir()
     (folder / "best.pt").touch()
-    config = _config(folder, 'weights = "best.pt"\ndata = "people/data.yaml"\n')
+    (folder / "more").mkdir()
+    text = 'weights = "best.pt"\ndata = "people/data.yaml"\n'
+    config = _config(folder, f'{text}{TUNED}[finetune]\nfolder = "more"\n')
     request = load_request(Flags(), config, tmp_path)
     assert request.weights_file == folder / "best.pt"
     assert request.data == str(folder / "people/data.yaml")
+    assert request.finetune_folder == folder / "more"
 
 
 def test_unknown_key_names_the_nearest(tmp_path: Path) -> None:
@@ -56,6 +61,12 @@ def test_unknown_key_names_the_nearest(tmp_path: Path) -> None:
         ("[train]\nepochs = -1", "train.epochs is -1"),
         ("train = 3", "train must be a table"),
         ('name = "a/b"', "cannot name files"),
+        ("[finetune]\ncycles = 0.3", "finetune.cycles is 0.3"),
+        ("[finetune]\ncycles = 80", "finetune.cycles is 80"),
+        ("[finetune]\nflash_kib = 0", "finetune.flash_kib is 0"),
+        ("[finetune]\nupdates = 0", "finetune.updates is 0"),
+        (f'{TUNED}[finetune]\nfolder = "none"', "which is no folder"),
+        (f'task = "classify"\n{TUNED}', "a classifier cannot be fine-tuned"),
         ('model = "yolov5n"', "no YOLOv8 that Kiln builds"),
         ("imgsz = [", "not valid TOML"),
         ("a = " + "[" * 5000, "not valid TOML"),
