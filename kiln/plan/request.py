@@ -82,8 +82,8 @@ class FinetuneSettings:
     ``flash_kib`` are what to come down to; without them weights become no coarser.
     """
 
-    updates: int = 600
-    batch: int = 16
+    updates: int = 800
+    batch: int = 8
     images: int = 1000
     folder: str | None = None
     cycles: float | None = None

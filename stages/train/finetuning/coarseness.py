@@ -85,11 +85,15 @@ class Limit:
     _GAIN = 20.0
     _MOST_STEP = 0.3
 
+    #: It ends where the learning rate has, so it aims a little lower.
+    _AIM = 0.99
+
     def follow(self, estimate: Estimate, done: float) -> None:
         """Press harder if the figure is above its way, less if it is below; ``done``: the part of
         the updates that were done."""
         left = max(0.0, 1 - done / self.WAY)
-        way = self.wanted + max(0.0, self.begin - self.wanted) * left
+        aim = self._AIM * self.wanted
+        way = aim + max(0.0, self.begin - aim) * left
         error = self._GAIN * (self.figure(estimate) - way) / self.begin
         step = max(-self._MOST_STEP, min(self._MOST_STEP, error))
         self.pressure = max(self.LEAST, min(self.MOST, self.pressure * math.exp(step)))
