@@ -82,7 +82,7 @@ class FinetuneSettings:
     ``flash_kib`` are what to come down to; without them weights become no coarser.
     """
 
-    updates: int = 800
+    updates: int = 600
     batch: int = 8
     images: int = 1000
     folder: str | None = None
