@@ -37,11 +37,12 @@ def read_architecture(name: str) -> Architecture:
     """The architecture of this name; raises RequestError with the nearest one."""
     found = _NAME.fullmatch(name)
     if found is None:
-        nearest = difflib.get_close_matches(name, _NAMES, n=1)
-        guess = f"did you mean {nearest[0]}? " if nearest else ""
+        # Of yolov8n-pose, which TASK makes of yolov8n, none is near.
+        near = difflib.get_close_matches(name, _NAMES, n=len(_NAMES), cutoff=0.85)
+        guess = f"did you mean {min(near, key=_NAMES.index)}? " if near else ""
         raise RequestError(
             f"MODEL={name!r:.80} is no YOLOv8 that Kiln builds",
             hint=f"{guess}known: yolov8n, yolov8s, yolov8m, yolov8l and yolov8x, each also with "
-            "-relu; a board takes yolov8n",
+            "-relu; a board takes yolov8n; TASK says what it finds",
         )
     return Architecture(size=found["size"], activation="relu" if found["relu"] else "silu")

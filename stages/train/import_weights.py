@@ -271,8 +271,8 @@ def _check_activation(meta: checkpoint.Meta, asked: str) -> None:
     if meta.activation != asked:
         raise StepFailed(
             "weights",
-            f"the weights are of a {meta.model_name}, trained with other activations than the "
-            f"{asked} that MODEL asks for",
+            f"the weights are of a {meta.model_name}, whose activation is {meta.activation}, and "
+            f"MODEL asks for {asked}",
             hint="leave MODEL out to take them as they are, or pass EPOCHS=n to train them further "
             f"with {asked}",
         )

@@ -57,7 +57,8 @@ def test_own_detection_weights_and_data_for_every_board(
 def test_relu_from_the_name_of_the_model_to_a_finetuned_file(user: User, pose_data: Path) -> None:
     data = pose_data / "data"
     (user.folder / "kiln.toml").write_text(
-        f'data = "{data}"\nmodel = "yolov8n-relu"\n[finetune]\nupdates = 2\nbatch = 4\n'
+        f'data = "{data}"\nmodel = "yolov8n-relu"\n[evaluation]\nlayers = true\n'
+        "[finetune]\nupdates = 2\nbatch = 4\n"
     )
     built = user.builds(*TINY, "--quant", "finetuned")
     assert built["name"].startswith("yolov8n-relu-pose-")
@@ -65,6 +66,7 @@ def test_relu_from_the_name_of_the_model_to_a_finetuned_file(user: User, pose_da
     assert built["numbers"]["accuracy"]["equal_to_int8"] is True
     assert built["numbers"]["operators"]["cpu"] == {}
     assert built["numbers"]["operators"]["npu"].keys().isdisjoint({"LOGISTIC", "MUL", "RELU"})
+    assert len(built["evidence"]["layers"]) > 60
 
     own = f"build/grove-v2/{built['name']}/{built['name']}.safetensors"
     again = user.builds(*LOCAL, "--weights", own)

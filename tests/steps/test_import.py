@@ -220,7 +220,7 @@ def test_weights_of_another_activation_than_asked_for_are_refused(
     failure = take(checkpoints / "best.pt", activation="relu").failure
     assert failure is not None
     assert failure["kind"] == "weights"
-    assert "of a yolov8n-pose, trained with other activations than the relu" in failure["message"]
+    assert "activation is silu, and MODEL asks for relu" in failure["message"]
     assert "EPOCHS=n" in failure["hint"]
 
 
