@@ -70,13 +70,15 @@ class Prices:
 @dataclasses.dataclass(kw_only=True)
 class Limit:
     """One figure of the file that has to come down to ``wanted``, and the weight in the loss that
-    makes it do so."""
+    makes it do so: ``pressure`` while the figure is ``above`` its way, else nothing, because Adam
+    takes steps of one size however small the weight is."""
 
     figure: Callable[[Estimate], float]
     waiting_alone: bool
     begin: float
     wanted: float
     pressure: float
+    above: bool = False
 
     #: From where it began to what is wanted in this part of all updates; then it stays there.
     WAY = 0.5
@@ -89,14 +91,15 @@ class Limit:
     _AIM = 0.99
 
     def follow(self, estimate: Estimate, done: float) -> None:
-        """Press harder if the figure is above its way, less if it is below; ``done``: the part of
-        the updates that were done."""
+        """Press harder the longer the figure is above its way; ``done``: the part of the updates
+        that were done."""
         left = max(0.0, 1 - done / self.WAY)
         aim = self._AIM * self.wanted
         way = aim + max(0.0, self.begin - aim) * left
-        error = self._GAIN * (self.figure(estimate) - way) / self.begin
-        step = max(-self._MOST_STEP, min(self._MOST_STEP, error))
+        excess = self._GAIN * (self.figure(estimate) - way) / self.begin
+        step = max(-self._MOST_STEP, min(self._MOST_STEP, excess))
         self.pressure = max(self.LEAST, min(self.MOST, self.pressure * math.exp(step)))
+        self.above = excess > 0
 
 
 class Budget:
@@ -132,6 +135,7 @@ class Budget:
                 self._wait if limit.waiting_alone else [True] * len(self._wait)
             )
             for limit in self.limits
+            if limit.above
         ]
         return torch.stack(parts).sum() if parts else torch.zeros(())
 

@@ -25,9 +25,9 @@ from stages.train.finetuning.network import Int8Net
 
 #: Learning rates of Adam: of a weight in its first steps, of a scale's logarithm, and of a bias in
 #: steps of the output.
-WEIGHT_RATE = 0.02
+WEIGHT_RATE = 0.006
 GROWTH_RATE = 0.006
-BIAS_RATE = 0.02
+BIAS_RATE = 0.006
 _WARM_UP = 20
 #: Prices are counted again, and the pressure follows, every so many updates.
 _COUNT_EVERY = 10
@@ -71,9 +71,9 @@ class Finetuning:
         self._net, self._settings = net, settings
         self._images, self._held_out = _apart(images)
         self._augment, self._checkpoint, self._events = augment, checkpoint, events
+        self._prices, self._budget = prices, budget
         self._optimiser = _optimiser(net)
         self._rates = [group["lr"] for group in self._optimiser.param_groups]
-        self._prices, self._budget = prices, budget
         self.rows: list[Row] = []
         self.before: Row = {}
         self.after: Row = {}
@@ -123,6 +123,10 @@ class Finetuning:
             loss = loss + self._budget.cost()
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        if not any(limit.above for limit in self._limits):
+            # Another scale rounds a layer's weights once more, and they have been rounded well.
+            for layer in self._net.layers():
+                layer.growth.grad = None
         self._optimiser.step()
         row = {kind: float(value.detach()) for kind, value in found.items()}
         self.rows.append({**row, "bits": self._prices.mean})
