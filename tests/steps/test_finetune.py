@@ -123,7 +123,7 @@ def test_another_seed_gives_other_weights(inputs: Mapping[str, Path], run_step: 
 def test_the_file_becomes_as_small_as_was_asked(
     inputs: Mapping[str, Path], plain: Mapping[str, Path], pose_int8: Path, run_step: RunStep
 ) -> None:
-    wanted = 0.9 * _kib(plain)
+    wanted = 0.97 * _kib(plain)
     params = {**PARAMS, "updates": 60, "flash_kib": wanted}
     tuned = run_step("finetune", params, {**inputs, **plain}).expect_success()
     learned = {
@@ -135,7 +135,7 @@ def test_the_file_becomes_as_small_as_was_asked(
     files = {name: written.out / name for name in ("int8.tflite", "reference.npz")}
     compiled = run_step("compile", _compilation(), files).expect_success()
     result: FinetuneResult = tuned.result
-    assert result.bits_after < result.bits_before - 0.3
+    assert result.bits_after < result.bits_before - 0.15
     found = _row(compiled.out / "summary.csv")
     assert float(found["off_chip_flash_memory_used"]) < 1.01 * wanted
     assert result.expected_flash_kib == pytest.approx(

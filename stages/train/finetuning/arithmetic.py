@@ -1,8 +1,8 @@
 """TFLite's int8 arithmetic in torch, exact in float32, with gradients.
 
 Activations are integers less their zero point, as floats: sums of products of such numbers are
-exact in float32 up to 2**24, so the results are those of the reference kernels, bit by bit. Biases
-may be larger than that, and are added in double precision.
+exact in float32 up to 2**24, so the results are those of the reference kernels, bit by bit. Sums of
+an unusual network, and biases, may be larger: double precision holds them.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class Round(torch.autograd.Function):
 
 class Requantise(torch.autograd.Function):
     """Sums [n, channels, height, width] and a bias for each channel, times a scale, or one for each
-    channel, before the last rounding.
+    channel, rounded.
 
     TFLite rounds twice: the product with a multiplier from 0.5 to 1, and that over a power of two
-    (MultiplyByQuantizedMultiplier; gemmlowp's fixedpoint.h). The second one is the caller's. The
-    product has more bits than float32, and a wrong one in a million would do: what follows from it
-    differs in a hundred places.
+    (MultiplyByQuantizedMultiplier; gemmlowp's fixedpoint.h). Both products have more bits than
+    float32, and a wrong one in a million would do: what follows from it differs in a hundred
+    places.
     """
 
     @staticmethod
@@ -49,7 +49,7 @@ class Requantise(torch.autograd.Function):
         multiplier = torch.round(mantissa * 2.0**_MULTIPLIER_BITS) * 2.0**-_MULTIPLIER_BITS
         whole = sums.double() + _by_channel(bias.double())
         product = torch.round(whole * _by_channel(multiplier))
-        return (product * _by_channel(torch.exp2(exponent.double()))).float()
+        return _half_away(product.mul_(_by_channel(torch.exp2(exponent.double())))).float()
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> Any:
@@ -76,14 +76,14 @@ class Limit(torch.autograd.Function):
 
 
 class LookUp(torch.autograd.Function):
-    """Rounds half away from zero, limits, and takes a function's values from a table [256]; its
-    gradient from another one."""
+    """Limits whole numbers, and takes a function's values from a table [256]; its gradient from
+    another one."""
 
     @staticmethod
     def forward(
         context: Any, values: Tensor, zero_point: int, table: Tensor, slopes: Tensor
     ) -> Tensor:
-        codes = _half_away(values).add_(zero_point - LEAST)
+        codes = values + (zero_point - LEAST)
         inside = (codes >= 0) & (codes < _CODES)
         index = codes.clamp_(0, _CODES - 1).to(torch.uint8)
         context.save_for_backward(index, inside, slopes)

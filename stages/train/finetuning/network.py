@@ -6,6 +6,7 @@ the biases. Images are [n, channels, size, size]; outputs [n, channels, cells].
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -116,8 +117,10 @@ class Int8Net(nn.Module):
         return [each * self._quantisation[output][0] for output, each in pairs]
 
     def integers(self, images: Tensor) -> list[Tensor]:
-        """The outputs as the file has them, int8 [n, cells, channels]."""
-        results = self._run(images.float(), self._compute)
+        """The outputs as the file has them, int8 [n, cells, channels], exact whatever the weights
+        are."""
+        exactly = functools.partial(self._compute, sums=torch.float64)
+        results = self._run(images.float(), exactly)
         pairs = zip(self.description.outputs, results, strict=True)
         zeros = ((each, self._quantisation[output][1]) for output, each in pairs)
         return [(each + zero).to(torch.int8).transpose(1, 2) for each, zero in zeros]
@@ -141,10 +144,17 @@ class Int8Net(nn.Module):
                     values.pop(tensor, None)
         return [values[output] for output in self.description.outputs]
 
-    def _compute(self, operator: NetworkOperator, inputs: Sequence[Tensor]) -> Tensor:
-        """The output's integers less their zero point, from such inputs."""
+    def _compute(
+        self,
+        operator: NetworkOperator,
+        inputs: Sequence[Tensor],
+        *,
+        sums: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """The output's integers less their zero point, from such inputs; ``sums`` are of this
+        type."""
         if operator.type == "CONV_2D":
-            return self._convolve(operator, inputs[0])
+            return self._convolve(operator, inputs[0], sums)
         if operator.type in ("ADD", "QUANTIZE"):
             scale, zero_point = self._quantisation[operator.output]
             total = sum(
@@ -154,12 +164,16 @@ class Int8Net(nn.Module):
             return _limited(total, zero_point, LEAST)
         return self._pass_on(operator, inputs)
 
-    def _convolve(self, operator: NetworkOperator, values: Tensor) -> Tensor:
+    def _convolve(self, operator: NetworkOperator, values: Tensor, dtype: torch.dtype) -> Tensor:
         convolution = self._convolution(operator)
         window = operator.window
         assert window is not None
         sums = functional.conv2d(
-            values, convolution.integers(), None, window.stride, window.padding
+            values.to(dtype),
+            convolution.integers().to(dtype),
+            None,
+            window.stride,
+            window.padding,
         )
         scale, zero_point = self._quantisation[operator.output]
         factor = convolution.present_scales().double() * (convolution.input_scale / scale)
