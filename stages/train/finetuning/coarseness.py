@@ -24,6 +24,7 @@ _ZERO = 128
 _SPREAD = 5
 _SHARE = 0.3
 _FLOOR = 0.05
+_HALVINGS = 16
 
 
 class Prices:
@@ -120,6 +121,16 @@ class Budget:
     def estimate(self) -> Estimate:
         """What the file would take with the weights as they were counted last."""
         return self._start.estimate(self._prices.entropies)
+
+    def bits_to_lose(self) -> float:
+        """How many bits each weight would have to lose, if all lost as many, to keep the limits."""
+        least, most = 0.0, max(self._prices.entropies)
+        for _ in range(_HALVINGS):
+            middle = (least + most) / 2
+            found = self._start.estimate([max(0.0, e - middle) for e in self._prices.entropies])
+            kept = all(limit.figure(found) <= limit.wanted for limit in self.limits)
+            least, most = (least, middle) if kept else (middle, most)
+        return most
 
     def follow(self, done: float) -> None:
         """Adapt to the weights as they were counted last."""

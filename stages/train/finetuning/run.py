@@ -23,11 +23,13 @@ from stages.train.finetuning.coarseness import Budget, Limit, Prices
 from stages.train.finetuning.loss import distances
 from stages.train.finetuning.network import Int8Net
 
-#: Learning rates of Adam: of a weight in its first steps, of a scale's logarithm, and of a bias in
-#: steps of the output.
+#: Learning rates of Adam: of a weight in its first steps, and of a bias in steps of the output.
 WEIGHT_RATE = 0.006
-GROWTH_RATE = 0.006
 BIAS_RATE = 0.006
+#: Scales can grow so many times as fast as they have to.
+_HEADROOM = 2.0
+#: What they can grow if they need not, for entropies that rise a little by themselves.
+_LEAST_GROWTH = 0.2
 _WARM_UP = 20
 #: Prices are counted again, and the pressure follows, every so many updates.
 _COUNT_EVERY = 10
@@ -72,7 +74,7 @@ class Finetuning:
         self._images, self._held_out = _apart(images)
         self._augment, self._checkpoint, self._events = augment, checkpoint, events
         self._prices, self._budget = prices, budget
-        self._optimiser = _optimiser(net)
+        self._optimiser = _optimiser(net, self._growth_rate())
         self._rates = [group["lr"] for group in self._optimiser.param_groups]
         self.rows: list[Row] = []
         self.before: Row = {}
@@ -152,6 +154,12 @@ class Finetuning:
     def _limits(self) -> Sequence[Limit]:
         return self._budget.limits if self._budget else ()
 
+    def _growth_rate(self) -> float:
+        """Of a scale's logarithm: a weight loses a bit if its scale doubles."""
+        bits = self._budget.bits_to_lose() if self._budget else 0.0
+        growth = max(_HEADROOM * math.log(2) * bits, _LEAST_GROWTH)
+        return growth / (Limit.WAY * self._settings.updates)
+
     def _save(self) -> None:
         state = {
             "net": self._net.state_dict(),
@@ -191,12 +199,12 @@ def _apart(images: Tensor) -> tuple[Tensor, Tensor]:
     return images[others], images[held_out]
 
 
-def _optimiser(net: Int8Net) -> torch.optim.Optimizer:
+def _optimiser(net: Int8Net, growth_rate: float) -> torch.optim.Optimizer:
     """Adam, with rates in steps of what it moves: layers differ in their scales by orders."""
     layers = list(net.layers())
     groups: list[dict[str, Any]] = [
         {"params": [layer.steps for layer in layers], "lr": WEIGHT_RATE},
-        {"params": [layer.growth for layer in layers], "lr": GROWTH_RATE},
+        {"params": [layer.growth for layer in layers], "lr": growth_rate},
     ]
     groups += [{"params": [layer.bias], "lr": BIAS_RATE * layer.output_scale} for layer in layers]
     return torch.optim.Adam(groups, betas=(0.9, 0.99))
