@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from kiln.plan import steps
+from kiln.plan.finetuning import finetune
 from kiln.plan.request import BuildRequest
 from kiln.plan.targets import Target
 from scripts.stage_jobs import run_step
@@ -51,7 +51,7 @@ def finetuned(start: Start, request: BuildRequest, target: Target, work: Path) -
     for cycles in COARSENESSES:
         folder = work / f"finetuned-{cycles}"
         settings = dataclasses.replace(request.finetune, cycles=cycles)
-        step = steps.finetune(dataclasses.replace(request, finetune=settings), target)
+        step = finetune(dataclasses.replace(request, finetune=settings), target)
         started = time.monotonic()
         learned = run_step(step.module, folder / "finetune", step.params, inputs).out
         seconds = time.monotonic() - started

@@ -28,7 +28,7 @@ from kiln.pipeline.events import (
 from kiln.pipeline.step_log import StepLog, failure_of
 from kiln.plan.request import LimitSettings
 from kiln.plan.step import FromHost, Step
-from kiln.plan.steps import read_result
+from kiln.plan.step_results import read_result
 from kiln.store.sources import sources_digest
 from kiln.store.store import Entry, Miss, Recipe, Store
 from kiln.store.tree import Tree, digest_of

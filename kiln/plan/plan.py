@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
+from kiln.plan import finetuning
 from kiln.plan import steps as catalogue
 from kiln.plan.request import BuildRequest, FinetuneSettings
 from kiln.plan.step import FromHost, FromStep, Input, Step
@@ -74,9 +75,9 @@ def make_plan(request: BuildRequest, target: Target) -> Plan:
 
 def _finetuning_steps(request: BuildRequest, target: Target, imgsz: int) -> list[Step]:
     """From the int8 model as it is to the one whose weights were learned."""
-    compiled = [] if target.vela is None else catalogue.compile_before(target, imgsz)
-    learning = [catalogue.graph(), catalogue.finetune(request, target), catalogue.requantize()]
-    return [catalogue.quantize_plain(request, target), *compiled, *learning]
+    compiled = [] if target.vela is None else finetuning.compile_before(target, imgsz)
+    learning = [finetuning.graph(), finetuning.finetune(request, target), finetuning.requantize()]
+    return [finetuning.quantize_plain(request, target), *compiled, *learning]
 
 
 def _judging_steps(request: BuildRequest, target: Target, imgsz: int, int8: FromStep) -> list[Step]:

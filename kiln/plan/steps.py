@@ -6,84 +6,31 @@ parameters each is run.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from kiln.errors import UnknownName
 from kiln.plan.demo_settings import demo_settings
 from kiln.plan.request import BuildRequest, GpuChoice, Task
-from kiln.plan.schema import read_record
 from kiln.plan.step import FromHost, FromStep, Input, Step
 from kiln.plan.targets import CameraMode, Target
-from stages.results.check import CheckResult
-from stages.results.check_firmware import CheckFirmwareResult
-from stages.results.compile import CompileResult
-from stages.results.demo import DemoResult
-from stages.results.describe import DescribeResult
-from stages.results.difference import DifferenceResult
-from stages.results.emulator_frames import EmulatorFramesResult
-from stages.results.evaluate import EvaluateResult
-from stages.results.fetch import FetchResult
-from stages.results.finetune import FinetuneResult
-from stages.results.frames import FramesResult
-from stages.results.images import ImagesResult
-from stages.results.import_weights import ImportResult
-from stages.results.int8_network import GraphResult
-from stages.results.layers import LayersResult
-from stages.results.onnx import OnnxResult
-from stages.results.outputs import OutputsResult
-from stages.results.quantize import QuantizeResult
-from stages.results.reference import ReferenceResult
-from stages.results.requantize import RequantizeResult
-from stages.results.train import TrainResult
 
 _DATASET = FromStep(step="check", path="dataset.json")
 _FRAMES = FromStep(step="frames", path="data")
 _EVALUATION = FromStep(step="images", path="evaluation")
 _CALIBRATION = FromStep(step="images", path="calibration.npy")
 _ONNX = FromStep(step="onnx", path="model.onnx")
-_FLOAT32 = FromStep(step="quantize", path="float32.tflite")
+FLOAT32 = FromStep(step="quantize", path="float32.tflite")
 INT8 = FromStep(step="quantize", path="int8.tflite")
 COMPILED = FromStep(step="compile", path="vela.tflite")
 FINETUNED = FromStep(step="requantize", path="int8.tflite")
-_LEARNED = FromStep(step="finetune", path="learned.npz")
+LEARNED = FromStep(step="finetune", path="learned.npz")
 #: The int8 model with one scale for all weights of a layer: what a fine-tuned one is measured by.
 PLAIN = FromStep(step="quantize-plain", path="int8.tflite")
 COMPILED_PLAIN = FromStep(step="compile-plain", path="vela.tflite")
 #: What the user calls the folder of images to fine-tune with.
 FINETUNE_FOLDER = "finetune.folder"
 OUTPUTS = FromStep(step="outputs", path="outputs.npz")
-
-#: What each step gives, by its name.
-RESULTS: Mapping[str, type[Any]] = {
-    "demo": DemoResult,
-    "fetch-data": FetchResult,
-    "fetch-weights": FetchResult,
-    "check": CheckResult,
-    "import": ImportResult,
-    "frames": FramesResult,
-    "train": TrainResult,
-    "images": ImagesResult,
-    "onnx": OnnxResult,
-    "quantize": QuantizeResult,
-    "quantize-plain": QuantizeResult,
-    "compile-plain": CompileResult,
-    "compile-start": CompileResult,
-    "graph": GraphResult,
-    "finetune": FinetuneResult,
-    "requantize": RequantizeResult,
-    "compile": CompileResult,
-    "reference": ReferenceResult,
-    "describe": DescribeResult,
-    "check-firmware": CheckFirmwareResult,
-    "evaluate": EvaluateResult,
-    "layers": LayersResult,
-    "difference": DifferenceResult,
-    "outputs": OutputsResult,
-    "emulator-frames": EmulatorFramesResult,
-}
 
 #: Files that hold what the report shows beyond figures.
 EVIDENCE: Mapping[str, FromStep] = {
@@ -102,10 +49,10 @@ DEFAULT_BATCH = 16
 def model_files(int8: FromStep) -> dict[str, FromStep]:
     """The files of a build that the user gets, by the end of their name, in the order in which they
     are made; of a fine-tuning also what it has learned."""
-    learned = {} if int8 == INT8 else {"_learned.npz": _LEARNED}
+    learned = {} if int8 == INT8 else {"_learned.npz": LEARNED}
     return {
         ".onnx": _ONNX,
-        "_float32.tflite": _FLOAT32,
+        "_float32.tflite": FLOAT32,
         **learned,
         "_full_integer_quant.tflite": int8,
     }
@@ -115,7 +62,7 @@ def evaluated(int8: FromStep) -> dict[str, Input]:
     """The forms of the network whose accuracy a build measures; of a fine-tuned one the plain int8
     form, too."""
     plain = {} if int8 == INT8 else {"plain.tflite": PLAIN}
-    return {"model.onnx": _ONNX, "float32.tflite": _FLOAT32, **plain, "int8.tflite": int8}
+    return {"model.onnx": _ONNX, "float32.tflite": FLOAT32, **plain, "int8.tflite": int8}
 
 
 def reference_of(int8: FromStep) -> FromStep:
@@ -126,13 +73,6 @@ def reference_of(int8: FromStep) -> FromStep:
 def _module(environment: str, step: str, task: Task) -> str:
     """The module of a step that works differently for whole images than for objects in them."""
     return f"stages.{environment}.{step}{'_classes' if task == 'classify' else ''}"
-
-
-def read_result(step: str, table: object, where: str) -> Any:
-    """The record of what a step gave; raises RequestError if it is none of that step."""
-    if step not in RESULTS:
-        raise UnknownName("step", step, RESULTS, where=where)
-    return read_record(RESULTS[step], table, f"{where}: {step}")
 
 
 def demo(task: Task) -> Step:
@@ -333,90 +273,6 @@ def compile_npu(target: Target, imgsz: int, int8: FromStep) -> Step:
     )
 
 
-def quantize_plain(request: BuildRequest, target: Target) -> Step:
-    """Quantise as TensorFlow Lite's users do: what a fine-tuning is measured by."""
-    step = quantize(request, target)
-    return dataclasses.replace(
-        step,
-        name=PLAIN.step,
-        title="quantise to plain int8, to compare",
-        params={**step.params, "granularity": "per-tensor"},
-    )
-
-
-def compile_before(target: Target, imgsz: int) -> list[Step]:
-    """Compile the plain int8 model, and the one that a fine-tuning starts from."""
-    return [
-        dataclasses.replace(compile_npu(target, imgsz, int8), name=name, title=title)
-        for name, title, int8 in (
-            (COMPILED_PLAIN.step, "compile plain int8, to compare", PLAIN),
-            ("compile-start", "compile what the fine-tuning starts from", INT8),
-        )
-    ]
-
-
-def graph() -> Step:
-    """Take the int8 network apart, for a fine-tuning."""
-    return Step(
-        name="graph",
-        title="read the int8 network",
-        environment="export",
-        module="stages.export.graph",
-        params={},
-        inputs={"float32.tflite": _FLOAT32, "int8.tflite": INT8},
-    )
-
-
-def finetune(request: BuildRequest, target: Target) -> Step:
-    """Train the int8 network once more, in the board's arithmetic."""
-    settings, train = request.finetune, request.train
-    gpu: GpuChoice = "none" if train.reproducible else train.gpu
-    estimates = {
-        "layers.json": FromStep(step="compile-start", path="layers.json"),
-        "start.csv": FromStep(step="compile-start", path="summary.csv"),
-        "plain.csv": FromStep(step=COMPILED_PLAIN.step, path="summary.csv"),
-    }
-    return Step(
-        name="finetune",
-        title="fine-tune for the NPU" if target.vela else "fine-tune for int8",
-        environment="train",
-        module="stages.train.finetune",
-        params={
-            "updates": settings.updates,
-            "batch": settings.batch,
-            "seed": train.seed,
-            "gpu": gpu,
-            "reproducible": reproducible(request),
-            "overrides": overrides(request),
-            "cycles": settings.cycles,
-            "flash_kib": settings.flash_kib,
-        },
-        inputs={
-            "network.json": FromStep(step="graph", path="network.json"),
-            "network.npz": FromStep(step="graph", path="network.npz"),
-            "training.npy": FromStep(step="images", path="training.npy"),
-            **(estimates if target.vela else {}),
-        },
-        gpu=gpu,
-        resumable=True,
-    )
-
-
-def requantize() -> Step:
-    """Write what a fine-tuning has learned into the int8 model."""
-    return Step(
-        name="requantize",
-        title="write the learned weights",
-        environment="export",
-        module="stages.export.requantize",
-        params={},
-        inputs={
-            "int8.tflite": INT8,
-            "learned.npz": _LEARNED,
-        },
-    )
-
-
 def reference(model: Input) -> Step:
     """What TFLite's reference kernels give, for a file that no build has made."""
     return Step(
@@ -497,7 +353,7 @@ def layers(int8: FromStep) -> Step:
         environment="export",
         module="stages.export.layers",
         params={},
-        inputs={"float32.tflite": _FLOAT32, "int8.tflite": int8, "evaluation": _EVALUATION},
+        inputs={"float32.tflite": FLOAT32, "int8.tflite": int8, "evaluation": _EVALUATION},
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from kiln.errors import RequestError
 from kiln.plan.request import BuildRequest, Task
 from kiln.plan.schema import read_record
-from kiln.plan.steps import read_result
+from kiln.plan.step_results import read_result
 from kiln.plan.targets import Target
 from stages.results.check_firmware import ArenaUsage, Check, CheckFirmwareResult, FlashUsage
 from stages.results.compile import Layer, Traffic

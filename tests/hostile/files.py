@@ -113,7 +113,7 @@ WEIGHTS = {
     "download.pt": r"the weights are of a TorchVision, and .*",
     "path.pt": r"the description of the network is damaged: .*",
     "activation.pt": _OTHER + r"activation .*",
-    "digit.pt": _UNFIT + r"its description makes no network: .*",
+    "digit.pt": _UNFIT.replace("yolov8n", "yolov8n-relu") + r"its description makes no network: .*",
     "argument.pt": _OTHER + r"Conv with .*",
     "layer.pt": _OTHER + r"layers of the kind torchvision\.ops\.MLP",
     "list.pt": _OTHER + r"the row .*",

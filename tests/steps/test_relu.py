@@ -111,7 +111,7 @@ def test_it_is_finetuned_to_the_last_bit(
     inputs["training.npy"] = shared.out("pose", "images") / "calibration.npy"
     params: Mapping[str, Any] = {
         **{"updates": 4, "batch": 4, "seed": 0, "gpu": "none", "reproducible": True},
-        **{"cycles": None, "flash_kib": None},
+        **{"overrides": {}, "cycles": None, "flash_kib": None},
     }
     tuned = run_step("finetune", params, inputs).expect_success().out / "learned.npz"
     files = {"int8.tflite": pose_relu / "int8.tflite", "learned.npz": tuned}

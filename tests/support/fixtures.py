@@ -17,7 +17,7 @@ from kiln.executors.environments import ENVIRONMENT_NAMES, EnvironmentName, load
 from kiln.executors.events import Finished, LogLine, StepEvent
 from kiln.executors.protocol import StepRun
 from kiln.plan.request import Task
-from kiln.plan.steps import read_result
+from kiln.plan.step_results import read_result
 from kiln.store.tree import File, Tree, hash_file, tree_of
 from tests.support.checkout import HOME, ROOT
 from tests.support.forking import ForkingExecutor

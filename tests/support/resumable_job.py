@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kiln.executors.protocol import STEP_VARIABLES
-from kiln.plan.steps import read_result
+from kiln.plan.step_results import read_result
 from tests.support.checkout import ROOT
 
 

@@ -24,7 +24,7 @@ from kiln.plan.request import (
     TrainSettings,
 )
 from kiln.plan.step import FromStep, Step
-from kiln.plan.steps import read_result
+from kiln.plan.step_results import read_result
 from kiln.plan.targets import load_target
 from kiln.store.store import Entry
 from kiln.store.usage import Ledger

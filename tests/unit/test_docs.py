@@ -347,7 +347,10 @@ def test_licences_are_those_of_the_drivers_packages() -> None:
 
 
 def test_the_steps_are_those_of_the_catalogue() -> None:
-    source = (ROOT / "kiln" / "plan" / "steps.py").read_text(encoding="utf-8")
+    source = "".join(
+        (ROOT / "kiln" / "plan" / name).read_text(encoding="utf-8")
+        for name in ("steps.py", "finetuning.py")
+    )
     found = re.findall(r'name=f?"([^"]+)",\n\s+title=.*\n\s+environment="(\w+)"', source)
     assert len(found) == source.count("return Step(")
     known = dict(found)
