@@ -16,12 +16,16 @@ No labels are needed. Outputs are worked out in float32, exactly as TFLite's ref
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+import zipfile
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import stages.train.ultralytics_env  # noqa: F401 - before anything of ultralytics
 
@@ -69,7 +73,7 @@ def run(job: Job, events: Events) -> FinetuneResult:
         events=events,
     )
     tuning.run()
-    np.savez(job.out / "learned.npz", **learned(net), **shown(net, images[:_SHOWN]))
+    write_arrays(job.out / "learned.npz", {**learned(net), **shown(net, images[:_SHOWN])})
     (job.out / "curves.csv").write_text(_curves(tuning.rows), encoding="utf-8")
     why_not = why_not_reproducible(hardware, {}, reproducible=params["reproducible"])
     return FinetuneResult(
@@ -108,6 +112,16 @@ def shown(net: Int8Net, images: torch.Tensor) -> dict[str, Any]:
         "images": images.permute(0, 2, 3, 1).numpy(),
         **{f"output_{number}": each.cpu().numpy() for number, each in enumerate(outputs)},
     }
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write what np.load reads, in the same bytes with every Python: what np.savez writes depends
+    on how its zipfile marks large files."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, values in arrays.items():
+            content = io.BytesIO()
+            np.lib.format.write_array(content, values, allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), content.getvalue())
 
 
 def _of_layer(layer: Convolution) -> dict[str, Any]:
