@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from kiln.plan import steps
-from kiln.plan.request import BuildRequest, GpuChoice
+from kiln.plan.request import BuildRequest
 from kiln.plan.step import FromStep, Step
 from kiln.plan.targets import Target
 
@@ -46,8 +46,7 @@ def graph() -> Step:
 
 def finetune(request: BuildRequest, target: Target) -> Step:
     """Train the int8 network once more, in the board's arithmetic."""
-    settings, train = request.finetune, request.train
-    gpu: GpuChoice = "none" if train.reproducible else train.gpu
+    settings, gpu = request.finetune, steps.chosen_gpu(request)
     estimates = {
         "layers.json": FromStep(step="compile-start", path="layers.json"),
         "start.csv": FromStep(step="compile-start", path="summary.csv"),
@@ -61,7 +60,7 @@ def finetune(request: BuildRequest, target: Target) -> Step:
         params={
             "updates": settings.updates,
             "batch": settings.batch,
-            "seed": train.seed,
+            "seed": request.train.seed,
             "gpu": gpu,
             "reproducible": steps.reproducible(request),
             "overrides": steps.overrides(request),

@@ -160,7 +160,7 @@ def train(request: BuildRequest, start: Input | None, imgsz: int) -> Step:
     """Train from ``start``, or the architecture from nothing."""
     settings = request.train
     demo = demo_settings(request.task) if request.data is None else None
-    gpu: GpuChoice = "none" if settings.reproducible else settings.gpu
+    gpu = chosen_gpu(request)
     return Step(
         name="train",
         title="train",
@@ -186,6 +186,11 @@ def train(request: BuildRequest, start: Input | None, imgsz: int) -> Step:
         gpu=gpu,
         resumable=True,
     )
+
+
+def chosen_gpu(request: BuildRequest) -> GpuChoice:
+    """Whether what learns may take a GPU; what must be reproducible may not."""
+    return "none" if request.train.reproducible else request.train.gpu
 
 
 def overrides(request: BuildRequest) -> dict[str, Any]:

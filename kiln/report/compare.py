@@ -134,7 +134,7 @@ def _recipe(build: BuildResult, steps: Collection[str]) -> dict[str, Any]:
         versions = step.result.versions
         recipe |= {f"{name}: {key}": value for key, value in step.params.items()}
         if name == "quantize" and build.request.finetunes:
-            # The step itself quantises per tensor, what the build gives is another thing.
+            # The step makes what the fine-tuning starts from; the build gives another thing.
             recipe[f"{name}: granularity"] = build.request.quantize.granularity
         recipe |= {f"{name}: version of {key}": value for key, value in versions.items()}
         if name in _TAKES_WHAT_WAS_BROUGHT:

@@ -78,10 +78,7 @@ class StartFile:
 
 def read_estimate(summary: Path) -> Estimate:
     """What summary.csv of the step `compile` says."""
-    row = _row(summary)
-    return Estimate(
-        cycles=float(row["cycles_total"]), flash_kib=float(row["off_chip_flash_memory_used"])
-    )
+    return _estimate(_row(summary))
 
 
 def read_start(
@@ -98,7 +95,7 @@ def read_start(
         if each.type == "CONV_2D"
     ]
     return StartFile(
-        total=read_estimate(summary),
+        total=_estimate(row),
         bytes_per_cycle=speed,
         layers=[_cost(listed.get(name), speed) for name in names],
         entropies=entropies,
@@ -113,6 +110,12 @@ def _cost(listed: Mapping[str, object] | None, speed: float) -> LayerCost:
     read, cycles = int(counted["flash_bytes"]), float(str(listed["cycles"]))
     waits = read / speed > _WAITS * cycles
     return LayerCost(flash_bytes=read, least_cycles=counted["floor_cycles"] if waits else cycles)
+
+
+def _estimate(row: Mapping[str, str]) -> Estimate:
+    return Estimate(
+        cycles=float(row["cycles_total"]), flash_kib=float(row["off_chip_flash_memory_used"])
+    )
 
 
 def _row(summary: Path) -> Mapping[str, str]:

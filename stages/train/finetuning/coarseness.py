@@ -32,6 +32,7 @@ class Prices:
 
     def __init__(self, layers: Iterable[Convolution]) -> None:
         self._layers = list(layers)
+        self._weights = sum(layer.steps.numel() for layer in self._layers)
         self._tables: list[Tensor] = []
         #: The entropy of a weight in each layer, in bits.
         self.entropies: list[float] = []
@@ -41,8 +42,7 @@ class Prices:
     def mean(self) -> float:
         """The mean entropy of a weight, in bits."""
         pairs = zip(self.entropies, self._layers, strict=True)
-        total = sum(entropy * layer.steps.numel() for entropy, layer in pairs)
-        return total / sum(layer.steps.numel() for layer in self._layers)
+        return sum(entropy * layer.steps.numel() for entropy, layer in pairs) / self._weights
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -57,15 +57,14 @@ class Prices:
             smooth = counts + _SHARE * near + _FLOOR
             self._tables.append(-torch.log2(smooth / smooth.sum()))
 
-    def mean_bits(self, counted: Sequence[bool]) -> Tensor:
-        """The bits of all weights of the layers that are counted, divided by all weights."""
-        weights = sum(layer.steps.numel() for layer in self._layers)
+    def mean_bits(self, pressures: Sequence[float]) -> Tensor:
+        """The bits of all weights, each times the pressure on its layer, divided by all weights."""
         total = sum(
-            _interpolated(layer.position().flatten(), table)
-            for layer, table, counts in zip(self._layers, self._tables, counted, strict=True)
-            if counts
+            pressure * _interpolated(layer.position().flatten(), table)
+            for layer, table, pressure in zip(self._layers, self._tables, pressures, strict=True)
+            if pressure
         )
-        return torch.as_tensor(total / weights)
+        return torch.as_tensor(total / self._weights)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -135,20 +134,19 @@ class Budget:
     def follow(self, done: float) -> None:
         """Adapt to the weights as they were counted last."""
         self._wait = self._start.waits(self._prices.entropies)
+        estimate = self.estimate
         for limit in self.limits:
-            limit.follow(self.estimate, done)
+            limit.follow(estimate, done)
 
     def cost(self) -> Tensor:
         """What the loss holds for the limits. Bytes that nothing waits for cost no cycles."""
-        parts = [
-            limit.pressure
-            * self._prices.mean_bits(
-                self._wait if limit.waiting_alone else [True] * len(self._wait)
-            )
-            for limit in self.limits
-            if limit.above
-        ]
-        return torch.stack(parts).sum() if parts else torch.zeros(())
+        pressing = [limit for limit in self.limits if limit.above]
+        return self._prices.mean_bits(
+            [
+                sum(limit.pressure for limit in pressing if waits or not limit.waiting_alone)
+                for waits in self._wait
+            ]
+        )
 
     def _add(
         self, wanted: float, figure: Callable[[Estimate], float], *, waiting_alone: bool

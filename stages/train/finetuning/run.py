@@ -88,7 +88,8 @@ class Finetuning:
             self._update(update)
             self._events.progress(update + 1, self._settings.updates, "updates")
             if (update + 1) % _SAVE_EVERY == 0:
-                self._measure(update + 1)
+                if update + 1 < self._settings.updates:  # the end is measured below
+                    self._measure(update + 1)
                 self._save()
         self._prices.refresh()
         self.after = self._measure(self._settings.updates)
